@@ -1,0 +1,300 @@
+//! JSON types of the HTTP API, version 1. Times are milliseconds since the Unix epoch, as the local node sees them.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ErrorCode {
+    /// The request itself is wrong; do not retry. HTTP 400, exit 2.
+    Invalid,
+    /// HTTP 404, exit 1.
+    NotFound,
+    /// It clashes with what is there (a name taken, would lose the quorum). HTTP 409, exit 1.
+    Conflict,
+    /// HTTP 403, exit 3.
+    Denied,
+    /// HTTP 503, exit 4. Nothing was done.
+    NoQuorum,
+    /// HTTP 504, exit 1. The change may or may not happen, once; look before you retry, or retry with the same idempotency key.
+    OutcomeUnknown,
+    /// A limit was hit; nothing was done; retry later. HTTP 429, exit 1.
+    Busy,
+    /// HTTP 413, exit 2.
+    TooLarge,
+    /// HTTP 500, exit 1.
+    Internal,
+}
+
+/// Every error of the API.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema, thiserror::Error)]
+#[error("{message}")]
+pub struct ApiError {
+    pub code: ErrorCode,
+    /// What went wrong, in one sentence.
+    pub message: String,
+    /// What to do about it.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub hint: Option<String>,
+}
+
+impl ApiError {
+    pub fn new(code: ErrorCode, message: impl Into<String>) -> Self {
+        Self { code, message: message.into(), hint: None }
+    }
+    pub fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
+        self
+    }
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct StatusView {
+    pub version: String,
+    pub fleet: String,
+    pub node_id: String,
+    pub name: String,
+    pub address: String,
+    pub role: NodeRole,
+    /// Name of the control leader, if there is one.
+    pub leader: Option<String>,
+    pub term: u64,
+    pub applied_index: u64,
+    pub committed_index: u64,
+    pub voters: u32,
+    pub nodes_alive: u32,
+    pub nodes_total: u32,
+    pub operations_running: u32,
+    pub engine: EngineView,
+    pub uptime_ms: u64,
+    /// Largest difference between a peer's wall clock and this node's, if one was measured.
+    pub clock_skew_max_ms: Option<i64>,
+    /// Things that need a person: one sentence each.
+    pub warnings: Vec<String>,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct HealthView {
+    pub live: bool,
+    pub ready: bool,
+    /// Why not ready, one sentence each.
+    pub reasons: Vec<String>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum NodeRole {
+    Leader,
+    Voter,
+    Learner,
+    None,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum NodeState {
+    Alive,
+    Suspect,
+    Failed,
+    Left,
+}
+
+/// The Docker engine of a node, as last seen by it.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+#[serde(tag = "state", rename_all = "snake_case")]
+pub enum EngineView {
+    Ready {
+        version: String,
+        api_version: String,
+        arch: String,
+    },
+    Unavailable {
+        reason: String,
+    },
+    /// Started with `--docker none`.
+    NotConfigured,
+    /// Not reported yet.
+    Unknown,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct NodeView {
+    pub id: String,
+    pub name: String,
+    /// The node that answers.
+    #[serde(rename = "self")]
+    pub is_self: bool,
+    pub role: NodeRole,
+    pub state: NodeState,
+    pub address: String,
+    pub zone: Option<String>,
+    pub labels: BTreeMap<String, String>,
+    pub engine: EngineView,
+    pub version: String,
+    /// Milliseconds since the answering node last heard of it; 0 for itself.
+    pub last_seen_ms: Option<u64>,
+    pub joined_at_ms: u64,
+    /// The node's wall clock minus the answering node's, if measured.
+    pub clock_skew_ms: Option<i64>,
+    pub replica: Option<String>,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct NodeList {
+    pub nodes: Vec<NodeView>,
+    /// True when there was no quorum and the list is the local copy, which may be behind.
+    pub stale: bool,
+}
+
+#[derive(Debug, Clone, Default, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct NodeUpdate {
+    #[serde(default)]
+    pub label_add: BTreeMap<String, String>,
+    #[serde(default)]
+    pub label_rm: Vec<String>,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct LeaveView {
+    pub node: String,
+    /// Name of the node that leads now, if leadership was handed over.
+    pub new_leader: Option<String>,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct TokenCreate {
+    /// Milliseconds until it expires; at most 30 days; default 1 hour.
+    #[serde(default)]
+    pub ttl_ms: Option<u64>,
+    /// How many nodes may join with it; default 1, 0 for no limit.
+    #[serde(default)]
+    pub uses: Option<u32>,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct TokenCreated {
+    /// The secret itself; shown this once. Only its hash is kept.
+    pub token: String,
+    pub info: TokenView,
+    /// The exact command for a joiner.
+    pub join_command: String,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum TokenState {
+    Valid,
+    Expired,
+    UsedUp,
+    Revoked,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct TokenView {
+    pub id: String,
+    pub state: TokenState,
+    pub uses: u32,
+    /// 0 for no limit.
+    pub uses_max: u32,
+    /// Milliseconds left; 0 when expired.
+    pub expires_in_ms: u64,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Strategy {
+    /// The node that was asked, or the one named by `on`.
+    Local,
+    /// Every node that is alive, or those named by `on`.
+    Replicated,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+#[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
+pub enum OperationRequest {
+    Pull {
+        images: Vec<String>,
+        strategy: Strategy,
+        /// Node names or ids; empty for the strategy's default.
+        #[serde(default)]
+        on: Vec<String>,
+        /// Give up after so long; default 30 minutes.
+        #[serde(default)]
+        timeout_ms: Option<u64>,
+    },
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum OperationState {
+    Planned,
+    Running,
+    Succeeded,
+    /// Some sub-operations succeeded, some failed. Exit 5.
+    Partial,
+    Failed,
+}
+
+impl OperationState {
+    pub fn is_terminal(self) -> bool {
+        matches!(self, Self::Succeeded | Self::Partial | Self::Failed)
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum SubOperationState {
+    /// Waits for its node to take it.
+    Assigned,
+    Running,
+    Succeeded,
+    Failed,
+}
+
+/// One image on one node.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct SubOperationView {
+    pub index: u32,
+    pub node: String,
+    pub image: String,
+    pub state: SubOperationState,
+    /// Times it was started.
+    pub attempts: u32,
+    pub layers_done: u32,
+    pub layers_total: u32,
+    pub current_bytes: u64,
+    pub total_bytes: u64,
+    /// Image digest or id, once it succeeded.
+    pub result: Option<String>,
+    pub error: Option<String>,
+    pub started_at_ms: Option<u64>,
+    pub ended_at_ms: Option<u64>,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct OperationView {
+    pub id: String,
+    pub kind: String,
+    pub state: OperationState,
+    pub strategy: Strategy,
+    pub images: Vec<String>,
+    pub submitted_by: String,
+    pub submitted_at_ms: u64,
+    pub ended_at_ms: Option<u64>,
+    pub sub_operations: Vec<SubOperationView>,
+}
+
+#[derive(Debug, Clone, Default, Serialize, Deserialize, ToSchema, IntoParams)]
+#[serde(deny_unknown_fields)]
+pub struct OperationQuery {
+    /// At most so many; default 100, at most 1000.
+    #[serde(default)]
+    pub limit: Option<u32>,
+    /// Only those not yet ended.
+    #[serde(default)]
+    pub active: bool,
+}

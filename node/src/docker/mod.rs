@@ -1,0 +1,101 @@
+//! The container-engine port and its implementations. The only module that names bollard.
+//!
+//! Must never: decide policy, retry on its own, or log credentials.
+
+use std::pin::Pin;
+use std::sync::Arc;
+
+use longshore_model::image::ImageReference;
+
+pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+/// What an engine says of itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EngineInfo {
+    pub version: String,
+    /// The API version negotiated, such as `1.41`.
+    pub api_version: String,
+    pub os: String,
+    pub arch: String,
+    pub name: String,
+}
+
+/// Progress of one pull, summed over layers. Bytes of layers not yet announced are not in `total_bytes`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct PullProgress {
+    pub layers_total: u32,
+    pub layers_done: u32,
+    pub current_bytes: u64,
+    pub total_bytes: u64,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PulledImage {
+    /// The engine's image id, `sha256:...`.
+    pub id: String,
+    /// Repository digest, `sha256:...`, if the engine knows one.
+    pub digest: Option<String>,
+    pub size_bytes: u64,
+}
+
+/// Why an engine did not do what it was asked. The variant says what the caller can do.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum EngineError {
+    /// No engine at the socket. Retry with backoff; the node is not eligible meanwhile.
+    #[error("no Docker engine at {endpoint}: {detail}; start dockerd, or name its socket with --docker")]
+    Unavailable { endpoint: String, detail: String },
+    #[error(
+        "no permission to use the Docker engine at {endpoint}; run as root or as a member of the group that owns the socket"
+    )]
+    Forbidden { endpoint: String },
+    #[error("Docker engine {version} at {endpoint} is too old; 20.10 or later is needed")]
+    TooOld { endpoint: String, version: String },
+    /// The image, or this tag or platform of it, does not exist, or needs credentials. Give up.
+    #[error("image {image} was not found: {detail}")]
+    ImageNotFound { image: String, detail: String },
+    /// The registry did not answer. Retry with backoff.
+    #[error("the registry of {image} cannot be reached: {detail}")]
+    RegistryUnavailable { image: String, detail: String },
+    /// The connection to the engine broke in the middle. The pull was cancelled with it; retry.
+    #[error("the Docker engine at {endpoint} went away: {detail}")]
+    Interrupted { endpoint: String, detail: String },
+    #[error("the disk of the engine is full: {detail}")]
+    DiskFull { detail: String },
+    /// Anything else the engine said. Give up.
+    #[error("the Docker engine refused: {detail}")]
+    Refused { detail: String },
+}
+
+impl EngineError {
+    /// Whether the same call may succeed later without anybody changing the request.
+    pub fn is_transient(&self) -> bool {
+        matches!(
+            self,
+            Self::Unavailable { .. }
+                | Self::RegistryUnavailable { .. }
+                | Self::Interrupted { .. }
+                | Self::DiskFull { .. }
+        )
+    }
+}
+
+/// Called with progress, at most once per message of the engine. Must not block.
+pub type OnProgress = Arc<dyn Fn(PullProgress) + Send + Sync>;
+
+/// A Docker Engine, 20.10 or later. Dropping a returned future cancels the work: it closes the connection.
+pub trait ContainerEngine: Send + Sync + 'static {
+    /// Connects if needed, negotiates the API version, and says what answers. Never cached for long: an engine may be
+    /// replaced under its socket at any time.
+    fn info(&self) -> BoxFuture<'_, Result<EngineInfo, EngineError>>;
+    /// Pulls an image. Idempotent.
+    fn pull(
+        &self,
+        image: &ImageReference,
+        on_progress: OnProgress,
+    ) -> BoxFuture<'_, Result<PulledImage, EngineError>>;
+    /// The local image under this reference, if there is one.
+    fn inspect_image(
+        &self,
+        image: &ImageReference,
+    ) -> BoxFuture<'_, Result<Option<PulledImage>, EngineError>>;
+}

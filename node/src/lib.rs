@@ -1,0 +1,6 @@
+//! One Longshore node: Docker execution, operations, HTTP API and command line over the raft crate.
+//!
+//! Imports: storage <- raft <- model <- node. Effects on the outside world are carried out through ports only.
+
+pub mod api;
+pub mod docker;

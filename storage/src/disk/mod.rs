@@ -1,0 +1,42 @@
+//! The disk port: everything that storage asks of a file system.
+//!
+//! Nothing is durable before its sync, directory entries included: a created, renamed or removed name survives a
+//! crash only after [`Disk::sync_dir`] of its folder returned. Paths are relative to the disk's root, with `/`.
+
+use std::fmt::Debug;
+use std::io;
+use std::sync::Arc;
+
+/// A folder tree on a durable medium. Calls block; they are made from the committer thread or a blocking pool.
+pub trait Disk: Send + Sync + Debug + 'static {
+    /// Opens a file for reading and writing. With `create`, makes it if it is missing (not truncated).
+    fn open(&self, path: &str, create: bool) -> io::Result<Arc<dyn DiskFile>>;
+    /// Renames a file, replacing the target if there is one. Durable after `sync_dir` of both folders.
+    fn rename(&self, from: &str, to: &str) -> io::Result<()>;
+    /// Removes a file. Durable after `sync_dir`.
+    fn remove(&self, path: &str) -> io::Result<()>;
+    /// Names (not paths) of the files and folders in a folder, sorted. A missing folder is `NotFound`.
+    fn list(&self, dir: &str) -> io::Result<Vec<String>>;
+    /// Makes a folder and its parents. No error if it exists.
+    fn create_dir(&self, dir: &str) -> io::Result<()>;
+    /// Makes the entries of a folder durable.
+    fn sync_dir(&self, dir: &str) -> io::Result<()>;
+}
+
+/// An open file. Positioned reads and writes, as `pread` and `pwrite`.
+pub trait DiskFile: Send + Sync + Debug {
+    /// Reads up to `buf.len()` bytes at `offset`; fewer only at the end of the file.
+    fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize>;
+    /// Writes all of `data` at `offset`, growing the file if needed.
+    fn write_at(&self, data: &[u8], offset: u64) -> io::Result<()>;
+    /// Sets the length in bytes; a longer file is filled with zeros.
+    fn set_len(&self, len: u64) -> io::Result<()>;
+    /// The length in bytes.
+    fn len(&self) -> io::Result<u64>;
+    /// Whether the file has no bytes.
+    fn is_empty(&self) -> io::Result<bool> {
+        Ok(self.len()? == 0)
+    }
+    /// Makes contents and length durable (`fdatasync`).
+    fn sync_data(&self) -> io::Result<()>;
+}

@@ -1,0 +1,14 @@
+//! Durable storage for one node: a disk port, one segmented log shared by all groups, and snapshot files.
+//!
+//! Owns: bytes on disk and when they are durable. Knows nothing of Raft: votes, entries and committed positions
+//! are opaque bytes, keyed by [`StreamId`]. Must never: acknowledge before `sync_data` returned, retry a failed
+//! sync, or hold async code on the disk.
+
+pub mod disk;
+pub mod error;
+pub mod log;
+pub mod snapshot;
+
+pub use disk::{Disk, DiskFile};
+pub use error::{StorageError, StorageResult};
+pub use log::{LogOp, LogStore, OnDurable, StreamId, StreamState};

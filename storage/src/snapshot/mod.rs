@@ -1,0 +1,1 @@
+//! Snapshot files: checksummed, written whole, durable before they are named.
