@@ -217,7 +217,8 @@ fn run(seed: u64) -> (u64, u64) {
     bench.settle();
     model.submit(&bench);
     bench.settle();
-    assert_eq!(bench.reopen().log.streams(), model.now.streams(), "seed {seed}");
+    let bench = bench.reopen();
+    assert_eq!(seen(&bench.log, &model.streams), seen(&model.now, &model.streams), "seed {seed}: in the end");
     (kept, dropped)
 }
 
