@@ -83,7 +83,7 @@ pub const MAX_ENTRY_BYTES: usize = 16 << 20;
 pub struct StreamState {
     /// Index and marker of the last purged entry.
     pub purged: Option<(u64, Bytes)>,
-    /// Index of the last entry, if any is held. Entries held are `purged + 1 ..= last`.
+    /// Indexes of the first and the last entry, if any is held. With a purge point, `first` is the index after it.
     pub first: Option<u64>,
     pub last: Option<u64>,
     pub vote: Option<Bytes>,

@@ -352,10 +352,13 @@ fn stream_state(
         (index, marker.unwrap_or_default())
     });
     let (first, last) = (held.entries.first(), held.entries.last());
-    // What the index should hold and does not can only have gone with rot, or by a bug of the log.
-    let starts_right = first.is_none() || purged.as_ref().is_none_or(|(purged, _)| first == Some(purged + 1));
-    let ends_right = bounds.and_then(|(bounds, _)| bounds.last).is_none_or(|least| last >= Some(least));
-    if !(held.entries.is_whole() && starts_right && ends_right) {
+    // What the index should hold and does not can only have gone with rot, or by a bug of the log. After the latest bounds
+    // entries were only appended.
+    let whole = match bounds.and_then(|(bounds, _)| bounds.held) {
+        Some((from, to)) => first == Some(from) && last >= Some(to),
+        None => first.is_none() || purged.as_ref().is_none_or(|(purged, _)| first == Some(purged + 1)),
+    };
+    if !(whole && held.entries.is_whole()) {
         let (file, offset) = bounds.map_or((String::new(), 0), |(_, location)| {
             (segments[&location.epoch].segment.path.clone(), location.offset.into())
         });

@@ -185,12 +185,7 @@ fn run(seed: u64) -> (u64, u64) {
         let mut poisoned = false;
         for _ in 0..steps {
             match model.chance.below(10) {
-                0..3 => {
-                    if !model.submit(&bench) {
-                        poisoned = true;
-                        break;
-                    }
-                }
+                0..3 => poisoned = !model.submit(&bench),
                 3..8 => {
                     bench.committer.step();
                 }
@@ -201,6 +196,9 @@ fn run(seed: u64) -> (u64, u64) {
                     bench.committer.mark();
                 }
                 _ => {}
+            }
+            if poisoned {
+                break;
             }
         }
         let fired = bench.fired();
