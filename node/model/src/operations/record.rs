@@ -87,7 +87,7 @@ pub struct Progress {
 pub struct Lease {
     /// Number of the attempt, from 1. A report or result under another token is refused.
     pub token: u32,
-    /// Of the node's process: drawn at its start.
+    /// Which start of the node's process, counted in its data folder: a later one has outlived the earlier ones.
     pub incarnation: u64,
     pub expires: LogTime,
 }

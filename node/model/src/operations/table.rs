@@ -142,7 +142,8 @@ impl Operations {
         let Some(sub) = self.sub_mut(key).filter(|s| s.node == node) else { return ClaimReply::Gone };
         let wait_ms = match &sub.state {
             SubState::Assigned { not_before } => not_before.0.saturating_sub(now.0),
-            SubState::Running(lease) if lease.incarnation != incarnation => 0,
+            SubState::Running(lease) if incarnation < lease.incarnation => return ClaimReply::Gone,
+            SubState::Running(lease) if incarnation > lease.incarnation => 0,
             SubState::Running(lease) => (lease.expires.0 + GRACE_MS).saturating_sub(now.0),
             SubState::Succeeded { .. } | SubState::Failed { .. } => return ClaimReply::Gone,
         };

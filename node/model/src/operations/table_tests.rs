@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use proptest::prelude::*;
+use proptest::prelude::{Just, any, prop, prop_assert, prop_assert_eq, prop_oneof, proptest};
+use proptest::strategy::Strategy as _;
 
 use super::*;
 
@@ -179,6 +180,7 @@ proptest! {
             match step {
                 Step::Claim { incarnation } => if let ClaimReply::Granted { token } = t.claim(key, NODE, incarnation, now, 0) {
                     for (other, (inc, expires)) in &leases {
+                        prop_assert!(*inc <= incarnation || expires.0 <= now.0, "granted to a process that was outlived");
                         prop_assert!(*other != token, "token {} twice", token);
                         prop_assert!(*inc != incarnation || expires.0 <= now.0, "two attempts at once");
                     }
