@@ -249,9 +249,9 @@ mod tests {
             label(4, 3700, Acknowledged),
             label(5, 3800, Acknowledged),
         ]);
-        assert_eq!(record.largest_gap(3150_000), Some(Duration::from_millis(600)));
+        assert_eq!(record.largest_gap(3_150_000), Some(Duration::from_millis(600)));
         assert_eq!(record.largest_gap(9_000_000), None, "nothing was acknowledged after");
-        assert_eq!(Record(record.0[4..].to_vec()).largest_gap(3150_000), None, "nor before");
+        assert_eq!(Record(record.0[4..].to_vec()).largest_gap(3_150_000), None, "nor before");
     }
 
     #[test]
