@@ -11,10 +11,10 @@ use std::sync::atomic::{AtomicU16, Ordering};
 /// Second octets in use: clear of 127.0.x.x, where people, `launch --local` and the demonstration live.
 const SECOND_OCTETS: std::ops::Range<u16> = 64..128;
 
-/// Where leases and locks are kept, shared by all test processes of this user.
+/// Where leases and locks are kept, shared by all test processes of this user, whatever their `TMPDIR`.
 pub fn state_dir() -> PathBuf {
     let uid = rustix::process::getuid().as_raw();
-    let dir = std::env::temp_dir().join(format!("longshore-tests-{uid}"));
+    let dir = PathBuf::from(format!("/tmp/longshore-tests-{uid}"));
     std::fs::create_dir_all(&dir).unwrap_or_else(|error| panic!("cannot create {}: {error}", dir.display()));
     dir
 }
