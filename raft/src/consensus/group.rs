@@ -154,8 +154,8 @@ impl<R: Runtime, M: StateMachine> Group<R, M> {
     /// Has a command applied, exactly once, wherever the leader is; returns the machine's reply. Works on any replica,
     /// learner or not yet a member (see [`GroupOptions::hints`]), and through leader changes, until the deadline
     /// ([`Timings::propose_deadline`]). Dropping the future does not take the command back.
-    pub async fn propose(&self, command: &M::Command) -> Result<M::Reply, GroupError> {
-        let reply = self.core.execute(codec::encode(command)).await?;
+    pub async fn propose(&self, command: M::Command) -> Result<M::Reply, GroupError> {
+        let reply = self.core.execute(codec::encode(&command)).await?;
         codec::decode(&reply).map_err(|e| GroupError::OutcomeUnknown {
             detail: format!("applied, but this program does not understand the reply: {e}"),
         })
@@ -194,10 +194,7 @@ impl<R: Runtime, M: StateMachine> Group<R, M> {
     async fn membership_change(
         &self,
         change: impl Future<
-            Output = Result<
-                ClientWriteResponse<Types<R>>,
-                RaftError<Types<R>, ClientWriteError<Types<R>>>,
-            >,
+            Output = Result<ClientWriteResponse<Types<R>>, RaftError<Types<R>, ClientWriteError<Types<R>>>>,
         > + Send,
     ) -> Result<(), GroupError> {
         let group = self.core.group;
@@ -211,7 +208,9 @@ impl<R: Runtime, M: StateMachine> Group<R, M> {
                 let leader = leader.map(|(replica, node)| Member { replica, node });
                 Err(GroupError::NotLeader { group, leader })
             }
-            Ok(Err(RaftError::APIError(e @ ClientWriteError::LogEntryDiscarded(_)))) => Err(unknown(e.to_string())),
+            Ok(Err(RaftError::APIError(e @ ClientWriteError::LogEntryDiscarded(_)))) => {
+                Err(unknown(e.to_string()))
+            }
             Ok(Err(RaftError::APIError(e))) => Err(GroupError::Membership(e.to_string())),
         }
     }

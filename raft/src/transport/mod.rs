@@ -4,6 +4,8 @@
 //! [`Handler`] in the order they were sent (when they reach it at all); replies may come back in any order. Lanes do
 //! not hold each other up. Owns connections, framing, limits and peer identity. Must never: interpret a body, or retry.
 
+pub mod memory;
+
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
