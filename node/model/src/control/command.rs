@@ -12,8 +12,8 @@ use crate::operations::{ClaimReply, OperationId, Progress, SubKey, Submission, S
 /// The certificate authority of a fleet, as every member holds it. The key is secret: `Debug` hides it.
 #[derive(Clone, PartialEq, Eq, Encode, Decode)]
 pub struct AuthorityRecord {
-    pub certificate_der: Vec<u8>,
-    pub key_pkcs8: Vec<u8>,
+    pub certificate_pem: Vec<u8>,
+    pub key_pem: Vec<u8>,
 }
 
 impl std::fmt::Debug for AuthorityRecord {

@@ -180,7 +180,7 @@ mod tests {
         fn new() -> Self {
             let at = ApplyContext { index: 0, position: 0, time: LogTime(0) };
             let mut log = Self { state: ControlState::default(), at };
-            let authority = AuthorityRecord { certificate_der: vec![1], key_pkcs8: vec![2] };
+            let authority = AuthorityRecord { certificate_pem: vec![1], key_pem: vec![2] };
             let init = Command::Init {
                 fleet: FleetId([7; 16]),
                 authority,
@@ -239,7 +239,7 @@ mod tests {
         let mut log = Log::new();
         let again = Command::Init {
             fleet: FleetId([8; 16]),
-            authority: AuthorityRecord { certificate_der: vec![], key_pkcs8: vec![] },
+            authority: AuthorityRecord { certificate_pem: vec![], key_pem: vec![] },
             key_hash: [2; 32],
             profile: profile("b"),
             unix_ms: 0,
@@ -321,6 +321,6 @@ mod tests {
     #[test]
     fn the_authority_key_is_never_printed() {
         let log = Log::new();
-        assert!(!format!("{:?}", log.state).contains("key_pkcs8"));
+        assert!(!format!("{:?}", log.state).contains("key_pem"));
     }
 }
