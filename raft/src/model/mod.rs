@@ -2,4 +2,5 @@
 
 pub mod detector;
 pub mod ids;
+pub mod membership;
 pub mod voters;
