@@ -112,7 +112,9 @@ impl<R: Runtime> Core<R> {
                 Begin::Full => {
                     let freed = self.session.wait_freed(|| self.session.has_room());
                     if R::timeout_at(pace.deadline, freed).await.is_err() {
-                        return Err(GroupError::Busy("too many commands of this node are outstanding".into()));
+                        return Err(GroupError::Busy(
+                            "too many commands of this node are outstanding".into(),
+                        ));
                     }
                 }
                 Begin::Unregistered => self.register(pace).await?,
@@ -156,9 +158,9 @@ impl<R: Runtime> Core<R> {
             OpReply::ReplyDropped => Err(GroupError::OutcomeUnknown {
                 detail: "the command was applied once; its reply is no longer kept".into(),
             }),
-            OpReply::Undecodable(why) => {
-                Err(GroupError::Busy(format!("this group's replicas run a version that refuses the command: {why}")))
-            }
+            OpReply::Undecodable(why) => Err(GroupError::Busy(format!(
+                "this group's replicas run a version that refuses the command: {why}"
+            ))),
             other => Err(unexpected(&other)),
         }
     }
@@ -302,4 +304,3 @@ fn unknown(detail: &str) -> GroupError {
 fn unexpected(reply: &OpReply) -> GroupError {
     GroupError::OutcomeUnknown { detail: format!("unexpected reply {reply:?}") }
 }
-

@@ -240,9 +240,7 @@ impl<R: Runtime> Core<R> {
             ServerState::Learner => Role::Learner,
             ServerState::Shutdown => Role::Stopped,
         };
-        let member = |replica: ReplicaId| {
-            membership.get_node(&replica).map(|&node| Member { replica, node })
-        };
+        let member = |replica: ReplicaId| membership.get_node(&replica).map(|&node| Member { replica, node });
         let index = |id: &Option<super::types::LogId>| id.as_ref().map(|id| id.index);
         GroupStatus {
             group: self.group,

@@ -29,7 +29,9 @@ const VOTED_PATIENCE: Duration = Duration::from_millis(150);
 impl<R: Runtime> Core<R> {
     /// If `node` leads, presses for an election until there is another leader or `node` is back. Returns at once.
     pub(crate) fn press_for_election(self: Arc<Self>, node: NodeId) {
-        let Some(leader) = self.leader().filter(|leader| leader.node == node && node != self.node) else { return };
+        let Some(leader) = self.leader().filter(|leader| leader.node == node && node != self.node) else {
+            return;
+        };
         if self.pressing.swap(true, Ordering::AcqRel) {
             return;
         }
@@ -102,7 +104,8 @@ impl<R: Runtime> Core<R> {
             return;
         }
         let status = self.status();
-        let matched = |m: &Member| status.matched.iter().find(|(r, _)| *r == m.replica).and_then(|(_, at)| *at);
+        let matched =
+            |m: &Member| status.matched.iter().find(|(r, _)| *r == m.replica).and_then(|(_, at)| *at);
         let others = status.voters.iter().filter(|v| v.replica != self.replica && !avoid(v.node));
         let Some(heir) = others.max_by_key(|v| matched(v)).copied() else { return };
         tracing::info!(group = %self.group, to = %heir.replica, node = %heir.node, "handing leadership over");

@@ -194,10 +194,7 @@ impl<R: Runtime, M: StateMachine> Group<R, M> {
     async fn membership_change(
         &self,
         change: impl Future<
-            Output = Result<
-                ClientWriteResponse<Types<R>>,
-                RaftError<Types<R>, ClientWriteError<Types<R>>>,
-            >,
+            Output = Result<ClientWriteResponse<Types<R>>, RaftError<Types<R>, ClientWriteError<Types<R>>>>,
         > + Send,
     ) -> Result<(), GroupError> {
         let group = self.core.group;
@@ -211,7 +208,9 @@ impl<R: Runtime, M: StateMachine> Group<R, M> {
                 let leader = leader.map(|(replica, node)| Member { replica, node });
                 Err(GroupError::NotLeader { group, leader })
             }
-            Ok(Err(RaftError::APIError(e @ ClientWriteError::LogEntryDiscarded(_)))) => Err(unknown(e.to_string())),
+            Ok(Err(RaftError::APIError(e @ ClientWriteError::LogEntryDiscarded(_)))) => {
+                Err(unknown(e.to_string()))
+            }
             Ok(Err(RaftError::APIError(e))) => Err(GroupError::Membership(e.to_string())),
         }
     }

@@ -209,12 +209,17 @@ impl<R: Runtime> Port for Core<R> {
             GroupBody::Append(append) => self.inbox.on_append(from, lane, append, replier),
             GroupBody::Snapshot(part) => self.inbox.on_snapshot(part, replier),
             GroupBody::Propose(ops) => self.on_propose(ops, replier),
-            GroupBody::ReadIndex => self.inbox.work(replier, async move { core.read_index_here().await.into() }),
-            GroupBody::Vote { pre, vote, last, leadership_transfer } => self.inbox.work(replier, async move {
-                let rpc = wire::vote_request(vote, last, leadership_transfer);
-                let response = if pre { core.raft.pre_vote(rpc).await } else { core.raft.vote(rpc).await };
-                response.map_or(Reply::Refused(Refusal::Stopped), |r| Reply::voted(&r))
-            }),
+            GroupBody::ReadIndex => {
+                self.inbox.work(replier, async move { core.read_index_here().await.into() })
+            }
+            GroupBody::Vote { pre, vote, last, leadership_transfer } => {
+                self.inbox.work(replier, async move {
+                    let rpc = wire::vote_request(vote, last, leadership_transfer);
+                    let response =
+                        if pre { core.raft.pre_vote(rpc).await } else { core.raft.vote(rpc).await };
+                    response.map_or(Reply::Refused(Refusal::Stopped), |r| Reply::voted(&r))
+                })
+            }
             GroupBody::TransferLeader { from, to, last } => self.inbox.work(replier, async move {
                 match core.raft.handle_transfer_leader(wire::transfer_request(from, to, last)).await {
                     Ok(result) => Reply::TransferLeader(result.err().map(|e| e.to_string())),

@@ -91,13 +91,17 @@ impl<R: Runtime> GroupLog<R> {
     async fn last_log_id(&self) -> Result<Option<LogId>, io::Error> {
         let state = self.store.state(self.stream).map_err(io_error)?;
         let purged = state.purged.as_ref().map(|(_, marker)| marker);
-        let purged = purged.map(|m| wire::decode_log_id(m)).transpose().map_err(|e| decode_error("purge", e))?;
+        let purged =
+            purged.map(|m| wire::decode_log_id(m)).transpose().map_err(|e| decode_error("purge", e))?;
         let Some(last) = state.last.filter(|&last| purged.is_none_or(|p| p.index < last)) else {
             return Ok(purged);
         };
         let entries = self.read(last..last + 1, READ_BYTES).await?;
         let entry = entries.last().ok_or_else(|| {
-            io::Error::new(io::ErrorKind::InvalidData, format!("entry {last} of {:?} is missing", self.stream))
+            io::Error::new(
+                io::ErrorKind::InvalidData,
+                format!("entry {last} of {:?} is missing", self.stream),
+            )
         })?;
         Ok(Some(entry.log_id))
     }

@@ -79,7 +79,9 @@ impl From<Result<Reply, LinkError>> for Outcome {
             Err(LinkError::Refused(Refusal::Busy)) => Outcome::Busy,
             Err(LinkError::Refused(refusal)) => Outcome::NoQuorum(refusal.to_string()),
             Err(LinkError::Transport(TransportError::NoReply { reason, .. })) => Outcome::Unknown(reason),
-            Err(LinkError::Transport(e @ TransportError::Unreachable { .. })) => Outcome::NoQuorum(e.to_string()),
+            Err(LinkError::Transport(e @ TransportError::Unreachable { .. })) => {
+                Outcome::NoQuorum(e.to_string())
+            }
             Err(e) => Outcome::Unknown(e.to_string()),
         }
     }
@@ -239,7 +241,9 @@ fn unzip(items: Vec<Item>) -> (Vec<Op>, Waiters) {
 /// Hands everyone its part of the outcome. Whoever has gone away needs none.
 fn answer(waiters: Waiters, outcome: Outcome) {
     let mut replies = match outcome {
-        Outcome::Applied(replies) if replies.len() >= waiters.iter().map(|w| w.0).sum() => replies.into_iter(),
+        Outcome::Applied(replies) if replies.len() >= waiters.iter().map(|w| w.0).sum() => {
+            replies.into_iter()
+        }
         Outcome::Applied(_) => return answer(waiters, Outcome::Unknown("replies are missing".into())),
         other => {
             waiters.into_iter().for_each(|(_, done)| drop(done.send(other.clone())));

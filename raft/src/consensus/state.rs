@@ -23,7 +23,9 @@ use super::codec::{self, Blob};
 use super::machine::{ApplyContext, LogTime, StateMachine};
 use super::runtime::Runtime;
 use super::snapshots::Snapshots;
-use super::types::{Batch, Entry, LogId, Op, OpReply, Payload, Snapshot, SnapshotMeta, StoredMembership, Types};
+use super::types::{
+    Batch, Entry, LogId, Op, OpReply, Payload, Snapshot, SnapshotMeta, StoredMembership, Types,
+};
 use super::wire;
 
 /// First byte of a snapshot's data.
@@ -111,7 +113,11 @@ impl<R: Runtime> Applied<R> {
         match op {
             Op::Register => {
                 let id = clients::client_id(at.index, at.position);
-                if self.clients.register(id, at.time) { OpReply::Registered(id) } else { OpReply::ClientsFull }
+                if self.clients.register(id, at.time) {
+                    OpReply::Registered(id)
+                } else {
+                    OpReply::ClientsFull
+                }
             }
             Op::ExpireClients { unseen_since } => OpReply::ClientsExpired(self.clients.expire(*unseen_since)),
             Op::Command { id: None, body } => self.run(at, body),

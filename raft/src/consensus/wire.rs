@@ -8,15 +8,16 @@ use std::collections::BTreeSet;
 use bincode::{Decode, Encode};
 use bytes::Bytes;
 use openraft::raft::{
-    AppendEntriesRequest, StreamAppendError, StreamAppendResult, TransferLeaderRequest, VoteRequest, VoteResponse,
+    AppendEntriesRequest, StreamAppendError, StreamAppendResult, TransferLeaderRequest, VoteRequest,
+    VoteResponse,
 };
 
 use super::codec::{Blob, CodecError, decode_versioned, encode_versioned};
 use super::machine::Member;
 use super::runtime::Runtime;
 use super::types::{
-    Batch, CommittedLeaderId, Entry, LogId, Membership, Op, OpReply, Payload, SnapshotMeta, StoredMembership, Types,
-    Vote,
+    Batch, CommittedLeaderId, Entry, LogId, Membership, Op, OpReply, Payload, SnapshotMeta, StoredMembership,
+    Types, Vote,
 };
 use crate::model::ids::{GroupId, NodeId, ReplicaId};
 
@@ -132,7 +133,11 @@ pub(crate) enum Reply {
     Appended(Option<WLogId>),
     Conflict(WLogId),
     HigherVote(WVote),
-    Voted { vote: WVote, granted: bool, last: Option<WLogId> },
+    Voted {
+        vote: WVote,
+        granted: bool,
+        last: Option<WLogId>,
+    },
     /// `None`: accepted; else why not.
     TransferLeader(Option<String>),
     SnapshotNext(u64),
@@ -140,13 +145,18 @@ pub(crate) enum Reply {
     Proposed(Vec<OpReply>),
     ReadIndex(u64),
     /// Nothing was proposed or read.
-    NotLeader { leader: Option<Member> },
+    NotLeader {
+        leader: Option<Member>,
+    },
     /// The leader has no quorum; nothing was proposed or read.
     NoQuorum,
     /// May or may not be proposed.
     Unknown(String),
     Refused(Refusal),
-    Pong { unsynced_ms: u64, unix_ms: u64 },
+    Pong {
+        unsynced_ms: u64,
+        unix_ms: u64,
+    },
 }
 
 /// Why a replica did not take a request at all.
@@ -241,7 +251,8 @@ impl TryFrom<WMembership> for Membership {
         if wire.configs.is_empty() && wire.members.is_empty() {
             return Ok(Membership::default());
         }
-        let configs: Vec<BTreeSet<ReplicaId>> = wire.configs.into_iter().map(|c| c.into_iter().collect()).collect();
+        let configs: Vec<BTreeSet<ReplicaId>> =
+            wire.configs.into_iter().map(|c| c.into_iter().collect()).collect();
         let nodes: std::collections::BTreeMap<ReplicaId, NodeId> =
             wire.members.into_iter().map(|m| (m.replica, m.node)).collect();
         Membership::new(configs, nodes).map_err(|e| CodecError::Malformed(e.to_string()))
@@ -348,9 +359,11 @@ impl Reply {
 
     pub(crate) fn into_vote_response<R: Runtime>(self) -> Result<VoteResponse<Types<R>>, Reply> {
         match self {
-            Reply::Voted { vote, granted, last } => {
-                Ok(VoteResponse { vote: vote.into(), vote_granted: granted, last_log_id: last.map(Into::into) })
-            }
+            Reply::Voted { vote, granted, last } => Ok(VoteResponse {
+                vote: vote.into(),
+                vote_granted: granted,
+                last_log_id: last.map(Into::into),
+            }),
             other => Err(other),
         }
     }
