@@ -8,7 +8,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use quinn::ConnectionError;
 use rustls::pki_types::CertificateDer;
 
-use super::conformance::{Network, Probe, within};
+use super::conformance::{Probe, within};
 use super::frame::{Batch, HEADER_BYTES, Kind};
 use super::lanes::StreamIndex;
 use super::link::CloseCode;

@@ -576,6 +576,19 @@ mod tests {
     }
 
     #[test]
+    fn a_gate_lets_no_older_link_through_again() {
+        let gate = Gate::default();
+        gate.turn_to(3);
+        assert!(gate.pass(3, || ()) && !gate.pass(2, || panic!("an older link")));
+        gate.turn_to(2);
+        assert!(gate.pass(3, || ()));
+        // A handler may cause its own gate to be shut.
+        assert!(gate.pass(3, || gate.shut()));
+        gate.turn_to(4);
+        assert!(!gate.pass(3, || ()) && !gate.pass(4, || panic!("of a node that is gone")));
+    }
+
+    #[test]
     fn backoff_grows_to_its_limit_with_jitter() {
         for failures in 0..40 {
             let full = BACKOFF_MIN.saturating_mul(1 << failures.min(16)).min(BACKOFF_MAX);

@@ -72,29 +72,41 @@ async fn one_connection_each(nodes: &[&Arc<QuicTransport<Rt>>]) {
     .await;
 }
 
+/// Two nodes that dial each other at the same moment.
+async fn dial_each_other(network: &Loopback, socket_a: QuicSocket, socket_b: QuicSocket) {
+    let (probe_a, probe_b) = (Probe::echo(), Probe::echo());
+    let quic_a = start(network.identity(A), socket_a, probe_a.clone(), None);
+    let quic_b = start(network.identity(B), socket_b, probe_b.clone(), None);
+    let (a, b): (TransportRef, TransportRef) = (quic_a.clone(), quic_b.clone());
+    introduce(&[(A, &a), (B, &b)]);
+    let lanes = [Lane::Heartbeat, Lane::Control, Lane::Append { key: 1 }];
+    let requests = lanes.iter().flat_map(|lane| {
+        let ask = |from: &TransportRef, to| from.request(to, *lane, "x".into(), Duration::from_secs(10));
+        [ask(&a, B), ask(&b, A)]
+    });
+    // No request is lost to the contest.
+    for reply in within("the replies", join_all(requests)).await {
+        assert_eq!(reply.unwrap(), "x");
+    }
+    one_connection_each(&[&quic_a, &quic_b]).await;
+    // Nor does anybody see more than one connection come up.
+    probe_a.until("A hears of it", |p| !p.connections().is_empty()).await;
+    probe_b.until("B hears of it", |p| !p.connections().is_empty()).await;
+    assert_eq!((probe_a.connections(), probe_b.connections()), (vec![(B, true)], vec![(A, true)]));
+    join_all([a.close(), b.close()]).await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn both_dial_at_once_and_one_connection_stays() {
     let network = Loopback::new();
-    for _ in 0..20 {
-        let (probe_a, probe_b) = (Probe::echo(), Probe::echo());
-        let (quic_a, quic_b) = (network.quic(A, probe_a.clone()), network.quic(B, probe_b.clone()));
-        let (a, b): (TransportRef, TransportRef) = (quic_a.clone(), quic_b.clone());
-        introduce(&[(A, &a), (B, &b)]);
-        let lanes = [Lane::Heartbeat, Lane::Control, Lane::Append { key: 1 }];
-        let requests = lanes.iter().flat_map(|lane| {
-            let ask = |from: &TransportRef, to| from.request(to, *lane, "x".into(), Duration::from_secs(10));
-            [ask(&a, B), ask(&b, A)]
-        });
-        // No request is lost to the contest.
-        for reply in within("the replies", join_all(requests)).await {
-            assert_eq!(reply.unwrap(), "x");
-        }
-        one_connection_each(&[&quic_a, &quic_b]).await;
-        // Nor does anybody see more than one connection come up.
-        probe_a.until("A hears of it", |p| !p.connections().is_empty()).await;
-        probe_b.until("B hears of it", |p| !p.connections().is_empty()).await;
-        assert_eq!((probe_a.connections(), probe_b.connections()), (vec![(B, true)], vec![(A, true)]));
-        join_all([a.close(), b.close()]).await;
+    for _ in 0..10 {
+        dial_each_other(&network, loopback_socket(), loopback_socket()).await;
+    }
+    // So slow that each has greeted the other before it hears from it.
+    for _ in 0..5 {
+        let net = TestNet::new();
+        net.delay(Duration::from_millis(10));
+        dial_each_other(&network, net.bind(1), net.bind(2)).await;
     }
 }
 

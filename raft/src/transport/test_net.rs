@@ -1,4 +1,4 @@
-//! A network in memory for tests: UDP sockets that can lose packets, and die without a word.
+//! A network in memory for tests: UDP sockets that can be slow, lose packets, and die without a word.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io::{self, IoSliceMut};
@@ -6,11 +6,14 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
+use std::time::Duration;
 
+use openraft_rt::AsyncRuntime as _;
 use parking_lot::Mutex;
 use quinn::udp::{RecvMeta, Transmit};
 
 use super::quic::QuicSocket;
+use crate::consensus::runtime::TokioRuntime;
 
 /// Datagrams that one socket holds; more are lost, as in a kernel.
 const QUEUE_MAX: usize = 4096;
@@ -28,6 +31,8 @@ struct State {
     /// Of so many datagrams one is lost; 0: none.
     lose_one_in: usize,
     sent: usize,
+    /// How long each datagram takes.
+    delay: Duration,
 }
 
 fn address(host: u16) -> SocketAddr {
@@ -60,6 +65,10 @@ impl TestNet {
         self.state.lock().lose_one_in = datagrams;
     }
 
+    pub(crate) fn delay(&self, delay: Duration) {
+        self.state.lock().delay = delay;
+    }
+
     fn send(&self, from: &Socket, to: SocketAddr, datagram: &[u8]) {
         let mut state = self.state.lock();
         let alive = state.sockets.get(&from.address).is_some_and(|s| std::ptr::eq(&**s, from));
@@ -74,18 +83,18 @@ impl TestNet {
         if state.lose_one_in > 0 && state.sent.is_multiple_of(state.lose_one_in) {
             return;
         }
-        let Some(socket) = state.sockets.get(&to).cloned() else { return };
-        drop(state);
-        let waker = {
-            let mut inbox = socket.inbox.lock();
-            if inbox.datagrams.len() < QUEUE_MAX {
-                inbox.datagrams.push_back((from.address, datagram.to_vec()));
-            }
-            inbox.waker.take()
+        let Some(socket) = state.sockets.get(&to).cloned() else {
+            return;
         };
-        if let Some(waker) = waker {
-            waker.wake();
+        let (delay, from, datagram) = (state.delay, from.address, datagram.to_vec());
+        drop(state);
+        if delay.is_zero() {
+            return socket.receive(from, datagram);
         }
+        drop(TokioRuntime::spawn(async move {
+            TokioRuntime::sleep(delay).await;
+            socket.receive(from, datagram);
+        }));
     }
 }
 
@@ -94,6 +103,20 @@ struct Socket {
     address: SocketAddr,
     net: Arc<TestNet>,
     inbox: Mutex<Inbox>,
+}
+
+impl Socket {
+    fn receive(&self, from: SocketAddr, datagram: Vec<u8>) {
+        let mut inbox = self.inbox.lock();
+        if inbox.datagrams.len() < QUEUE_MAX {
+            inbox.datagrams.push_back((from, datagram));
+        }
+        let waker = inbox.waker.take();
+        drop(inbox);
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
 }
 
 #[derive(Debug, Default)]
