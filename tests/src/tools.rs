@@ -5,6 +5,8 @@
 
 use std::path::{Path, PathBuf};
 
+use crate::docker_hosts;
+
 /// What a test may need.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Tool {
@@ -20,6 +22,19 @@ impl Tool {
     fn name(self) -> &'static str {
         match self {
             Self::Docker => "docker",
+            Self::Strace => "strace",
+            Self::Faketime => "faketime",
+            Self::Root => "root",
+        }
+    }
+
+    fn missing(self) -> Option<String> {
+        let lacks = |program: &str, package: &str| {
+            which(program).is_none().then(|| format!("{program} is missing (Debian package {package})"))
+        };
+        let not_root = || (!rustix::process::geteuid().is_root()).then(|| "it must run as root".to_owned());
+        match self {
+            Self::Docker => docker_hosts::available().err().map(|why| why.to_string()),
             Self::Strace => "strace",
             Self::Faketime => "faketime",
             Self::Root => "root",
