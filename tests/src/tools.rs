@@ -35,22 +35,6 @@ impl Tool {
         let not_root = || (!rustix::process::geteuid().is_root()).then(|| "it must run as root".to_owned());
         match self {
             Self::Docker => docker_hosts::available().err().map(|why| why.to_string()),
-            Self::Strace => "strace",
-            Self::Faketime => "faketime",
-            Self::Root => "root",
-        }
-    }
-
-    fn missing(self) -> Option<String> {
-        let lacks = |program: &str, package: &str| {
-            which(program).is_none().then(|| format!("{program} is missing (Debian package {package})"))
-        };
-        let not_root = || (!rustix::process::geteuid().is_root()).then(|| "it must run as root".to_owned());
-        match self {
-            Self::Docker => lacks("dockerd", "docker.io")
-                .or_else(|| lacks("docker-registry", "docker-registry"))
-                .or_else(|| lacks("busybox", "busybox-static"))
-                .or_else(not_root),
             Self::Strace => lacks("strace", "strace"),
             Self::Faketime => faketime_library()
                 .is_none()
