@@ -3,4 +3,7 @@
 //! Imports: storage <- raft <- model <- node. Effects on the outside world are carried out through ports only.
 
 pub mod api;
+pub mod cli;
+pub mod config;
 pub mod docker;
+pub mod logging;

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use longshore_model::control::Command;
 use longshore_raft::consensus::machine::{GroupError, GroupStatus, Member, Role};
-use longshore_raft::consensus::monitor::PeerState;
+use longshore_raft::model::detector::PeerState;
 use longshore_raft::model::membership::Standing;
 use longshore_raft::model::voters::{Candidate, plan_voters};
 use longshore_raft::{ReplicaId, Runtime};
@@ -82,7 +82,7 @@ impl<R: Runtime> Reconciler<R> {
     async fn sweep_if_due(&self) {
         if self.core.is_leader() && self.until_sweep().is_zero() {
             let command = Command::Sweep { unix_ms: R::unix_time_ms() };
-            if let Err(error) = self.core.group.propose(command).await {
+            if let Err(error) = self.core.group.propose(&command).await {
                 tracing::debug!(%error, "the sweep was not committed; trying again");
             }
         }
@@ -112,7 +112,7 @@ impl<R: Runtime> Reconciler<R> {
             Step::HandOver(to) => group.transfer_leader(*to).await,
             Step::RecordLeft(member) => {
                 let command = Command::Remove { node: member.node, left: true, unix_ms: R::unix_time_ms() };
-                group.propose(command).await.map(drop)
+                group.propose(&command).await.map(drop)
             }
             Step::DropReplica(replica) => group.remove_learner(*replica).await,
         }

@@ -7,8 +7,9 @@ use std::time::Duration;
 use longshore_model::control::{AuthorityRecord, Command, ControlState, Reply};
 use longshore_raft::consensus::group::{Group, GroupOptions};
 use longshore_raft::consensus::machine::Role;
-use longshore_raft::consensus::monitor::Monitor;
+use longshore_raft::consensus::monitor::{Monitor, MonitorOptions};
 use longshore_raft::consensus::router::Router;
+use longshore_raft::model::detector::DetectorConfig;
 use longshore_raft::model::membership::{NodeProfile, Standing};
 use longshore_raft::transport::TransportRef;
 use longshore_raft::transport::pki::Authority;
@@ -20,6 +21,7 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use super::error::NodeError;
+use super::events::PeerEvents;
 use super::ports::{NodeOptions, Ports, StartedCommitter};
 use super::start::{Start, Started, start};
 use crate::api;
@@ -94,6 +96,8 @@ impl<R: Runtime> Node<R> {
             started = start::<R>(how, &store, &ports.network, &options) => started?,
         };
         on_event(Event::Fleet(started.node.identity.fleet()));
+        // On `run` the node has its name already.
+        let options = NodeOptions { name: started.node.name.clone(), ..options };
         let running = Self::assemble(ports, &options, started, store).await?;
         on_event(Event::Listening {
             node: running.core.me,
@@ -123,7 +127,9 @@ impl<R: Runtime> Node<R> {
         let committer = (ports.drive)(committer);
         let snapshots = Arc::new(SnapshotStore::new(Arc::clone(&ports.disk), SNAPSHOT_DIR)?);
 
-        let router = Router::<R>::new(me);
+        let router = Router::new();
+        let removed = CancellationToken::new();
+        router.set_fallback(Arc::new(PeerEvents { removed: removed.clone() }));
         let admission = Admission::<R>::closed();
         let transport = ports
             .network
@@ -132,19 +138,25 @@ impl<R: Runtime> Node<R> {
         transport.set_peers(peers.clone(), Vec::new());
 
         let log_store: Arc<dyn LogStore> = Arc::new(log.clone());
-        let monitor = Monitor::<R>::start(me, Arc::clone(&transport), Arc::clone(&log_store));
-        router.set_monitor(Arc::clone(&monitor));
+        let monitor = Monitor::<R>::start(MonitorOptions {
+            node: me,
+            transport: Arc::clone(&transport),
+            router: Arc::clone(&router),
+            log: Arc::clone(&log_store),
+            config: DetectorConfig::default(),
+        });
         monitor.set_peers(peers.iter().map(|(id, _)| *id).collect());
         let group = Group::<R, ControlState>::open(GroupOptions {
             group: GroupId::CONTROL,
             replica: node.replica,
             node: me,
+            machine: ControlState::default(),
             log: log_store,
             snapshots,
             transport: Arc::clone(&transport),
-            router: Arc::clone(&router),
-            monitor: Arc::clone(&monitor),
+            router,
             timings: options.timings.clone(),
+            hints: peers.iter().map(|(id, _)| *id).collect(),
         })
         .await?;
         let core = Arc::new(Core {
@@ -154,7 +166,7 @@ impl<R: Runtime> Node<R> {
             group,
             monitor,
             engine: ports.engine.clone(),
-            removed: router.removed(),
+            removed,
             started: R::Instant::now(),
         });
         if let Some(authority) = founding {
@@ -191,7 +203,9 @@ impl<R: Runtime> Node<R> {
         authority: &Authority,
         key: &longshore_raft::transport::pki::NodeKey,
     ) -> Result<(), NodeError> {
-        core.group.bootstrap().await?;
+        if core.group.status().last_log.is_none() {
+            core.group.bootstrap().await?;
+        }
         core.group.read_barrier().await?;
         if core.group.with_state(|s| s.fleet.is_none()) {
             let public_key = key.public_key().map_err(|e| NodeError::Fatal(e.to_string()))?;
@@ -211,7 +225,7 @@ impl<R: Runtime> Node<R> {
                 },
                 unix_ms: R::unix_time_ms(),
             };
-            match core.group.propose(command).await? {
+            match core.group.propose(&command).await? {
                 Reply::Admitted { node, .. } if node == core.me => {}
                 Reply::Refused(refusal) => return Err(NodeError::Refused(refusal.message)),
                 other => return Err(NodeError::Fatal(format!("the first command was answered with {other:?}"))),

@@ -35,7 +35,7 @@ pub(super) async fn claim<R: Runtime>(core: &Core<R>, key: SubKey) -> Claimed<R>
         incarnation: core.incarnation,
         unix_ms: R::unix_time_ms(),
     };
-    match core.group.propose(command).await {
+    match core.group.propose(&command).await {
         Ok(Reply::Claimed(ClaimReply::Granted { token })) => {
             Claimed::Granted(Arc::new(HeldLease::new(key, token, asked)))
         }
@@ -112,7 +112,7 @@ async fn finish<R: Runtime>(core: &Core<R>, lease: &HeldLease<R>, outcome: Resul
             outcome: outcome.clone(),
             unix_ms: R::unix_time_ms(),
         };
-        match core.group.propose(command).await {
+        match core.group.propose(&command).await {
             Ok(Reply::Finished { counted: true }) => return,
             Ok(_) => {
                 tracing::warn!(operation = %lease.key.operation, "the result came after the lease; it does not count");

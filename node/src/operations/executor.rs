@@ -139,7 +139,7 @@ impl<R: Runtime> Executor<R> {
             return;
         }
         let reports = due.iter().map(|(progress, lease)| (lease.key, lease.token, *progress)).collect();
-        let lost = match self.core.group.propose(Command::Report { reports }).await {
+        let lost = match self.core.group.propose(&Command::Report { reports }).await {
             Ok(Reply::Reported { lost }) => lost,
             Ok(other) => {
                 tracing::error!(?other, "a report got a reply that is none");

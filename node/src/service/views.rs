@@ -3,7 +3,7 @@
 use longshore_model::control::ControlState;
 use longshore_model::operations as model;
 use longshore_raft::consensus::machine::{GroupStatus, Role};
-use longshore_raft::consensus::monitor::PeerState;
+use longshore_raft::model::detector::PeerState;
 use longshore_raft::model::membership::{EngineReport, NodeRecord, Standing};
 use longshore_raft::{NodeId, Runtime};
 
