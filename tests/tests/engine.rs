@@ -112,12 +112,22 @@ async fn a_dropped_pull_is_cancelled_by_docker() {
     assert!(registry.downloaded_bytes() < LARGE_BYTES / 2, "cancelled midway, not finished");
     assert_eq!(engine.inspect_image(&image).await.expect("inspect"), None);
 
-    // Quiet registries, too: a pull that gets no bytes gets no occasion to notice that nobody listens.
-    registry.hold();
-    let pull = spawn_pull(&engine, &image);
-    eventually("Docker to ask the registry", PATIENCE, || registry.open_connections() > 0);
+    // While the engine says nothing, too: before its reply begins, and in the middle of it.
+    let proxy = CountingProxy::start(hosts.dir().join("p"), hosts.socket(0)).expect("a socket");
+    let proxied = self::engine(proxy.socket());
+    proxy.hold_pulls();
+    let pull = spawn_pull(&proxied, &image);
+    eventually("the pull to reach the proxy", PATIENCE, || proxy.pulls(&image).under_way == 1);
     pull.abort();
-    eventually("Docker to close its questions", PATIENCE, || registry.open_connections() == 0);
+    eventually("the connection to be closed", PATIENCE, || proxy.pulls(&image).broken_off == 1);
+
+    proxy.release_pulls();
+    let pull = spawn_pull(&proxied, &image);
+    await_download(&registry);
+    registry.hold();
+    assert_eq!(proxy.pulls(&image).under_way, 1);
+    pull.abort();
+    eventually("the connection to be closed", PATIENCE, || proxy.pulls(&image).broken_off == 2);
 
     registry.release();
     registry.set_rate(UNLIMITED);

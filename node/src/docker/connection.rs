@@ -42,8 +42,8 @@ pub(super) struct Connection {
     _driver: Driver,
 }
 
-/// Owns the task that moves bytes over the socket; dropping it closes the socket, whatever state the exchange is in.
-/// (hyper alone notices a dropped response only when the engine next sends something.)
+/// Owns the task that moves bytes over the socket. Dropping it closes the socket, whatever state the exchange is in: that
+/// cancels a pull, so it is not left to what hyper notices and when.
 struct Driver(JoinHandle<()>);
 
 impl Drop for Driver {
