@@ -13,7 +13,7 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use super::{APPEND_STREAMS, BoxFuture, Handler, Lane, Replier, TransportError, TransportRef};
-use crate::consensus::runtime::{Runtime, TokioRuntime};
+use crate::consensus::runtime::TokioRuntime;
 use crate::model::ids::NodeId;
 
 /// Makes nodes that can reach each other once they know each other's addresses.
@@ -67,6 +67,10 @@ impl Probe {
 
     pub(crate) fn seen(&self) -> usize {
         self.seen.lock().len()
+    }
+
+    pub(crate) fn bodies(&self) -> Vec<Bytes> {
+        self.seen.lock().iter().map(|(_, _, body)| body.clone()).collect()
     }
 
     pub(crate) fn removed_by(&self) -> Vec<NodeId> {
@@ -486,11 +490,4 @@ fn tokio_spawn<T: Send + 'static>(
     work: impl Future<Output = T> + Send + 'static,
 ) -> tokio::task::JoinHandle<T> {
     tokio::spawn(work)
-}
-
-/// Random bytes, for noise.
-pub(crate) fn noise(len: usize) -> Vec<u8> {
-    let mut bytes = vec![0; len];
-    TokioRuntime::entropy(&mut bytes);
-    bytes
 }

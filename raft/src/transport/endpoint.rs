@@ -22,6 +22,7 @@ use super::link::{CloseCode, Link, close};
 use super::name;
 use super::peer::{Admission, Peer, Stamp, Why};
 use super::tls::{ALPN_JOIN, ALPN_RAFT, PEER_STREAMS, RECEIVE_WINDOW_BYTES};
+use super::warnings::Warnings;
 use super::{Handler, JoinHandler, join};
 use crate::consensus::runtime::Runtime;
 use crate::model::ids::{FleetId, NodeId};
@@ -59,6 +60,8 @@ pub(super) struct Core<R: Runtime> {
     pub(super) directory: Mutex<Directory<R>>,
     pub(super) handshakes: Arc<Semaphore>,
     pub(super) joins: Arc<Semaphore>,
+    /// Of whoever is not a known peer.
+    warnings: Warnings<R>,
     incarnation: u64,
     sequence: AtomicU64,
     generation: AtomicU64,
@@ -99,6 +102,7 @@ impl<R: Runtime> Core<R> {
             directory: Mutex::new(directory),
             handshakes: Arc::new(Semaphore::new(HANDSHAKES_MAX)),
             joins: Arc::new(Semaphore::new(JOINS_MAX)),
+            warnings: Warnings::default(),
             incarnation: u64::from_be_bytes(incarnation),
             sequence: AtomicU64::new(1),
             generation: AtomicU64::new(1),
@@ -111,6 +115,10 @@ impl<R: Runtime> Core<R> {
 
     fn link(&self, connection: quinn::Connection) -> Arc<Link> {
         Link::new(self.generation.fetch_add(1, Ordering::Relaxed), connection)
+    }
+
+    fn warn(&self, address: SocketAddr, why: &str) {
+        self.warnings.give(|withheld| tracing::warn!(%address, withheld, "refused a connection: {why}"));
     }
 
     /// The entry of a node that has connected; one that is not known yet may be newer than what we know.
@@ -271,7 +279,14 @@ async fn answer<R: Runtime>(core: Arc<Core<R>>, incoming: quinn::Incoming, permi
 }
 
 async fn identify<R: Runtime>(core: &Core<R>, incoming: quinn::Incoming) -> Result<Caller<R>, String> {
-    let connection = incoming.await.map_err(|e| e.to_string())?;
+    let address = incoming.remote_address();
+    let connection = incoming.await.map_err(|e| {
+        // A broken handshake is anybody's; a certificate that does not hold is worth knowing of.
+        if matches!(e, quinn::ConnectionError::TransportError(_)) {
+            core.warn(address, &e.to_string());
+        }
+        e.to_string()
+    })?;
     let refuse = |code: CloseCode, reason: &str| {
         close(&connection, code, reason);
         Err(reason.to_owned())
@@ -282,13 +297,14 @@ async fn identify<R: Runtime>(core: &Core<R>, incoming: quinn::Incoming) -> Resu
         _ => return refuse(CloseCode::Violation, "unknown protocol"),
     }
     let Some(node) = certified_node(&connection, core.fleet) else {
+        core.warn(address, "it did not show the certificate of a node of this fleet");
         return refuse(CloseCode::Unauthorised, "peers must show the certificate of a node of this fleet");
     };
     let peer = match core.peer_that_connects(node) {
         Ok(peer) => peer,
         Err((code, reason)) => {
             if code == CloseCode::Unauthorised {
-                tracing::warn!(address = %connection.remote_address(), "refused a connection: {reason}");
+                core.warn(address, reason);
             }
             return refuse(code, reason);
         }

@@ -297,3 +297,7 @@ pub(super) async fn serve<R: Runtime>(
         let _ = R::timeout(LINGER, connection.closed()).await;
     }
 }
+
+#[cfg(test)]
+#[path = "join_tests.rs"]
+mod tests;

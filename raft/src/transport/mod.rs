@@ -14,6 +14,8 @@ mod answers;
 pub(crate) mod conformance;
 mod endpoint;
 mod frame;
+#[cfg(test)]
+mod hostile_tests;
 pub mod join;
 mod lanes;
 mod link;
@@ -23,7 +25,10 @@ mod peer;
 mod pem;
 pub mod pki;
 pub mod quic;
+#[cfg(test)]
+mod test_net;
 mod tls;
+mod warnings;
 
 use std::net::SocketAddr;
 use std::pin::Pin;

@@ -7,6 +7,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -19,6 +20,7 @@ use super::frame::{Batch, Frame, Kind};
 use super::lanes::{STREAMS, StreamIndex};
 use super::link::{CloseCode, Link};
 use super::outbox::{Forgotten, Outbox, ReplySender};
+use super::warnings::Warnings;
 use super::{Lane, TransportError};
 use crate::consensus::runtime::Runtime;
 use crate::model::ids::NodeId;
@@ -29,8 +31,6 @@ const BACKOFF_MIN: Duration = Duration::from_millis(25);
 const BACKOFF_MAX: Duration = Duration::from_secs(1);
 /// A connection that lasted this long was a good one: the next failure is a first one.
 const STABLE: Duration = Duration::from_secs(1);
-/// At most one warning about a peer in this time; a broken peer must not fill the log.
-const WARNING_INTERVAL: Duration = Duration::from_secs(10);
 
 /// When, on a node's own count, it asked for or agreed to a connection. `incarnation` is drawn at random when the
 /// transport starts; `sequence` grows with every stamp.
@@ -85,8 +85,6 @@ struct State<R: Runtime> {
     /// The peer removed us, and the handler has not been told.
     removed_us: bool,
     on_agenda: bool,
-    warned_at: Option<R::Instant>,
-    warnings_withheld: u32,
 }
 
 /// What is to be done about a peer, outside its lock.
@@ -136,9 +134,40 @@ pub(super) struct Peer<R: Runtime> {
     state: Mutex<State<R>>,
     /// Notified when a dial has ended or a link is up.
     settled: Notify,
-    /// Per stream: the generation of the link whose requests may be delivered. Held while one is.
-    gates: [Mutex<u64>; STREAMS],
+    gates: [Gate; STREAMS],
     agenda: Arc<Agenda<R>>,
+    warnings: Warnings<R>,
+}
+
+/// Lets the requests of one link through, on one stream, and none of an older link after those of a newer one.
+#[derive(Default)]
+struct Gate {
+    /// Generation of the link whose requests may pass; only grows.
+    generation: AtomicU64,
+    /// Held while a request is handed over.
+    busy: Mutex<()>,
+}
+
+impl Gate {
+    /// Waits for what is being handed over, then lets only links of this generation through.
+    fn turn_to(&self, generation: u64) {
+        let _busy = self.busy.lock();
+        self.generation.fetch_max(generation, Ordering::Relaxed);
+    }
+
+    /// Lets nothing more through. Waits for nothing, so that handlers may cause it.
+    fn shut(&self) {
+        self.generation.store(u64::MAX, Ordering::Relaxed);
+    }
+
+    fn pass(&self, generation: u64, hand_over: impl FnOnce()) -> bool {
+        let _busy = self.busy.lock();
+        let open = self.generation.load(Ordering::Relaxed) == generation;
+        if open {
+            hand_over();
+        }
+        open
+    }
 }
 
 /// A request that waits for its reply.
@@ -182,11 +211,10 @@ impl<R: Runtime> Peer<R> {
             announced: None,
             removed_us: false,
             on_agenda: false,
-            warned_at: None,
-            warnings_withheld: 0,
         };
-        let gates = std::array::from_fn(|_| Mutex::new(0));
-        Arc::new(Self { id, state: Mutex::new(state), settled: Notify::new(), gates, agenda })
+        let gates = std::array::from_fn(|_| Gate::default());
+        let (state, settled, warnings) = (Mutex::new(state), Notify::new(), Warnings::default());
+        Arc::new(Self { id, state, settled, gates, agenda, warnings })
     }
 
     fn put_on_agenda(self: &Arc<Self>, state: &mut State<R>) {
@@ -197,14 +225,24 @@ impl<R: Runtime> Peer<R> {
     }
 
     /// Where to dial from now on. A new address is tried at once.
-    pub(super) fn set_address(&self, address: SocketAddr) {
+    pub(super) fn set_address(self: &Arc<Self>, address: SocketAddr) {
         let mut state = self.state.lock();
-        if state.address.replace(address) != Some(address) {
-            state.failures = 0;
-            if let Route::Down { retry_at, .. } = &mut state.route {
-                *retry_at = None;
-            }
+        if state.address.replace(address) == Some(address) {
+            return;
         }
+        state.failures = 0;
+        match &mut state.route {
+            Route::Down { retry_at, .. } => *retry_at = None,
+            Route::Dialling { .. } => self.start_dialling(&mut state),
+            Route::Up { .. } => {}
+        }
+    }
+
+    /// Has the supervisor dial; a dial that is under way counts no more.
+    fn start_dialling(self: &Arc<Self>, state: &mut State<R>) {
+        state.attempts += 1;
+        state.route = Route::Dialling { attempt: state.attempts, started: false };
+        self.put_on_agenda(state);
     }
 
     /// Queues a request; dials if there is no connection.
@@ -230,11 +268,7 @@ impl<R: Runtime> Peer<R> {
         match &state.route {
             Route::Up { link, .. } => link.wake(stream),
             Route::Dialling { .. } => {}
-            Route::Down { .. } => {
-                state.attempts += 1;
-                state.route = Route::Dialling { attempt: state.attempts, started: false };
-                self.put_on_agenda(&mut state);
-            }
+            Route::Down { .. } => self.start_dialling(&mut state),
         }
         Ok(Waiter { stream, id, reply })
     }
@@ -280,26 +314,15 @@ impl<R: Runtime> Peer<R> {
         state.on_agenda = false;
         let address = state.address;
         let mut steps = Steps::default();
-        let mut up = None;
-        match &mut state.route {
-            Route::Dialling { attempt, started: started @ false } => {
-                if let Some(address) = address {
-                    *started = true;
-                    steps.dial = Some((*attempt, address));
-                } else {
-                    let attempt = *attempt;
-                    drop(state);
-                    self.dial_ended(
-                        attempt,
-                        Why::Unreachable("its address is no longer known".into()),
-                        false,
-                    );
-                    return steps;
-                }
-            }
-            Route::Up { link, .. } => up = Some(link.generation),
-            Route::Dialling { .. } | Route::Down { .. } => {}
+        if let Route::Dialling { attempt, started: started @ false } = &mut state.route {
+            *started = true;
+            let address = address.expect("a node is dialled only once its address is known");
+            steps.dial = Some((*attempt, address));
         }
+        let up = match &state.route {
+            Route::Up { link, .. } => Some(link.generation),
+            Route::Dialling { .. } | Route::Down { .. } => None,
+        };
         if state.announced != up {
             steps.announce_down = state.announced.is_some();
             steps.announce_up = up.is_some();
@@ -377,10 +400,7 @@ impl<R: Runtime> Peer<R> {
             old.close(CloseCode::Superseded, "another connection is in use");
         }
         failures.deliver();
-        for gate in &self.gates {
-            let mut gate = gate.lock();
-            *gate = link.generation.max(*gate);
-        }
+        self.gates.iter().for_each(|gate| gate.turn_to(link.generation));
         self.settled.notify_waiters();
     }
 
@@ -424,9 +444,7 @@ impl<R: Runtime> Peer<R> {
     /// Ends all dealings with this peer, for good.
     pub(super) fn end(self: &Arc<Self>, why: Why, code: CloseCode) {
         // First, so that nothing more is delivered from it.
-        for gate in &self.gates {
-            *gate.lock() = u64::MAX;
-        }
+        self.gates.iter().for_each(Gate::shut);
         let mut failures = Failures::default();
         let mut state = self.state.lock();
         self.fail_waiting(&mut state, &why, &mut failures);
@@ -489,26 +507,12 @@ impl<R: Runtime> Peer<R> {
 
     /// Runs `hand_over` unless a newer link has taken over; says whether it did.
     pub(super) fn deliver(&self, link: &Link, stream: StreamIndex, hand_over: impl FnOnce()) -> bool {
-        let gate = self.gates[stream.get()].lock();
-        let open = *gate == link.generation;
-        if open {
-            hand_over();
-        }
-        open
+        self.gates[stream.get()].pass(link.generation, hand_over)
     }
 
     /// Logs a warning about this peer, now and then.
     pub(super) fn warn(&self, what: &str) {
-        let mut state = self.state.lock();
-        let now = R::Instant::now();
-        if state.warned_at.is_some_and(|at| now.saturating_duration_since(at) < WARNING_INTERVAL) {
-            state.warnings_withheld = state.warnings_withheld.saturating_add(1);
-            return;
-        }
-        state.warned_at = Some(now);
-        let withheld = std::mem::take(&mut state.warnings_withheld);
-        drop(state);
-        tracing::warn!(peer = %self.id, withheld, "{what}");
+        self.warnings.give(|withheld| tracing::warn!(peer = %self.id, withheld, "{what}"));
     }
 }
 

@@ -213,4 +213,4 @@ impl<R: Runtime> Transport for QuicTransport<R> {
 
 #[cfg(test)]
 #[path = "quic_tests.rs"]
-mod tests;
+pub(super) mod tests;
