@@ -6,7 +6,7 @@
     reason = "tests stand outside the node: they use the machine's clock and threads"
 )]
 
-use std::io::Write as _;
+use std::io::{Read as _, Write as _};
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::os::unix::net::UnixListener;
 use std::path::Path;
@@ -27,6 +27,8 @@ use tokio::task::JoinHandle;
 
 /// Slow enough that the large image takes many seconds, fast enough that its first byte comes at once.
 const SLOW_BYTES_PER_SECOND: u64 = 500_000;
+/// What the large image weighs at least.
+const LARGE_BYTES: u64 = 8 << 20;
 const PATIENCE: Duration = Duration::from_secs(30);
 /// Docker looks for a registry's TLS first, gives up on a refused connection at once, and retries a layer that broke off
 /// after five seconds.
@@ -107,16 +109,25 @@ async fn a_dropped_pull_is_cancelled_by_docker() {
     let watch = Stopwatch::start();
     eventually("Docker to close its downloads", PATIENCE, || registry.open_connections() == 0);
     println!("pull cancelled {} ms after it was dropped", watch.elapsed().as_millis());
-    let total = 8 << 20;
-    assert!(registry.downloaded_bytes() < total / 2, "cancelled midway, not finished");
+    assert!(registry.downloaded_bytes() < LARGE_BYTES / 2, "cancelled midway, not finished");
     assert_eq!(engine.inspect_image(&image).await.expect("inspect"), None);
 
-    // Quiet registries, too: a pull that gets no bytes gets no occasion to notice that nobody listens.
-    registry.hold();
-    let pull = spawn_pull(&engine, &image);
-    eventually("Docker to ask the registry", PATIENCE, || registry.open_connections() > 0);
+    // While the engine says nothing, too: before its reply begins, and in the middle of it.
+    let proxy = CountingProxy::start(hosts.dir().join("p"), hosts.socket(0)).expect("a socket");
+    let proxied = self::engine(proxy.socket());
+    proxy.hold_pulls();
+    let pull = spawn_pull(&proxied, &image);
+    eventually("the pull to reach the proxy", PATIENCE, || proxy.pulls(&image).under_way == 1);
     pull.abort();
-    eventually("Docker to close its questions", PATIENCE, || registry.open_connections() == 0);
+    eventually("the connection to be closed", PATIENCE, || proxy.pulls(&image).broken_off == 1);
+
+    proxy.release_pulls();
+    let pull = spawn_pull(&proxied, &image);
+    await_download(&registry);
+    registry.hold();
+    assert_eq!(proxy.pulls(&image).under_way, 1);
+    pull.abort();
+    eventually("the connection to be closed", PATIENCE, || proxy.pulls(&image).broken_off == 2);
 
     registry.release();
     registry.set_rate(UNLIMITED);
@@ -163,7 +174,10 @@ async fn a_registry_that_falls_silent_is_given_up() {
     let silent = pull.await.expect("not dropped").expect_err("nothing comes any more");
     assert!(matches!(silent, EngineError::RegistryUnavailable { .. }), "{silent:?}");
     assert!(silent.to_string().contains("no progress for 1 s"), "{silent}");
+    // Engine 20.10 notices that it should stop only when the next byte comes.
+    registry.release();
     eventually("Docker to close its downloads", PATIENCE, || registry.open_connections() == 0);
+    assert!(registry.downloaded_bytes() < LARGE_BYTES / 2, "cancelled midway, not finished");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -327,7 +341,13 @@ async fn what_is_no_engine_is_unavailable() {
         let listener = UnixListener::bind(path(name)).expect("a socket");
         std::thread::spawn(move || {
             let (mut client, _) = listener.accept().expect("a client");
-            let _ = client.write_all(reply);
+            let mut request = Vec::new();
+            while !request.ends_with(b"\r\n\r\n") {
+                let mut byte = [0];
+                client.read_exact(&mut byte).expect("the client asks first");
+                request.extend(byte);
+            }
+            client.write_all(reply).expect("the client listens");
         })
     };
     let mut errors = vec![missing, dead, file];

@@ -64,7 +64,7 @@ async fn admit<R: Runtime>(core: &Core<R>, request: JoinRequest) -> Result<JoinR
         profile: request.profile,
         unix_ms: R::unix_time_ms(),
     };
-    let reply = core.group.propose(&command).await.map_err(|e| unavailable(e.to_string()))?;
+    let reply = core.group.propose(command).await.map_err(|e| unavailable(e.to_string()))?;
     let (node, replica) = match reply {
         Reply::Admitted { node, replica } => (node, replica),
         Reply::Refused(refusal) => {

@@ -76,7 +76,7 @@ impl<R: Runtime> Announcer<R> {
             version: version.to_owned(),
             engine,
         };
-        match self.core.group.propose(&command).await {
+        match self.core.group.propose(command).await {
             Ok(Reply::Done) => {}
             Ok(other) => tracing::warn!(?other, "the fleet refused this node's announcement"),
             Err(error) => tracing::debug!(%error, "cannot announce; trying again"),

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use longshore_model::control::Command;
+use longshore_raft::consensus::runtime::Instant as _;
 use longshore_raft::consensus::machine::{GroupError, GroupStatus, Member, Role};
 use longshore_raft::model::detector::PeerState;
 use longshore_raft::model::membership::Standing;
@@ -82,7 +83,7 @@ impl<R: Runtime> Reconciler<R> {
     async fn sweep_if_due(&self) {
         if self.core.is_leader() && self.until_sweep().is_zero() {
             let command = Command::Sweep { unix_ms: R::unix_time_ms() };
-            if let Err(error) = self.core.group.propose(&command).await {
+            if let Err(error) = self.core.group.propose(command).await {
                 tracing::debug!(%error, "the sweep was not committed; trying again");
             }
         }
@@ -112,7 +113,7 @@ impl<R: Runtime> Reconciler<R> {
             Step::HandOver(to) => group.transfer_leader(*to).await,
             Step::RecordLeft(member) => {
                 let command = Command::Remove { node: member.node, left: true, unix_ms: R::unix_time_ms() };
-                group.propose(&command).await.map(drop)
+                group.propose(command).await.map(drop)
             }
             Step::DropReplica(replica) => group.remove_learner(*replica).await,
         }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use longshore_model::control::{AuthorityRecord, Command, ControlState, Reply};
+use longshore_raft::consensus::runtime::Instant as _;
 use longshore_raft::consensus::group::{Group, GroupOptions};
 use longshore_raft::consensus::machine::Role;
 use longshore_raft::consensus::monitor::{Monitor, MonitorOptions};
@@ -15,7 +16,6 @@ use longshore_raft::transport::TransportRef;
 use longshore_raft::transport::pki::Authority;
 use longshore_raft::{FleetId, GroupId, NodeId, Runtime};
 use longshore_storage::log::{LogConfig, SegmentedLog};
-use longshore_storage::snapshot::SnapshotStore;
 use longshore_storage::{LogStore, StreamId};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
@@ -33,8 +33,7 @@ use crate::node_store::NodeStore;
 use crate::operations::Executor;
 use crate::service::Service;
 
-/// Folder of the log, and of snapshots, in the data folder.
-const LOG_DIR: &str = "log";
+/// Folder of snapshots in the data folder.
 const SNAPSHOT_DIR: &str = "snapshots";
 /// How long a stopping leader waits for another to take over.
 const HAND_OVER_PATIENCE: Duration = Duration::from_secs(2);
@@ -79,6 +78,12 @@ struct Running<R: Runtime> {
     left: Arc<Notify>,
 }
 
+/// Milliseconds since now.
+fn monotonic_ms<R: Runtime>() -> impl Fn() -> u64 + Send + Sync {
+    let start = R::Instant::now();
+    move || (R::Instant::now() - start).as_millis() as u64
+}
+
 impl<R: Runtime> Node<R> {
     /// Runs a node until `shutdown` is cancelled, it leaves, or it can not go on.
     pub async fn run(
@@ -119,15 +124,15 @@ impl<R: Runtime> Node<R> {
         let me = node.identity.node();
         let incarnation = store.count_start()?;
         let (log, committer, report) =
-            SegmentedLog::open(Arc::clone(&ports.disk), LogConfig { dir: LOG_DIR.into(), ..LogConfig::default() })?;
+            SegmentedLog::open(Arc::clone(&ports.disk), LogConfig::new(Arc::new(monotonic_ms::<R>())))?;
         let stream = StreamId { group: GroupId::CONTROL.0, replica: node.replica.0 };
         if let Some(damage) = report.damage_of(stream) {
             return Err(NodeError::Damaged(damage.to_string()));
         }
         let committer = (ports.drive)(committer);
-        let snapshots = Arc::new(SnapshotStore::new(Arc::clone(&ports.disk), SNAPSHOT_DIR)?);
+        let snapshots = Arc::new(longshore_raft::consensus::snapshots::MemorySnapshots::default());
 
-        let router = Router::new();
+        let router = Router::new(me);
         let removed = CancellationToken::new();
         router.set_fallback(Arc::new(PeerEvents { removed: removed.clone() }));
         let admission = Admission::<R>::closed();
@@ -225,7 +230,7 @@ impl<R: Runtime> Node<R> {
                 },
                 unix_ms: R::unix_time_ms(),
             };
-            match core.group.propose(&command).await? {
+            match core.group.propose(command).await? {
                 Reply::Admitted { node, .. } if node == core.me => {}
                 Reply::Refused(refusal) => return Err(NodeError::Refused(refusal.message)),
                 other => return Err(NodeError::Fatal(format!("the first command was answered with {other:?}"))),

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use longshore_raft::consensus::runtime::Instant as _;
 use longshore_raft::model::membership::NodeProfile;
 use longshore_raft::model::token::JoinToken;
 use longshore_raft::transport::join::JoinError;

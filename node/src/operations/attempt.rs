@@ -6,6 +6,7 @@ use std::time::Duration;
 use longshore_model::control::{Command, Failure, Reply};
 use longshore_model::image::ImageReference;
 use longshore_model::operations::{ClaimReply, Progress, SubKey};
+use longshore_raft::consensus::runtime::Instant as _;
 use longshore_raft::Runtime;
 use tokio_util::sync::CancellationToken;
 
@@ -35,7 +36,7 @@ pub(super) async fn claim<R: Runtime>(core: &Core<R>, key: SubKey) -> Claimed<R>
         incarnation: core.incarnation,
         unix_ms: R::unix_time_ms(),
     };
-    match core.group.propose(&command).await {
+    match core.group.propose(command).await {
         Ok(Reply::Claimed(ClaimReply::Granted { token })) => {
             Claimed::Granted(Arc::new(HeldLease::new(key, token, asked)))
         }
@@ -112,7 +113,7 @@ async fn finish<R: Runtime>(core: &Core<R>, lease: &HeldLease<R>, outcome: Resul
             outcome: outcome.clone(),
             unix_ms: R::unix_time_ms(),
         };
-        match core.group.propose(&command).await {
+        match core.group.propose(command).await {
             Ok(Reply::Finished { counted: true }) => return,
             Ok(_) => {
                 tracing::warn!(operation = %lease.key.operation, "the result came after the lease; it does not count");

@@ -7,6 +7,7 @@ use std::time::Duration;
 use longshore_model::control::{Command, Reply};
 use longshore_model::image::ImageReference;
 use longshore_model::operations::{SubKey, SubState};
+use longshore_raft::consensus::runtime::Instant as _;
 use longshore_raft::Runtime;
 use longshore_raft::consensus::machine::LogTime;
 use parking_lot::Mutex;
@@ -139,7 +140,7 @@ impl<R: Runtime> Executor<R> {
             return;
         }
         let reports = due.iter().map(|(progress, lease)| (lease.key, lease.token, *progress)).collect();
-        let lost = match self.core.group.propose(&Command::Report { reports }).await {
+        let lost = match self.core.group.propose(Command::Report { reports }).await {
             Ok(Reply::Reported { lost }) => lost,
             Ok(other) => {
                 tracing::error!(?other, "a report got a reply that is none");

@@ -36,7 +36,7 @@ impl<R: Runtime> Service<R> {
 
     /// Proposes a command; a refusal by the state machine is an error.
     async fn propose(&self, command: Command) -> Result<Reply, ApiError> {
-        match self.core.group.propose(&command).await.map_err(group_error)? {
+        match self.core.group.propose(command).await.map_err(group_error)? {
             Reply::Refused(refusal) => {
                 let code = match refusal.kind {
                     RefusalKind::Invalid => ErrorCode::Invalid,

@@ -4,7 +4,6 @@ use std::io::Write;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use longshore_raft::Runtime;
 use longshore_raft::consensus::config::Timings;
 use longshore_raft::consensus::runtime::TokioRuntime;
 use longshore_storage::disk::RealDisk;
@@ -69,18 +68,18 @@ pub async fn serve(config: NodeConfig, start: Start, log: LogHandle) -> Result<E
             _ => e.to_string(),
         },
     })?;
-    let disk = RealDisk::new(&config.data_dir).map_err(system("open the data folder"))?;
+    let disk = RealDisk::open(&config.data_dir).map_err(system("open the data folder"))?;
     let mut doors = vec![ApiDoor {
-        listener: Box::new(UnixApiListener::bind(&config.socket_path()).await?),
+        listener: Box::new(UnixApiListener::bind(&config.socket_path())?),
         access: Access::Full,
     }];
     if let Some(address) = config.api {
         let listener = TcpApiListener::bind(address).await?;
-        let access = Access::read_only(listener.local_addr());
+        let access = Access::ReadOnly { bound: listener.local_addr().ip() };
         doors.push(ApiDoor { listener: Box::new(listener), access });
     }
-    let engine = config.docker_endpoint().map(|endpoint| {
-        let engine: Arc<dyn ContainerEngine> = Arc::new(BollardEngine::new(endpoint));
+    let engine = config.docker.as_ref().map(|socket| {
+        let engine: Arc<dyn ContainerEngine> = Arc::new(BollardEngine::new(socket));
         engine
     });
     let ports =
@@ -113,8 +112,10 @@ fn drive(committer: Committer) -> StartedCommitter {
     Box::pin(async move {
         match thread {
             Ok(handle) => {
-                if TokioRuntime::spawn_blocking(move || handle.join()).await.is_err() {
-                    tracing::error!("the committer's thread could not be waited for");
+                #[expect(clippy::disallowed_methods, reason = "a real thread exists outside the simulated world only")]
+                let ended = tokio::task::spawn_blocking(move || handle.join()).await;
+                if !matches!(ended, Ok(Ok(_))) {
+                    tracing::error!("the committer's thread ended badly");
                 }
             }
             Err(error) => tracing::error!(%error, "the committer's thread could not be started"),
