@@ -17,10 +17,11 @@ use quinn::crypto::rustls::HandshakeData;
 use rustls::pki_types::CertificateDer;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use super::admission::Stamp;
 use super::agenda::Agenda;
 use super::link::{CloseCode, Link, close};
 use super::name;
-use super::peer::{Admission, Peer, Stamp, Why};
+use super::peer::{Admission, Peer, Why};
 use super::tls::{ALPN_JOIN, ALPN_RAFT, PEER_STREAMS, RECEIVE_WINDOW_BYTES};
 use super::warnings::Warnings;
 use super::{Handler, JoinHandler, join};

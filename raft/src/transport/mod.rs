@@ -5,15 +5,17 @@
 //! not hold each other up. Owns connections, framing, limits and peer identity. Must never: interpret a body, or retry.
 //!
 //! Who calls whom, from the top: `quic` (the port) -> `endpoint` (dial, answer, greet) -> `link` (a connection's streams)
-//! -> `peer` (what waits for it) -> `outbox`, `answers`, `frame`, `lanes` (pure). `pki`, `name`, `pem`, `tls` say who is
-//! who; `join` is for those who have no certificate yet.
+//! -> `peer` (what waits for it) -> `admission`, `gate`, `outbox`, `answers`, `frame`, `lanes` (pure). `pki`, `name`,
+//! `pem` and `tls` say who is who; `join` is for those who have no certificate yet.
 
+mod admission;
 mod agenda;
 mod answers;
 #[cfg(test)]
 pub(crate) mod conformance;
 mod endpoint;
 mod frame;
+mod gate;
 #[cfg(test)]
 mod hostile_tests;
 pub mod join;

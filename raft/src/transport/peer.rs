@@ -7,7 +7,6 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -15,8 +14,10 @@ use openraft_rt::Instant as _;
 use parking_lot::Mutex;
 use tokio::sync::{Notify, oneshot};
 
+use super::admission::{self, Stamp, Verdict, View};
 use super::agenda::Agenda;
 use super::frame::{Batch, Frame, Kind};
+use super::gate::Gate;
 use super::lanes::{STREAMS, StreamIndex};
 use super::link::{CloseCode, Link};
 use super::outbox::{Forgotten, Outbox, ReplySender};
@@ -31,14 +32,6 @@ const BACKOFF_MIN: Duration = Duration::from_millis(25);
 const BACKOFF_MAX: Duration = Duration::from_secs(1);
 /// A connection that lasted this long was a good one: the next failure is a first one.
 const STABLE: Duration = Duration::from_secs(1);
-
-/// When, on a node's own count, it asked for or agreed to a connection. `incarnation` is drawn at random when the
-/// transport starts; `sequence` grows with every stamp.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Stamp {
-    pub(super) incarnation: u64,
-    pub(super) sequence: u64,
-}
 
 /// Why there is no connection.
 #[derive(Debug, Clone)]
@@ -107,28 +100,6 @@ pub(super) enum Admission {
     Gone,
 }
 
-/// What is known of a peer when it asks to be connected.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum View {
-    Down,
-    Dialling,
-    /// Connected; with the peer's stamp of that connection.
-    Up(Stamp),
-}
-
-/// The rule by which two nodes that dial each other end up with one connection: of two dials under way, the lower node's
-/// wins. A request to connect that was made before the connection in use came to be is void; a later one means that the
-/// peer has lost that connection, if only by a restart.
-fn admission(me: NodeId, peer: NodeId, view: View, hello: Stamp, waited: bool) -> Option<bool> {
-    match view {
-        View::Up(used) if used.incarnation == hello.incarnation && hello.sequence < used.sequence => {
-            Some(false)
-        }
-        View::Dialling if me < peer && !waited => None,
-        View::Up(_) | View::Dialling | View::Down => Some(true),
-    }
-}
-
 pub(super) struct Peer<R: Runtime> {
     pub(super) id: NodeId,
     state: Mutex<State<R>>,
@@ -137,37 +108,6 @@ pub(super) struct Peer<R: Runtime> {
     gates: [Gate; STREAMS],
     agenda: Arc<Agenda<R>>,
     warnings: Warnings<R>,
-}
-
-/// Lets the requests of one link through, on one stream, and none of an older link after those of a newer one.
-#[derive(Default)]
-struct Gate {
-    /// Generation of the link whose requests may pass; only grows.
-    generation: AtomicU64,
-    /// Held while a request is handed over.
-    busy: Mutex<()>,
-}
-
-impl Gate {
-    /// Waits for what is being handed over, then lets only links of this generation through.
-    fn turn_to(&self, generation: u64) {
-        let _busy = self.busy.lock();
-        self.generation.fetch_max(generation, Ordering::Relaxed);
-    }
-
-    /// Lets nothing more through. Waits for nothing, so that handlers may cause it.
-    fn shut(&self) {
-        self.generation.store(u64::MAX, Ordering::Relaxed);
-    }
-
-    fn pass(&self, generation: u64, hand_over: impl FnOnce()) -> bool {
-        let _busy = self.busy.lock();
-        let open = self.generation.load(Ordering::Relaxed) == generation;
-        if open {
-            hand_over();
-        }
-        open
-    }
 }
 
 /// A request that waits for its reply.
@@ -368,10 +308,10 @@ impl<R: Runtime> Peer<R> {
             Route::Dialling { .. } => View::Dialling,
             Route::Up { stamp, .. } => View::Up(*stamp),
         };
-        match admission(me, self.id, view, hello, waited) {
-            None => Admission::Wait,
-            Some(false) => Admission::Duplicate,
-            Some(true) => {
+        match admission::decide(me, self.id, view, hello, waited) {
+            Verdict::Wait => Admission::Wait,
+            Verdict::Void => Admission::Duplicate,
+            Verdict::Accept => {
                 let ours = stamp();
                 self.install(state, link, hello);
                 Admission::Welcome(ours)
@@ -533,60 +473,7 @@ mod tests {
     use super::*;
     use crate::consensus::runtime::TokioRuntime;
 
-    const LOW: NodeId = NodeId(1);
-    const HIGH: NodeId = NodeId(2);
-
-    fn stamp(incarnation: u64, sequence: u64) -> Stamp {
-        Stamp { incarnation, sequence }
-    }
-
-    #[test]
-    fn who_may_connect() {
-        let (yes, no, wait) = (Some(true), Some(false), None);
-        let table = [
-            ("nothing yet", LOW, HIGH, View::Down, stamp(1, 1), false, yes),
-            ("the lower node's dial goes first", LOW, HIGH, View::Dialling, stamp(1, 1), false, wait),
-            ("unless it takes too long", LOW, HIGH, View::Dialling, stamp(1, 1), true, yes),
-            ("the higher node gives way", HIGH, LOW, View::Dialling, stamp(1, 1), false, yes),
-            (
-                "a dial from before the welcome is void",
-                LOW,
-                HIGH,
-                View::Up(stamp(1, 6)),
-                stamp(1, 5),
-                false,
-                no,
-            ),
-            ("however long it waited", LOW, HIGH, View::Up(stamp(1, 6)), stamp(1, 5), true, no),
-            ("the peer lost the connection", LOW, HIGH, View::Up(stamp(1, 6)), stamp(1, 7), false, yes),
-            ("the peer restarted", LOW, HIGH, View::Up(stamp(1, 6)), stamp(2, 1), false, yes),
-            ("the peer restarted, higher", HIGH, LOW, View::Up(stamp(1, 6)), stamp(2, 1), false, yes),
-        ];
-        for (what, me, peer, view, hello, waited, expected) in table {
-            assert_eq!(admission(me, peer, view, hello, waited), expected, "{what}");
-        }
-    }
-
-    #[test]
-    fn two_dials_never_both_wait_nor_both_go_ahead() {
-        let hello = stamp(1, 1);
-        let low = admission(LOW, HIGH, View::Dialling, hello, false);
-        let high = admission(HIGH, LOW, View::Dialling, hello, false);
-        assert_eq!((low, high), (None, Some(true)));
-    }
-
-    #[test]
-    fn a_gate_lets_no_older_link_through_again() {
-        let gate = Gate::default();
-        gate.turn_to(3);
-        assert!(gate.pass(3, || ()) && !gate.pass(2, || panic!("an older link")));
-        gate.turn_to(2);
-        assert!(gate.pass(3, || ()));
-        // A handler may cause its own gate to be shut.
-        assert!(gate.pass(3, || gate.shut()));
-        gate.turn_to(4);
-        assert!(!gate.pass(3, || ()) && !gate.pass(4, || panic!("of a node that is gone")));
-    }
+    const PEER: NodeId = NodeId(2);
 
     #[test]
     fn backoff_grows_to_its_limit_with_jitter() {
@@ -600,7 +487,7 @@ mod tests {
     #[test]
     fn without_an_address_or_within_the_pause_a_request_fails_at_once() {
         let agenda = Arc::new(Agenda::<TokioRuntime>::default());
-        let peer = Peer::new(HIGH, agenda);
+        let peer = Peer::new(PEER, agenda);
         let refused = peer.enqueue(Lane::Control, Bytes::new()).map(|_| ());
         assert!(matches!(refused, Err(TransportError::Unreachable { .. })), "{refused:?}");
         peer.set_address("127.0.0.1:1".parse().unwrap());
