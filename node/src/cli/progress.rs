@@ -54,9 +54,12 @@ impl Progress {
     }
 
     /// Leaves what is shown where it is.
-    pub(super) fn finish(&mut self) {
-        if let Self::Bars(bars) = self {
-            bars.finish();
+    pub(super) fn finish(&mut self, terminal: &mut Terminal) {
+        if let Self::Bars(bars) = self
+            && bars.finish()
+        {
+            // The cursor stands at the end of the last bar.
+            terminal.report("\n");
         }
     }
 
@@ -210,14 +213,17 @@ impl Bars {
         let _ = self.multi.println(text);
     }
 
-    fn finish(&mut self) {
-        for bar in self.bars.values() {
+    /// Leaves the bars as they are; whether there were any that had not been left before.
+    fn finish(&mut self) -> bool {
+        let bars = std::mem::take(&mut self.bars);
+        for bar in bars.values() {
             bar.abandon();
         }
         // Bars cut long messages; why something failed must be there in full.
         for line in std::mem::take(&mut self.failed) {
             self.above(&line);
         }
+        !bars.is_empty()
     }
 }
 
@@ -359,7 +365,8 @@ mod tests {
         let messages: Vec<String> = bars.bars.values().map(ProgressBar::message).collect();
         assert_eq!(messages, ["done", "failed: no reason was given"]);
         assert_eq!(bars.bars[&0].prefix().len(), bars.bars[&1].prefix().len());
-        bars.finish();
+        assert!(bars.finish());
+        assert!(!bars.finish(), "once");
 
         let mut bars = Bars::new(true);
         bars.multi.set_draw_target(ProgressDrawTarget::hidden());

@@ -159,7 +159,7 @@ pub(super) async fn follow_to_end(
         Progress::Lines { lines: Lines::default(), to_stderr: is_json(format) }
     };
     let followed = follow(session, operation, &mut progress).await;
-    progress.finish();
+    progress.finish(session.terminal);
     let operation = followed?;
     match (format, quiet) {
         (_, true) => session.print(&format!("{}\n", operation.id))?,
@@ -196,7 +196,7 @@ async fn follow(
         let next = tokio::select! {
             biased;
             () = &mut session.interrupt => {
-                progress.finish();
+                progress.finish(session.terminal);
                 let text = format!("The operation goes on. Follow it with: longshore op watch {}\n", operation.id);
                 session.terminal.report(&text);
                 return Err(CliError::quiet(Exit::Interrupted));
