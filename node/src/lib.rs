@@ -7,3 +7,11 @@ pub mod cli;
 pub mod config;
 pub mod docker;
 pub mod logging;
+pub mod node;
+pub mod system;
+
+mod core;
+mod membership;
+mod node_store;
+mod operations;
+mod service;

@@ -7,6 +7,7 @@
 pub mod disk;
 pub mod error;
 pub mod log;
+mod mix;
 pub mod snapshot;
 
 pub use disk::{Disk, DiskFile};

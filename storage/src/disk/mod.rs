@@ -3,9 +3,18 @@
 //! Nothing is durable before its sync, directory entries included: a created, renamed or removed name survives a
 //! crash only after [`Disk::sync_dir`] of its folder returned. Paths are relative to the disk's root, with `/`.
 
+pub mod conformance;
+mod memory;
+mod path;
+mod real;
+
 use std::fmt::Debug;
 use std::io;
 use std::sync::Arc;
+
+pub use memory::{Chance, DiskCall, DiskHook, MemDisk, SECTOR_BYTES, SeededChance};
+pub use path::MAX_PATH_BYTES;
+pub use real::RealDisk;
 
 /// A folder tree on a durable medium. Calls block; they are made from the committer thread or a blocking pool.
 pub trait Disk: Send + Sync + Debug + 'static {

@@ -6,12 +6,18 @@
 //! - a stream's entries are consecutive: there is never a hole;
 //! - after a sync error the store is poisoned: every later submit fails, every pending callback gets the error.
 
+pub mod conformance;
+mod memory;
+mod stream;
+
 use std::ops::Range;
 use std::pin::Pin;
 
 use bytes::Bytes;
 
 use crate::StorageResult;
+
+pub use memory::MemLog;
 
 /// One replica's log. `replica` is never reused, so a stream that was given up can not come back to life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
