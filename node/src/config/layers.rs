@@ -147,6 +147,24 @@ impl Settings {
         problems.finish(Some(Self { values, file, warnings }))
     }
 
+    /// The data folder alone, for commands that only look for the socket in it. A file is read only if it is named.
+    pub fn data_dir(
+        flag: Option<&str>,
+        variables: &Variables,
+        config: Option<&Path>,
+        host: &dyn Host,
+    ) -> Result<PathBuf, ConfigError> {
+        let variable = variables.get("LONGSHORE_DATA_DIR").filter(|path| !path.is_empty());
+        if let Some(path) = flag.or(variable.map(String::as_str)) {
+            return Ok(PathBuf::from(path));
+        }
+        if config.is_some() {
+            return Self::load(Flags::default(), variables, config, host)?.data_dir_value();
+        }
+        node::default_data_dir(variables, host)
+            .ok_or_else(|| Problem::Missing(node::NO_DATA_DIR.to_owned()).into())
+    }
+
     /// Checks a file by itself: its keys and every value that can be checked without this host's addresses.
     pub fn check_file(path: &Path) -> Result<(), ConfigError> {
         let mut problems = Problems::default();

@@ -23,6 +23,8 @@ pub const SOCKET_NAME: &str = "longshore.sock";
 /// Most bytes of a token file; a token has about a hundred.
 const TOKEN_FILE_MAX_BYTES: u64 = 4096;
 
+pub(super) const NO_DATA_DIR: &str = "there is no home folder to keep data in; name a folder with --data-dir";
+
 /// Most peers to ask when joining; a few are enough, since any of them knows the rest.
 const PEERS_MAX: usize = 64;
 
@@ -335,11 +337,19 @@ impl Settings {
         let mut problems = Problems::default();
         let parsed = Reader { values: &self.values, problems: &mut problems }.all();
         if self.get("data_dir").is_none() {
-            let message = "there is no home folder to keep data in; name a folder with --data-dir";
-            problems.push(Problem::Missing(message.to_owned()));
+            problems.push(Problem::Missing(NO_DATA_DIR.to_owned()));
         }
         let config = self.assemble(parsed, host, &mut problems);
         problems.finish(config)
+    }
+
+    pub(super) fn data_dir_value(&self) -> Result<PathBuf, ConfigError> {
+        let mut problems = Problems::default();
+        let path = Reader { values: &self.values, problems: &mut problems }.path("data_dir");
+        if self.get("data_dir").is_none() {
+            problems.push(Problem::Missing(NO_DATA_DIR.to_owned()));
+        }
+        problems.finish(path)
     }
 
     fn assemble(&self, parsed: Parsed, host: &dyn Host, problems: &mut Problems) -> Option<NodeConfig> {

@@ -85,7 +85,8 @@ fn defaults() {
 
 #[test]
 fn data_folders_by_default() {
-    let cases: [(&[(&str, &str)], bool, Option<&str>); 5] = [
+    type Case = (&'static [(&'static str, &'static str)], bool, Option<&'static str>);
+    let cases: [Case; 5] = [
         (&[], true, Some("/var/lib/longshore")),
         (&[("HOME", "/h")], false, Some("/h/.local/share/longshore")),
         (&[("HOME", "/h"), ("XDG_DATA_HOME", "/x")], false, Some("/x/longshore")),
