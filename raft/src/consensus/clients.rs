@@ -60,10 +60,6 @@ pub(crate) enum Verdict {
 }
 
 impl Clients {
-    pub(crate) fn len(&self) -> usize {
-        self.by_id.len()
-    }
-
     /// False if there are [`CLIENTS_MAX`] already.
     #[must_use]
     pub(crate) fn register(&mut self, id: ClientId, now: LogTime) -> bool {

@@ -1,7 +1,7 @@
 //! bincode with limits: the one way bytes become values in this crate.
 //!
 //! Invariant: decoding never panics, never reads past its input, refuses trailing bytes, and allocates at most
-//! [`EXPANSION_MAX`] times what it was given (plus a constant), whatever the bytes claim.
+//! a small multiple of what it was given (see [`decode`]), whatever the bytes claim.
 
 use std::ops::Deref;
 
@@ -13,12 +13,9 @@ use bincode::error::{DecodeError, EncodeError};
 use bincode::{BorrowDecode, Decode, Encode};
 use bytes::Bytes;
 
-/// How much larger than its encoding a value may be in memory: an empty log entry takes 4 bytes encoded, about 60 decoded.
-pub(crate) const EXPANSION_MAX: usize = 16;
-
 /// Why bytes were refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum CodecError {
+pub(crate) enum CodecError {
     #[error("format version {found} is not known (this program reads {known})")]
     Version { found: u8, known: u8 },
     #[error("malformed: {0}")]
@@ -47,7 +44,8 @@ pub(crate) fn encode_versioned<T: Encode>(version: u8, value: &T) -> Bytes {
 pub(crate) fn decode<T: Decode<()>>(bytes: &[u8]) -> Result<T, CodecError> {
     const KIB: usize = 1 << 10;
     const MIB: usize = 1 << 20;
-    // bincode takes its limit as a constant, so the limit comes in steps of `EXPANSION_MAX`.
+    // bincode counts bytes in memory against its limit, and an empty log entry takes 4 bytes encoded, about 60 decoded: hence
+    // 16 times the input. The limit is a constant, hence the steps.
     let config = bincode::config::standard();
     let decoded = match bytes.len() {
         len if len <= 4 * KIB => bincode::decode_from_slice(bytes, config.with_limit::<{ 64 * KIB }>()),

@@ -154,8 +154,8 @@ impl<R: Runtime, M: StateMachine> Group<R, M> {
     /// Has a command applied, exactly once, wherever the leader is; returns the machine's reply. Works on any replica,
     /// learner or not yet a member (see [`GroupOptions::hints`]), and through leader changes, until the deadline
     /// ([`Timings::propose_deadline`]). Dropping the future does not take the command back.
-    pub async fn propose(&self, command: &M::Command) -> Result<M::Reply, GroupError> {
-        let reply = self.core.execute(codec::encode(command)).await?;
+    pub async fn propose(&self, command: M::Command) -> Result<M::Reply, GroupError> {
+        let reply = self.core.execute(codec::encode(&command)).await?;
         codec::decode(&reply).map_err(|e| GroupError::OutcomeUnknown {
             detail: format!("applied, but this program does not understand the reply: {e}"),
         })

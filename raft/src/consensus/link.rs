@@ -63,11 +63,6 @@ impl Link {
         ask(&self.transport, self.node, lane, &Message::Group(request), timeout)
     }
 
-    /// The lane on which this group's entries keep their order.
-    pub(crate) fn append_lane(&self) -> Lane {
-        Lane::Append { key: self.group.0 }
-    }
-
     /// openraft retries a `Network` error at once, backs off after `Unreachable`, and counts a `Timeout` as in between.
     pub(crate) fn rpc_error<R: Runtime>(
         &self,

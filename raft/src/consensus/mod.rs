@@ -2,9 +2,9 @@
 //!
 //! A [`group::Group`] is one replica: it agrees with its peers on a typed [`machine::StateMachine`], keeps its log in a
 //! `LogStore`, its snapshot in [`snapshots::Snapshots`], and talks through the transport. A node has one
-//! [`router::Router`], which hands incoming messages to its groups, and one monitor, which finds dead peers.
+//! [`router::Router`], which hands incoming messages to its groups, and one [`monitor::Monitor`], which finds dead peers.
 
-pub mod codec;
+pub(crate) mod codec;
 pub mod config;
 pub mod group;
 pub mod machine;

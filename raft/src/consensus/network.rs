@@ -41,6 +41,8 @@ const BACKOFF_MIN: Duration = Duration::from_millis(50);
 const BACKOFF_MAX: Duration = Duration::from_millis(500);
 
 type RpcError<R> = RPCError<Types<R>>;
+/// One answer of a pipeline.
+type Appended<R> = Result<StreamAppendResult<Types<R>>, RpcError<R>>;
 
 /// Makes the clients of one replica.
 pub(crate) struct Network<R> {
@@ -186,7 +188,7 @@ impl<R: Runtime> NetStreamAppend<Types<R>> for Client<R> {
         &'s mut self,
         input: S,
         _option: RPCOption,
-    ) -> BoxFuture<'s, Result<BoxStream<'s, Result<StreamAppendResult<Types<R>>, RpcError<R>>>, RpcError<R>>>
+    ) -> BoxFuture<'s, Result<BoxStream<'s, Appended<R>>, RpcError<R>>>
     where
         S: Stream<Item = AppendEntriesRequest<Types<R>>> + OptionalSend + Unpin + 'static,
     {
@@ -222,10 +224,7 @@ struct Waiting {
 }
 
 impl<S> Pipeline<S> {
-    fn poll_next<R: Runtime>(
-        &mut self,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<StreamAppendResult<Types<R>>, RpcError<R>>>>
+    fn poll_next<R: Runtime>(&mut self, cx: &mut Context<'_>) -> Poll<Option<Appended<R>>>
     where
         S: Stream<Item = AppendEntriesRequest<Types<R>>> + Unpin,
     {

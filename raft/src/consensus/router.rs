@@ -9,6 +9,7 @@ use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use parking_lot::RwLock;
+use tokio_util::sync::CancellationToken;
 
 use super::wire::{self, GroupBody, GroupRequest, Message, Ping, Refusal, Reply};
 use crate::model::ids::{GroupId, NodeId, ReplicaId};
@@ -34,12 +35,13 @@ pub(crate) trait PingPort: Send + Sync {
 
 /// Routes messages to the groups of one node. Bodies that are not consensus messages (first byte not
 /// [`CONSENSUS_TAG`]) go to the fallback handler, so that a node can use the same connections for its own.
-#[derive(Default)]
 pub struct Router {
+    node: NodeId,
     groups: RwLock<BTreeMap<GroupId, Arc<dyn Port>>>,
     suspects: RwLock<BTreeSet<NodeId>>,
     pings: RwLock<Option<Arc<dyn PingPort>>>,
     fallback: OnceLock<Arc<dyn Handler>>,
+    removed: CancellationToken,
 }
 
 /// First byte of every consensus message, its version included. No other protocol's message may start with 0xC0 to 0xCF.
@@ -48,13 +50,29 @@ pub const CONSENSUS_TAG: u8 = wire::WIRE_VERSION;
 impl fmt::Debug for Router {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let groups: Vec<GroupId> = self.groups.read().keys().copied().collect();
-        f.debug_struct("Router").field("groups", &groups).field("suspects", &*self.suspects.read()).finish()
+        f.debug_struct("Router")
+            .field("node", &self.node)
+            .field("groups", &groups)
+            .field("suspects", &*self.suspects.read())
+            .finish()
     }
 }
 
 impl Router {
-    pub fn new() -> Arc<Self> {
-        Arc::default()
+    pub fn new(node: NodeId) -> Arc<Self> {
+        Arc::new(Self {
+            node,
+            groups: RwLock::default(),
+            suspects: RwLock::default(),
+            pings: RwLock::default(),
+            fallback: OnceLock::new(),
+            removed: CancellationToken::new(),
+        })
+    }
+
+    /// Cancelled when a peer says that this node was removed from the fleet.
+    pub fn removed(&self) -> CancellationToken {
+        self.removed.clone()
     }
 
     /// Sets the handler for everything that is not a consensus message; and for connection events. Once.
@@ -103,6 +121,11 @@ impl Router {
                 port.on_suspect(node);
             }
         }
+    }
+
+    /// Forgets suspects that are no peers any more: nobody is left to clear them.
+    pub(crate) fn keep_suspects(&self, peers: &BTreeSet<NodeId>) {
+        self.suspects.write().retain(|node| peers.contains(node));
     }
 
     pub(crate) fn step_aside(&self, avoid: &dyn Fn(NodeId) -> bool) {
@@ -162,6 +185,8 @@ impl Handler for Router {
     }
 
     fn on_removed(&self, by: NodeId) {
+        tracing::warn!(node = %self.node, %by, "a peer says that this node was removed from the fleet");
+        self.removed.cancel();
         if let Some(handler) = self.fallback.get() {
             handler.on_removed(by);
         }

@@ -121,8 +121,8 @@ pub(crate) struct Ping {
     /// Age in milliseconds of the sender's oldest write that is not durable yet.
     pub(crate) unsynced_ms: u64,
     pub(crate) unix_ms: u64,
-    /// Milliseconds since the sender last heard from the receiver; `None` if never.
-    pub(crate) heard_ms_ago: Option<u64>,
+    /// Milliseconds since the sender last heard from the receiver, or first knew of it.
+    pub(crate) deaf_ms: u64,
     /// How far the receiver's clock is ahead of the sender's, as the sender measured it last.
     pub(crate) skew_ms: Option<i64>,
 }

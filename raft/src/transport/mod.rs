@@ -32,6 +32,8 @@ mod test_net;
 mod tls;
 mod warnings;
 
+pub mod memory;
+
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;

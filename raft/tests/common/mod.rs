@@ -1,0 +1,242 @@
+//! A fleet in one process: groups over the memory transport, logs and snapshots that survive a node's death, and a state
+//! machine that shows every application.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bincode::{Decode, Encode};
+use longshore_raft::consensus::config::Timings;
+use longshore_raft::consensus::group::{Group, GroupOptions};
+use longshore_raft::consensus::machine::{ApplyContext, GroupStatus, LogTime, Member, StateMachine};
+use longshore_raft::consensus::monitor::{Monitor, MonitorOptions};
+use longshore_raft::consensus::router::Router;
+use longshore_raft::consensus::runtime::TokioRuntime;
+use longshore_raft::consensus::snapshots::MemorySnapshots;
+use longshore_raft::model::detector::DetectorConfig;
+use longshore_raft::transport::TransportRef;
+use longshore_raft::transport::memory::MemoryNetwork;
+use longshore_raft::{GroupId, NodeId, ReplicaId};
+use longshore_storage::LogStore;
+use longshore_storage::log::MemLog;
+
+pub type Rt = TokioRuntime;
+pub type TestGroup = Group<Rt, Ledger>;
+pub const GROUP: GroupId = GroupId(7);
+
+/// Keeps every command in the order applied, so that a command applied twice shows.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Encode, Decode)]
+pub struct Ledger {
+    pub lines: Vec<(u64, String)>,
+    pub last_time: LogTime,
+}
+
+impl Ledger {
+    pub fn count(&self, text: &str) -> usize {
+        self.lines.iter().filter(|(_, line)| line == text).count()
+    }
+}
+
+impl StateMachine for Ledger {
+    type Command = String;
+    /// Its number in the ledger, from 1.
+    type Reply = u64;
+
+    fn apply(&mut self, at: ApplyContext, command: String) -> u64 {
+        assert!(at.time >= self.last_time, "log time went back");
+        self.last_time = at.time;
+        self.lines.push((at.index, command));
+        self.lines.len() as u64
+    }
+    fn snapshot(&self) -> Vec<u8> {
+        bincode::encode_to_vec(self, bincode::config::standard()).unwrap()
+    }
+    fn restore(bytes: &[u8]) -> Result<Self, String> {
+        let decoded = bincode::decode_from_slice(bytes, bincode::config::standard());
+        decoded.map(|(ledger, _)| ledger).map_err(|e| e.to_string())
+    }
+}
+
+/// What outlives a node's process.
+#[derive(Debug, Clone)]
+pub struct Disk {
+    pub log: MemLog,
+    pub snapshots: Arc<MemorySnapshots>,
+}
+
+pub struct Node {
+    pub id: NodeId,
+    pub transport: TransportRef,
+    pub router: Arc<Router>,
+    pub monitor: Arc<Monitor<Rt>>,
+    pub group: Arc<TestGroup>,
+}
+
+/// Nodes 1..=n with replicas 1..=n of one group; ids above n are spares.
+pub struct Fleet {
+    pub net: MemoryNetwork<Rt>,
+    pub nodes: BTreeMap<u64, Node>,
+    pub disks: BTreeMap<u64, Disk>,
+    /// Replica id by node; changes when a node comes back empty.
+    pub replicas: BTreeMap<u64, u64>,
+    pub timings: Timings,
+}
+
+pub fn member(fleet: &Fleet, node: u64) -> Member {
+    Member { replica: ReplicaId(fleet.replicas[&node]), node: NodeId(node) }
+}
+
+impl Fleet {
+    pub fn new(seed: u64, timings: Timings) -> Self {
+        Self {
+            net: MemoryNetwork::new(seed),
+            nodes: BTreeMap::new(),
+            disks: BTreeMap::new(),
+            replicas: BTreeMap::new(),
+            timings,
+        }
+    }
+
+    /// `n` voters, led by someone.
+    pub async fn of(n: u64, seed: u64, timings: Timings) -> Self {
+        let mut fleet = Self::new(seed, timings);
+        for id in 1..=n {
+            fleet.start(id).await;
+        }
+        fleet.group(1).bootstrap().await.unwrap();
+        for id in 2..=n {
+            fleet.group(1).add_learner(member(&fleet, id)).await.unwrap();
+        }
+        if n > 1 {
+            let voters = (1..=n).map(ReplicaId).collect::<BTreeSet<_>>();
+            fleet.group(1).change_voters(voters).await.unwrap();
+        }
+        fleet.all(|s| s.voters.len() as u64 == n && s.leader.is_some()).await;
+        fleet
+    }
+
+    /// Starts a node, or starts it again on what its disk holds.
+    pub async fn start(&mut self, id: u64) {
+        let node = NodeId(id);
+        let disk =
+            self.disks.entry(id).or_insert_with(|| Disk { log: MemLog::new(), snapshots: Arc::default() });
+        let disk = disk.clone();
+        let replica = ReplicaId(*self.replicas.entry(id).or_insert(id));
+        let transport: TransportRef = self.net.transport(node);
+        let router = Router::new(node);
+        let log: Arc<dyn LogStore> = Arc::new(disk.log.clone());
+        let monitor = Monitor::start(MonitorOptions {
+            node,
+            transport: transport.clone(),
+            router: router.clone(),
+            log: log.clone(),
+            config: DetectorConfig::default(),
+        });
+        let group = Group::open(GroupOptions {
+            group: GROUP,
+            replica,
+            node,
+            machine: Ledger::default(),
+            log,
+            snapshots: disk.snapshots,
+            transport: transport.clone(),
+            router: router.clone(),
+            timings: self.timings.clone(),
+            hints: vec![NodeId(1), NodeId(2), NodeId(3)],
+        });
+        let group = group.await.unwrap();
+        self.net.attach(node, router.clone());
+        self.nodes.insert(id, Node { id: node, transport, router, monitor, group });
+        self.introduce();
+    }
+
+    /// Tells every monitor who is there.
+    fn introduce(&self) {
+        let all: BTreeSet<NodeId> = self.disks.keys().map(|&id| NodeId(id)).collect();
+        self.nodes.values().for_each(|node| node.monitor.set_peers(all.clone()));
+    }
+
+    /// The process is gone at once, without a word; what was acknowledged is on its disk.
+    pub async fn kill(&mut self, id: u64) {
+        self.net.detach(NodeId(id));
+        let node = self.nodes.remove(&id).unwrap();
+        node.monitor.stop();
+        node.group.shutdown().await;
+        node.transport.close().await;
+    }
+
+    /// The disk is gone too: the node gets another replica id.
+    pub fn wipe(&mut self, id: u64, replica: u64) {
+        self.disks.insert(id, Disk { log: MemLog::new(), snapshots: Arc::default() });
+        self.replicas.insert(id, replica);
+    }
+
+    pub fn group(&self, id: u64) -> Arc<TestGroup> {
+        self.nodes[&id].group.clone()
+    }
+
+    /// The node that leads in the highest term, by its own account.
+    pub fn leader(&self) -> Option<u64> {
+        let leads = |node: &&Node| node.group.is_leader();
+        self.nodes.values().filter(leads).max_by_key(|n| n.group.status().term).map(|n| n.id.0)
+    }
+
+    /// Waits until all nodes that run fulfil a condition.
+    pub async fn all(&self, condition: impl Fn(&GroupStatus) -> bool) {
+        for node in self.nodes.values() {
+            let waited = node.group.wait_for(&condition).await;
+            waited.unwrap_or_else(|e| panic!("node {}: {e}\n{:?}", node.id, node.group.status()));
+        }
+    }
+
+    /// Waits until all nodes that run have applied the same, and no command twice; returns the lines.
+    pub async fn agree(&self) -> Vec<String> {
+        let someone = self.nodes.values().next().unwrap();
+        let index = someone.group.read_barrier().await.unwrap();
+        self.all(|s| s.applied >= Some(index)).await;
+        let lines = |node: &Node| {
+            node.group.with_state(|l| {
+                l.lines.iter().filter(|(at, _)| *at <= index).map(|(_, t)| t.clone()).collect::<Vec<_>>()
+            })
+        };
+        let expected = lines(someone);
+        for node in self.nodes.values() {
+            assert_eq!(lines(node), expected, "node {} disagrees", node.id);
+        }
+        expected
+    }
+}
+
+pub fn control() -> Timings {
+    Timings::control()
+}
+
+/// Milliseconds since `start`, in the runtime's time.
+pub fn ms_since(start: tokio::time::Instant) -> u64 {
+    start.elapsed().as_millis() as u64
+}
+
+/// Waits for a condition by looking often; for what nothing announces.
+pub async fn eventually(what: &str, condition: impl Fn() -> bool) {
+    let start = now();
+    while !condition() {
+        assert!(ms_since(start) < 30_000, "{what} did not happen in 30 s");
+        sleep_ms(5).await;
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "tests run on tokio's clock")]
+pub fn now() -> tokio::time::Instant {
+    tokio::time::Instant::now()
+}
+
+#[expect(clippy::disallowed_methods, reason = "tests run on tokio's clock")]
+pub async fn sleep_ms(ms: u64) {
+    tokio::time::sleep(Duration::from_millis(ms)).await;
+}
+
+/// A runtime of one thread whose clock jumps to the next timer when nothing is left to do.
+pub fn virtual_time<T>(test: impl Future<Output = T>) -> T {
+    let mut builder = tokio::runtime::Builder::new_current_thread();
+    builder.enable_time().start_paused(true).build().unwrap().block_on(test)
+}
