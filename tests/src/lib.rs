@@ -14,12 +14,15 @@
 pub mod address;
 pub mod binary;
 pub mod cli;
+pub mod counting_proxy;
+pub mod docker_hosts;
 pub mod fleet;
 pub mod http;
 pub mod machine;
 pub mod peer;
 pub mod probe;
 pub mod procfs;
+pub mod registry;
 pub mod sources;
 pub mod strace;
 pub mod tools;

@@ -5,6 +5,8 @@
 
 use std::path::{Path, PathBuf};
 
+use crate::docker_hosts;
+
 /// What a test may need.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Tool {
@@ -32,10 +34,7 @@ impl Tool {
         };
         let not_root = || (!rustix::process::geteuid().is_root()).then(|| "it must run as root".to_owned());
         match self {
-            Self::Docker => lacks("dockerd", "docker.io")
-                .or_else(|| lacks("docker-registry", "docker-registry"))
-                .or_else(|| lacks("busybox", "busybox-static"))
-                .or_else(not_root),
+            Self::Docker => docker_hosts::available().err().map(|why| why.to_string()),
             Self::Strace => lacks("strace", "strace"),
             Self::Faketime => faketime_library()
                 .is_none()

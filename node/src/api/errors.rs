@@ -27,8 +27,8 @@ impl IntoResponse for ApiError {
     }
 }
 
-/// A request that never reached the service. Where HTTP has a more exact status than the code's (405, 415, 422), that
-/// one is used.
+/// A request that never reached the service. Where HTTP has a more exact status than the code's (405, 415), that one
+/// is used.
 #[derive(Debug)]
 pub(super) struct Rejection {
     pub(super) status: StatusCode,

@@ -19,6 +19,7 @@ use super::limits::IDEMPOTENCY_KEY_MAX_CHARS;
 use super::openapi;
 use super::service::FleetService;
 use super::types::*;
+use crate::config::names;
 
 /// What handlers share.
 #[derive(Clone)]
@@ -90,6 +91,10 @@ pub(super) async fn update_node(
     Segment(node): Segment,
     JsonBody(update): JsonBody<NodeUpdate>,
 ) -> Result<Json<NodeView>, ApiError> {
+    for (key, value) in &update.label_add {
+        let checked = names::check_label_key(key).and_then(|()| names::check_label_value(value));
+        checked.map_err(|message| ApiError::new(ErrorCode::Invalid, message))?;
+    }
     api.service.update_node(node, update).await.map(Json)
 }
 
@@ -269,13 +274,10 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for JsonBody<T> {
             .await
             .map_err(|error| Rejection::invalid(format!("the body could not be read: {error}")))?;
         serde_json::from_slice(&bytes).map(JsonBody).map_err(|error| {
-            let (status, message) = match error.classify() {
-                serde_json::error::Category::Data => {
-                    (StatusCode::UNPROCESSABLE_ENTITY, format!("the body does not fit: {error}"))
-                }
-                _ => (StatusCode::BAD_REQUEST, format!("the body is not valid JSON: {error}")),
-            };
-            Rejection::new(status, ApiError::new(ErrorCode::Invalid, message))
+            Rejection::invalid(match error.classify() {
+                serde_json::error::Category::Data => format!("the body does not fit: {error}"),
+                _ => format!("the body is not valid JSON: {error}"),
+            })
         })
     }
 }

@@ -11,19 +11,19 @@ use parking_lot::Mutex;
 /// hyper speaks of `std::time::Instant`s; they are made here from an arbitrary origin plus the runtime's elapsed time.
 pub(super) struct RuntimeTimer<R: Runtime> {
     origin: Instant,
-    runtime_origin: R::Instant,
+    elapsed: Stopwatch<R>,
 }
 
 impl<R: Runtime> Clone for RuntimeTimer<R> {
     fn clone(&self) -> Self {
-        Self { origin: self.origin, runtime_origin: self.runtime_origin }
+        Self { origin: self.origin, elapsed: self.elapsed }
     }
 }
 
 impl<R: Runtime> RuntimeTimer<R> {
     #[expect(clippy::disallowed_methods, reason = "an opaque origin: only differences to it are ever used")]
     pub(super) fn new() -> Self {
-        Self { origin: Instant::now(), runtime_origin: R::Instant::now() }
+        Self { origin: Instant::now(), elapsed: Stopwatch::start() }
     }
 }
 
@@ -37,7 +37,7 @@ impl<R: Runtime> hyper::rt::Timer for RuntimeTimer<R> {
     }
 
     fn now(&self) -> Instant {
-        self.origin + self.runtime_origin.elapsed()
+        self.origin + self.elapsed.elapsed()
     }
 }
 
@@ -53,6 +53,28 @@ impl<R: Runtime> Future for RuntimeSleep<R> {
 }
 
 impl<R: Runtime> hyper::rt::Sleep for RuntimeSleep<R> {}
+
+/// Time since it was started, by the runtime's clock.
+#[derive(Debug)]
+pub(crate) struct Stopwatch<R: Runtime>(R::Instant);
+
+impl<R: Runtime> Clone for Stopwatch<R> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<R: Runtime> Copy for Stopwatch<R> {}
+
+impl<R: Runtime> Stopwatch<R> {
+    pub(crate) fn start() -> Self {
+        Self(R::Instant::now())
+    }
+
+    pub(crate) fn elapsed(&self) -> Duration {
+        self.0.elapsed()
+    }
+}
 
 /// What `future` gives, or `None` if it takes longer than `limit`. Unlike [`Runtime`]'s own `timeout` it names no type of
 /// the future, so that callers borrowing from their surroundings stay `Send`.

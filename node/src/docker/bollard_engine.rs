@@ -77,15 +77,13 @@ impl BollardEngine {
             Ok(Err(BollardError::DockerResponseServerError { message, .. })) => {
                 Err(EngineError::Refused { detail: classify::shorten(&message) })
             }
-            Ok(Err(error)) => Err(self.interrupted(&error)),
-            Err(_) => {
-                Err(self.interrupted(&format!("no reply within {} s", self.limits.reply.as_secs_f32())))
-            }
+            Ok(Err(error)) => Err(self.interrupted(classify::describe(&error))),
+            Err(_) => Err(self.interrupted(format!("no reply within {} s", self.limits.reply.as_secs_f32()))),
         }
     }
 
-    fn interrupted(&self, error: &dyn std::fmt::Display) -> EngineError {
-        EngineError::Interrupted { endpoint: self.endpoint(), detail: classify::shorten(&error.to_string()) }
+    fn interrupted(&self, detail: String) -> EngineError {
+        EngineError::Interrupted { endpoint: self.endpoint(), detail }
     }
 
     async fn engine_info(&self) -> Result<EngineInfo, EngineError> {
@@ -144,7 +142,7 @@ impl BollardEngine {
         // The stream's end is no proof; the image being there is.
         self.inspect(&connection, image)
             .await?
-            .ok_or_else(|| self.interrupted(&"the pull ended, but the image is not there"))
+            .ok_or_else(|| self.interrupted("the pull ended, but the image is not there".to_owned()))
     }
 
     #[expect(clippy::disallowed_methods, reason = "the real implementation of the container-engine port")]
@@ -165,7 +163,7 @@ impl BollardEngine {
                 | BollardError::DockerStreamError { error: message },
             ))) => Err(classify::pull_error(context, &message)),
             Ok(Some(Err(BollardError::RequestTimeoutError))) | Err(_) => Err(silent()),
-            Ok(Some(Err(error))) => Err(self.interrupted(&error)),
+            Ok(Some(Err(error))) => Err(self.interrupted(classify::describe(&error))),
         }
     }
 }

@@ -101,6 +101,21 @@ pub(super) fn connect_error(endpoint: &str, error: &std::io::Error) -> EngineErr
     EngineError::Unavailable { endpoint, detail }
 }
 
+/// What an error says, with what its causes say that it does not say itself. One bounded line.
+pub(super) fn describe(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        let said = cause.to_string();
+        if !text.contains(&said) {
+            text.push_str(": ");
+            text.push_str(&said);
+        }
+        next = cause.source();
+    }
+    shorten(&text)
+}
+
 /// One line, bounded.
 pub(super) fn shorten(message: &str) -> String {
     let mut line: String = message
@@ -223,6 +238,19 @@ mod tests {
         for errno in [libc::ENOENT, libc::ECONNREFUSED, libc::EAGAIN, libc::EMFILE] {
             assert!(matches!(refuse(errno), EngineError::Unavailable { .. }), "{errno}");
         }
+    }
+
+    #[test]
+    fn causes_are_told_once() {
+        let inner = std::io::Error::other("broken pipe");
+        let outer = EngineError::Refused { detail: "write: broken pipe".to_owned() };
+        assert_eq!(describe(&inner), "broken pipe");
+        assert_eq!(describe(&outer), outer.to_string());
+
+        #[derive(Debug, thiserror::Error)]
+        #[error("no reply")]
+        struct NoReply(#[source] std::io::Error);
+        assert_eq!(describe(&NoReply(inner)), "no reply: broken pipe");
     }
 
     #[test]

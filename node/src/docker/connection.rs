@@ -42,8 +42,8 @@ pub(super) struct Connection {
     _driver: Driver,
 }
 
-/// Owns the task that moves bytes over the socket; dropping it closes the socket, whatever state the exchange is in.
-/// (hyper alone notices a dropped response only when the engine next sends something.)
+/// Owns the task that moves bytes over the socket. Dropping it closes the socket, whatever state the exchange is in: that
+/// cancels a pull, so it is not left to what hyper notices and when.
 struct Driver(JoinHandle<()>);
 
 impl Drop for Driver {
@@ -104,9 +104,9 @@ impl Connection {
 
     #[expect(clippy::disallowed_methods, reason = "the real implementation of the container-engine port")]
     async fn negotiate(socket: &Path, endpoint: &str, limits: Limits) -> Result<Self, EngineError> {
-        let unavailable = |error: &dyn std::fmt::Display| EngineError::Unavailable {
+        let unavailable = |error: &dyn std::error::Error| EngineError::Unavailable {
             endpoint: endpoint.to_owned(),
-            detail: classify::shorten(&error.to_string()),
+            detail: classify::describe(error),
         };
         let stream =
             UnixStream::connect(socket).await.map_err(|error| classify::connect_error(endpoint, &error))?;

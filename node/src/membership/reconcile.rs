@@ -9,8 +9,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use longshore_model::control::Command;
+use longshore_raft::consensus::runtime::Instant as _;
 use longshore_raft::consensus::machine::{GroupError, GroupStatus, Member, Role};
-use longshore_raft::consensus::monitor::PeerState;
+use longshore_raft::model::detector::PeerState;
 use longshore_raft::model::membership::Standing;
 use longshore_raft::model::voters::{Candidate, plan_voters};
 use longshore_raft::{ReplicaId, Runtime};

@@ -4,6 +4,7 @@
 //! around a port.
 
 mod error;
+mod events;
 mod ports;
 mod run;
 mod start;

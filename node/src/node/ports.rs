@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
 use longshore_raft::consensus::config::Timings;
@@ -30,13 +29,7 @@ pub trait Network: Send + Sync {
         join: Arc<dyn JoinHandler>,
     ) -> Result<TransportRef, String>;
     /// Sends one request to the first of `seeds` that answers and proves to be of the fleet with this authority.
-    fn join(
-        &self,
-        seeds: Vec<Seed>,
-        authority: [u8; 32],
-        request: Bytes,
-        patience: Duration,
-    ) -> BoxFuture<Result<Bytes, JoinError>>;
+    fn join(&self, seeds: Vec<Seed>, authority: [u8; 32], request: Bytes) -> BoxFuture<Result<Bytes, JoinError>>;
 }
 
 /// A committer that something drives: a thread, or a simulated disk's task. Resolves when it has stopped.

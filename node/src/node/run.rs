@@ -5,21 +5,23 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use longshore_model::control::{AuthorityRecord, Command, ControlState, Reply};
+use longshore_raft::consensus::runtime::Instant as _;
 use longshore_raft::consensus::group::{Group, GroupOptions};
 use longshore_raft::consensus::machine::Role;
-use longshore_raft::consensus::monitor::Monitor;
+use longshore_raft::consensus::monitor::{Monitor, MonitorOptions};
 use longshore_raft::consensus::router::Router;
+use longshore_raft::model::detector::DetectorConfig;
 use longshore_raft::model::membership::{NodeProfile, Standing};
 use longshore_raft::transport::TransportRef;
 use longshore_raft::transport::pki::Authority;
 use longshore_raft::{FleetId, GroupId, NodeId, Runtime};
 use longshore_storage::log::{LogConfig, SegmentedLog};
-use longshore_storage::snapshot::SnapshotStore;
 use longshore_storage::{LogStore, StreamId};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use super::error::NodeError;
+use super::events::PeerEvents;
 use super::ports::{NodeOptions, Ports, StartedCommitter};
 use super::start::{Start, Started, start};
 use crate::api;
@@ -31,8 +33,7 @@ use crate::node_store::NodeStore;
 use crate::operations::Executor;
 use crate::service::Service;
 
-/// Folder of the log, and of snapshots, in the data folder.
-const LOG_DIR: &str = "log";
+/// Folder of snapshots in the data folder.
 const SNAPSHOT_DIR: &str = "snapshots";
 /// How long a stopping leader waits for another to take over.
 const HAND_OVER_PATIENCE: Duration = Duration::from_secs(2);
@@ -77,6 +78,12 @@ struct Running<R: Runtime> {
     left: Arc<Notify>,
 }
 
+/// Milliseconds since now.
+fn monotonic_ms<R: Runtime>() -> impl Fn() -> u64 + Send + Sync {
+    let start = R::Instant::now();
+    move || (R::Instant::now() - start).as_millis() as u64
+}
+
 impl<R: Runtime> Node<R> {
     /// Runs a node until `shutdown` is cancelled, it leaves, or it can not go on.
     pub async fn run(
@@ -94,6 +101,8 @@ impl<R: Runtime> Node<R> {
             started = start::<R>(how, &store, &ports.network, &options) => started?,
         };
         on_event(Event::Fleet(started.node.identity.fleet()));
+        // On `run` the node has its name already.
+        let options = NodeOptions { name: started.node.name.clone(), ..options };
         let running = Self::assemble(ports, &options, started, store).await?;
         on_event(Event::Listening {
             node: running.core.me,
@@ -115,15 +124,17 @@ impl<R: Runtime> Node<R> {
         let me = node.identity.node();
         let incarnation = store.count_start()?;
         let (log, committer, report) =
-            SegmentedLog::open(Arc::clone(&ports.disk), LogConfig { dir: LOG_DIR.into(), ..LogConfig::default() })?;
+            SegmentedLog::open(Arc::clone(&ports.disk), LogConfig::new(Arc::new(monotonic_ms::<R>())))?;
         let stream = StreamId { group: GroupId::CONTROL.0, replica: node.replica.0 };
         if let Some(damage) = report.damage_of(stream) {
             return Err(NodeError::Damaged(damage.to_string()));
         }
         let committer = (ports.drive)(committer);
-        let snapshots = Arc::new(SnapshotStore::new(Arc::clone(&ports.disk), SNAPSHOT_DIR)?);
+        let snapshots = Arc::new(longshore_raft::consensus::snapshots::MemorySnapshots::default());
 
-        let router = Router::<R>::new(me);
+        let router = Router::new(me);
+        let removed = CancellationToken::new();
+        router.set_fallback(Arc::new(PeerEvents { removed: removed.clone() }));
         let admission = Admission::<R>::closed();
         let transport = ports
             .network
@@ -132,19 +143,25 @@ impl<R: Runtime> Node<R> {
         transport.set_peers(peers.clone(), Vec::new());
 
         let log_store: Arc<dyn LogStore> = Arc::new(log.clone());
-        let monitor = Monitor::<R>::start(me, Arc::clone(&transport), Arc::clone(&log_store));
-        router.set_monitor(Arc::clone(&monitor));
+        let monitor = Monitor::<R>::start(MonitorOptions {
+            node: me,
+            transport: Arc::clone(&transport),
+            router: Arc::clone(&router),
+            log: Arc::clone(&log_store),
+            config: DetectorConfig::default(),
+        });
         monitor.set_peers(peers.iter().map(|(id, _)| *id).collect());
         let group = Group::<R, ControlState>::open(GroupOptions {
             group: GroupId::CONTROL,
             replica: node.replica,
             node: me,
+            machine: ControlState::default(),
             log: log_store,
             snapshots,
             transport: Arc::clone(&transport),
-            router: Arc::clone(&router),
-            monitor: Arc::clone(&monitor),
+            router,
             timings: options.timings.clone(),
+            hints: peers.iter().map(|(id, _)| *id).collect(),
         })
         .await?;
         let core = Arc::new(Core {
@@ -154,7 +171,7 @@ impl<R: Runtime> Node<R> {
             group,
             monitor,
             engine: ports.engine.clone(),
-            removed: router.removed(),
+            removed,
             started: R::Instant::now(),
         });
         if let Some(authority) = founding {
@@ -191,7 +208,9 @@ impl<R: Runtime> Node<R> {
         authority: &Authority,
         key: &longshore_raft::transport::pki::NodeKey,
     ) -> Result<(), NodeError> {
-        core.group.bootstrap().await?;
+        if core.group.status().last_log.is_none() {
+            core.group.bootstrap().await?;
+        }
         core.group.read_barrier().await?;
         if core.group.with_state(|s| s.fleet.is_none()) {
             let public_key = key.public_key().map_err(|e| NodeError::Fatal(e.to_string()))?;

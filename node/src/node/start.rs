@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use longshore_raft::consensus::runtime::Instant as _;
 use longshore_raft::model::membership::NodeProfile;
 use longshore_raft::model::token::JoinToken;
 use longshore_raft::transport::join::JoinError;
@@ -109,9 +110,9 @@ async fn join<R: Runtime>(
     };
     let request = Bytes::from(join_protocol::encode(&request));
     let give_up = R::Instant::now() + patience;
+    let is_late = || R::Instant::now() + ADMISSION_PAUSE >= give_up;
     loop {
-        let left = give_up - R::Instant::now();
-        let reply = network.join(seeds.clone(), token.authority, request.clone(), left).await;
+        let reply = network.join(seeds.clone(), token.authority, request.clone()).await;
         let said = match reply {
             Ok(bytes) => match join_protocol::decode::<JoinReply>(&bytes).map_err(NodeError::Refused)? {
                 JoinReply::Granted(grant) => {
@@ -133,9 +134,10 @@ async fn join<R: Runtime>(
                 JoinReply::TurnedAway { why: TurnedAway::Unavailable, message } => message,
             },
             Err(JoinError::Refused(message)) => message,
+            Err(JoinError::Unreachable(_) | JoinError::NoReply { .. }) if !is_late() => "nobody answers".into(),
             Err(error) => return Err(join_error(error)),
         };
-        if R::Instant::now() + ADMISSION_PAUSE >= give_up {
+        if is_late() {
             return Err(NodeError::NotAdmitted(said));
         }
         tracing::info!(%said, "not admitted yet; trying again");

@@ -6,6 +6,7 @@ use std::time::Duration;
 use longshore_model::control::{Command, Failure, Reply};
 use longshore_model::image::ImageReference;
 use longshore_model::operations::{ClaimReply, Progress, SubKey};
+use longshore_raft::consensus::runtime::Instant as _;
 use longshore_raft::Runtime;
 use tokio_util::sync::CancellationToken;
 

@@ -7,6 +7,7 @@ use std::time::Duration;
 use longshore_model::control::{Command, Reply};
 use longshore_model::image::ImageReference;
 use longshore_model::operations::{SubKey, SubState};
+use longshore_raft::consensus::runtime::Instant as _;
 use longshore_raft::Runtime;
 use longshore_raft::consensus::machine::LogTime;
 use parking_lot::Mutex;

@@ -6,6 +6,7 @@
 use std::time::Duration;
 
 use longshore_model::operations::{LEASE_MS, Progress, SubKey};
+use longshore_raft::consensus::runtime::Instant as _;
 use longshore_raft::Runtime;
 use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use longshore_model::control::Command;
-use longshore_raft::consensus::monitor::PeerState;
+use longshore_raft::model::detector::PeerState;
 use longshore_raft::model::membership::Standing;
 use longshore_raft::model::voters::can_spare;
 use longshore_raft::{NodeId, Runtime};

@@ -7,7 +7,7 @@ use futures_util::stream;
 use longshore_model::control::{Command, ControlState, Reply};
 use longshore_model::image::ImageReference;
 use longshore_model::operations::{self as model, OperationId, OperationKind, Submission};
-use longshore_raft::consensus::monitor::PeerState;
+use longshore_raft::model::detector::PeerState;
 use longshore_raft::model::membership::{EngineReport, NodeRecord, Standing};
 use longshore_raft::{NodeId, Runtime};
 

@@ -2,8 +2,9 @@
 
 use longshore_model::control::ControlState;
 use longshore_model::operations as model;
+use longshore_raft::consensus::runtime::Instant as _;
 use longshore_raft::consensus::machine::{GroupStatus, Role};
-use longshore_raft::consensus::monitor::PeerState;
+use longshore_raft::model::detector::PeerState;
 use longshore_raft::model::membership::{EngineReport, NodeRecord, Standing};
 use longshore_raft::{NodeId, Runtime};
 

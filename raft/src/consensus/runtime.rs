@@ -1,7 +1,6 @@
 //! The runtime parameter: spawn, sleep, now, wall clock and entropy, real or simulated.
 
-use openraft_rt::AsyncRuntime;
-pub use openraft_rt::Instant;
+pub use openraft_rt::{AsyncRuntime, Instant};
 pub use openraft_rt_tokio::TokioRuntime;
 
 /// Everything that code above the ports may know of time and chance. The supertrait gives `spawn`, `sleep`,

@@ -3,4 +3,5 @@
 pub mod detector;
 pub mod ids;
 pub mod membership;
+pub mod token;
 pub mod voters;

@@ -9,16 +9,16 @@ use axum::response::{IntoResponse, Response};
 use data_encoding::HEXLOWER;
 use futures_util::FutureExt;
 use longshore_raft::Runtime;
-use longshore_raft::consensus::runtime::Instant as _;
 use tracing::Instrument;
 
 use crate::api::limits::REQUEST_ID_MAX_CHARS;
+use crate::api::timer::Stopwatch;
 use crate::api::types::{ApiError, ErrorCode};
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 pub(super) async fn observe<R: Runtime>(request: Request, next: Next) -> Response {
-    let started = R::Instant::now();
+    let started = Stopwatch::<R>::start();
     let id = request_id::<R>(request.headers());
     let method = request.method().clone();
     let span = tracing::info_span!("request", request_id = id, %method, path = request.uri().path());
