@@ -61,6 +61,8 @@ struct Shared {
     nodes: Mutex<BTreeMap<NodeId, Arc<dyn Handler>>>,
     links: Mutex<BTreeMap<(NodeId, NodeId), Link>>,
     random: Mutex<SmallRng>,
+    /// Which nodes each node was told are removed.
+    removed: Mutex<BTreeMap<NodeId, BTreeSet<NodeId>>>,
     /// Messages delivered, by kind of lane: what an idle fleet costs.
     delivered: AtomicU64,
 }
@@ -84,6 +86,7 @@ impl<R: Runtime> MemoryNetwork<R> {
             nodes: Mutex::default(),
             links: Mutex::default(),
             random: Mutex::new(SmallRng::seed_from_u64(seed)),
+            removed: Mutex::default(),
             delivered: AtomicU64::new(0),
         };
         Self { shared: Arc::new(shared), runtime: PhantomData }
@@ -97,7 +100,6 @@ impl<R: Runtime> MemoryNetwork<R> {
             lanes: Mutex::default(),
             pending: Arc::default(),
             next: AtomicU64::new(0),
-            peers: Mutex::default(),
         })
     }
 
@@ -148,6 +150,10 @@ impl Shared {
         self.links.lock().get(&(from, to)).cloned().unwrap_or_default()
     }
 
+    fn has_removed(&self, who: NodeId, whom: NodeId) -> bool {
+        self.removed.lock().get(&who).is_some_and(|removed| removed.contains(&whom))
+    }
+
     /// Whether a message gets through now.
     fn passes(&self, from: NodeId, to: NodeId) -> bool {
         let link = self.link(from, to);
@@ -178,8 +184,6 @@ pub struct MemoryTransport<R: Runtime> {
     lanes: Mutex<Lanes<R>>,
     pending: Pending,
     next: AtomicU64,
-    /// `None`: nobody said who is a member, so everyone is.
-    peers: Mutex<Option<BTreeSet<NodeId>>>,
 }
 
 struct InTransit<R: Runtime> {
@@ -201,8 +205,8 @@ impl<R: Runtime> MemoryTransport<R> {
             return Err(TransportError::TooLarge { len: body.len(), limit });
         }
         let unreachable = |reason: &str| Err(TransportError::Unreachable { to, reason: reason.into() });
-        if self.peers.lock().as_ref().is_some_and(|peers| !peers.contains(&to)) {
-            return unreachable("not a member");
+        if self.network.shared.has_removed(self.node, to) {
+            return unreachable("removed from the fleet");
         }
         if self.network.shared.link(self.node, to).fate == Fate::Unreachable {
             return unreachable("no connection");
@@ -237,6 +241,14 @@ async fn carry<R: Runtime>(
         }
         let handler = shared.nodes.lock().get(&to).cloned();
         let Some(handler) = handler.filter(|_| shared.passes(from, to)) else { continue };
+        if shared.has_removed(to, from) {
+            if let Some((_, waiting)) = pending.lock().remove(&id) {
+                let _ = waiting.send(Err(TransportError::Removed { to }));
+            }
+            let sender = shared.nodes.lock().get(&from).cloned();
+            sender.inspect(|sender| sender.on_removed(to));
+            continue;
+        }
         let (shared, pending) = (shared.clone(), pending.clone());
         let replier = Replier::new(move |answer| {
             let answer = answer.map_err(|reason| TransportError::Refused { to, reason });
@@ -311,8 +323,8 @@ impl<R: Runtime> Transport for MemoryTransport<R> {
         }
     }
 
-    fn set_peers(&self, peers: Vec<(NodeId, SocketAddr)>) {
-        *self.peers.lock() = Some(peers.into_iter().map(|(node, _)| node).collect());
+    fn set_peers(&self, _peers: Vec<(NodeId, SocketAddr)>, removed: Vec<NodeId>) {
+        self.network.shared.removed.lock().entry(self.node).or_default().extend(removed);
     }
 
     fn local_addr(&self) -> SocketAddr {
