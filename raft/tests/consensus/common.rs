@@ -232,6 +232,9 @@ pub(crate) async fn sleep_ms(ms: u64) {
 
 /// A runtime of one thread whose clock jumps to the next timer when nothing is left to do.
 pub(crate) fn virtual_time<T>(test: impl Future<Output = T>) -> T {
+    // `RUST_LOG=longshore_raft=info` tells what happens; the first test of the process sets it up.
+    let filter = tracing_subscriber::EnvFilter::from_default_env();
+    let _ = tracing_subscriber::fmt().with_env_filter(filter).with_test_writer().without_time().try_init();
     let mut builder = tokio::runtime::Builder::new_current_thread();
     builder.enable_time().start_paused(true).build().unwrap().block_on(test)
 }
