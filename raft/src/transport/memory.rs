@@ -61,6 +61,8 @@ struct Shared {
     nodes: Mutex<BTreeMap<NodeId, Arc<dyn Handler>>>,
     links: Mutex<BTreeMap<(NodeId, NodeId), Link>>,
     random: Mutex<SmallRng>,
+    /// (who says so, who was removed).
+    removed: Mutex<BTreeSet<(NodeId, NodeId)>>,
     /// Messages delivered, by kind of lane: what an idle fleet costs.
     delivered: AtomicU64,
 }
@@ -84,6 +86,7 @@ impl<R: Runtime> MemoryNetwork<R> {
             nodes: Mutex::default(),
             links: Mutex::default(),
             random: Mutex::new(SmallRng::seed_from_u64(seed)),
+            removed: Mutex::default(),
             delivered: AtomicU64::new(0),
         };
         Self { shared: Arc::new(shared), runtime: PhantomData }
@@ -237,6 +240,10 @@ async fn carry<R: Runtime>(
         }
         let handler = shared.nodes.lock().get(&to).cloned();
         let Some(handler) = handler.filter(|_| shared.passes(from, to)) else { continue };
+        if shared.removed.lock().contains(&(to, from)) {
+            tell_removed(&shared, &pending, id, from, to);
+            continue;
+        }
         let (shared, pending) = (shared.clone(), pending.clone());
         let replier = Replier::new(move |answer| {
             let answer = answer.map_err(|reason| TransportError::Refused { to, reason });
@@ -262,6 +269,17 @@ async fn carry<R: Runtime>(
         });
         handler.on_request(from, lane, body, replier);
     }
+}
+
+/// Answers a node that was removed: the request fails, and its handler hears why.
+fn tell_removed(shared: &Shared, pending: &Pending, id: u64, from: NodeId, to: NodeId) {
+    let sender = shared.nodes.lock().get(&from).cloned();
+    let Some(sender) = sender.filter(|_| shared.passes(to, from)) else { return };
+    let waiting = pending.lock().remove(&id);
+    if let Some((_, waiting)) = waiting {
+        let _ = waiting.send(Err(TransportError::Removed { to }));
+    }
+    sender.on_removed(to);
 }
 
 /// Forgets a request that nobody waits for.
@@ -311,8 +329,11 @@ impl<R: Runtime> Transport for MemoryTransport<R> {
         }
     }
 
-    fn set_peers(&self, peers: Vec<(NodeId, SocketAddr)>) {
+    fn set_peers(&self, peers: Vec<(NodeId, SocketAddr)>, removed: Vec<NodeId>) {
         *self.peers.lock() = Some(peers.into_iter().map(|(node, _)| node).collect());
+        let mut all = self.network.shared.removed.lock();
+        all.retain(|(by, _)| *by != self.node);
+        all.extend(removed.into_iter().map(|node| (self.node, node)));
     }
 
     fn local_addr(&self) -> SocketAddr {
