@@ -8,7 +8,6 @@ use std::time::Duration;
 use openraft::Instant as _;
 use openraft::ReadPolicy;
 use openraft::error::{LinearizableReadError, RaftError};
-use tokio::sync::oneshot;
 
 use super::codec::Blob;
 use super::config::COMMAND_BYTES_MAX;
@@ -174,12 +173,11 @@ impl<R: Runtime> Core<R> {
         let mut doubt = false;
         loop {
             let seen = self.server.version();
-            let (done, outcome) = oneshot::channel();
-            let item = Item { ops: vec![op()], forwarded: false, done };
+            let (item, mut pending) = Item::new(vec![op()], false);
             let outcome = match self.queue.try_send(item) {
-                Ok(()) => match R::timeout_at(pace.deadline, outcome).await {
+                Ok(()) => match R::timeout_at(pace.deadline, &mut pending.outcome).await {
                     Ok(outcome) => outcome.unwrap_or_else(|_| Outcome::Unknown("the replica stopped".into())),
-                    Err(_) => Outcome::Unknown("no answer in time".into()),
+                    Err(_) => pending.give_up(),
                 },
                 Err(_) => Outcome::Busy,
             };

@@ -15,8 +15,10 @@ pub(crate) const BATCH_BYTES_MAX: usize = 1 << 20;
 pub(crate) const APPEND_BYTES_MAX: usize = 4 << 20;
 /// Entries of one append request.
 const APPEND_ENTRIES_MAX: u64 = 512;
-/// Append requests on the way to one follower: enough to fill a link of 10 ms at 4 MiB a request and bounded in memory.
+/// Append requests on the way to one follower.
 pub(crate) const APPEND_PIPELINE_MAX: usize = 16;
+/// Bytes of entries on the way to one follower, above which no more is sent: fills a link of 1 Gbit/s at 60 ms.
+pub(crate) const APPEND_PIPELINE_BYTES_MAX: usize = 8 << 20;
 
 /// How long things take in one group.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -124,6 +124,10 @@ impl<R: Runtime> Core<R> {
         while metrics.changed().await.is_ok() {
             self.server.bump();
             self.changes.bump();
+            // A leader that was suspected before this replica knew it.
+            if let Some(leader) = self.leader().filter(|leader| self.router.is_suspect(leader.node)) {
+                self.clone().press_for_election(leader.node, false);
+            }
         }
         self.stopped.store(true, Ordering::Release);
         self.server.bump();

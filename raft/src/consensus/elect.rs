@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use openraft::Instant as _;
 use openraft::raft::TransferLeaderRequest;
 
 use super::core::{Core, voters};
@@ -18,6 +19,11 @@ use crate::model::ids::NodeId;
 
 /// Wait between attempts, until there is a leader.
 const AGAIN: Duration = Duration::from_millis(50);
+/// Attempts after which [`AGAIN_LATER`] takes over: there is no quorum, or no reason.
+const HASTY_ATTEMPTS: u32 = 20;
+const AGAIN_LATER: Duration = Duration::from_millis(500);
+/// How long a leader's restart is reason enough to press: then openraft's own timers have fired.
+const RESTART_PATIENCE: Duration = Duration::from_secs(2);
 /// Living voters go in the order of their replica ids, this far apart, so that the first one usually wins before the next
 /// tries.
 const STAGGER: Duration = Duration::from_millis(25);
@@ -27,26 +33,30 @@ const JITTER_MAX_MS: u64 = 15;
 const VOTED_PATIENCE: Duration = Duration::from_millis(150);
 
 impl<R: Runtime> Core<R> {
-    /// If `node` leads, presses for an election until there is another leader or `node` is back. Returns at once.
-    pub(crate) fn press_for_election(self: Arc<Self>, node: NodeId) {
-        let Some(leader) = self.leader().filter(|leader| leader.node == node && node != self.node) else {
-            return;
-        };
+    /// If `node` leads, presses for an election until there is a leader of a later term, or `node` is back after all (or, if
+    /// it `restarted`, for a while: a leader that restarts does not lead any more). Returns at once.
+    pub(crate) fn press_for_election(self: Arc<Self>, node: NodeId, restarted: bool) {
+        let leader = self.leader().filter(|leader| leader.node == node && node != self.node);
+        let Some(leader) = leader else { return };
         if self.pressing.swap(true, Ordering::AcqRel) {
             return;
         }
         let _task = R::spawn(async move {
-            self.press(leader).await;
+            tracing::info!(group = %self.group, leader = %leader.replica, %node, restarted, "pressing for an election");
+            let until = restarted.then(|| R::Instant::now() + RESTART_PATIENCE);
+            self.press(leader, until).await;
             self.pressing.store(false, Ordering::Release);
         });
     }
 
-    async fn press(&self, dead: Member) {
-        tracing::info!(group = %self.group, leader = %dead.replica, node = %dead.node, "the leader is suspected");
+    async fn press(&self, dead: Member, until: Option<R::Instant>) {
+        let deposed = self.server(|m| m.vote);
         self.give_up_lease(dead).await;
         R::sleep(STAGGER * self.rank() + jitter::<R>()).await;
-        let mut voted = self.server(|m| m.vote);
-        while self.needs_leader(dead) {
+        let mut voted = deposed;
+        let mut attempts = 0;
+        while self.needs_leader(dead, &deposed, until) {
+            attempts += 1;
             let seen = self.server.version();
             let vote = self.server(|m| m.vote);
             if self.voted_for_another(&voted, &vote) {
@@ -58,15 +68,18 @@ impl<R: Runtime> Core<R> {
             if self.raft.trigger().elect(true).await.is_err() {
                 return;
             }
-            self.news_or(seen, AGAIN + jitter::<R>()).await;
+            let wait = if attempts < HASTY_ATTEMPTS { AGAIN } else { AGAIN_LATER };
+            self.news_or(seen, wait + jitter::<R>()).await;
         }
     }
 
-    /// Whether this replica should still press: no other leader, the old one not back, and a vote to give.
-    fn needs_leader(&self, dead: Member) -> bool {
-        let other_leads = self.server(|m| m.current_leader.is_some_and(|leader| leader != dead.replica));
+    /// Whether this replica should still press: no later leader, the old one not back, and a vote to give.
+    fn needs_leader(&self, dead: Member, deposed: &Vote, until: Option<R::Instant>) -> bool {
+        let led_again = self.server(|m| m.vote.committed && m.vote.leader_id.term > deposed.leader_id.term);
         let votes = self.server(|m| m.membership_config.voter_ids().any(|v| v == self.replica));
-        !other_leads && votes && self.router.is_suspect(dead.node) && !self.is_stopped()
+        let reason =
+            self.router.is_suspect(dead.node) || until.is_some_and(|until| R::Instant::now() < until);
+        !led_again && votes && reason && !self.is_stopped()
     }
 
     fn voted_for_another(&self, before: &Vote, now: &Vote) -> bool {

@@ -13,7 +13,7 @@ use openraft::Raft;
 use openraft::async_runtime::watch::WatchReceiver;
 use openraft::raft::AppendEntriesRequest;
 use parking_lot::Mutex;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
 use super::core::Core;
 use super::proposer::{Item, Outcome};
@@ -180,12 +180,13 @@ impl<R: Runtime> Core<R> {
         if ops.len() > super::proposer::BATCH_OPS_MAX {
             return refuse(replier, Refusal::Invalid(format!("{} ops in one message", ops.len())));
         }
-        let (done, outcome) = oneshot::channel();
-        if self.queue.try_send(Item { ops, forwarded: true, done }).is_err() {
+        let (item, pending) = Item::new(ops, true);
+        if self.queue.try_send(item).is_err() {
             return refuse(replier, Refusal::Busy);
         }
         self.inbox.work(replier, async move {
-            let outcome = outcome.await.unwrap_or_else(|_| Outcome::Unknown("the replica stopped".into()));
+            let outcome =
+                pending.outcome.await.unwrap_or_else(|_| Outcome::Unknown("the replica stopped".into()));
             outcome.into()
         });
     }
@@ -229,8 +230,8 @@ impl<R: Runtime> Port for Core<R> {
         }
     }
 
-    fn on_suspect(self: Arc<Self>, node: NodeId) {
-        self.press_for_election(node);
+    fn on_lost(self: Arc<Self>, node: NodeId, restarted: bool) {
+        self.press_for_election(node, restarted);
     }
 
     fn step_aside(self: Arc<Self>, avoid: &dyn Fn(NodeId) -> bool) {

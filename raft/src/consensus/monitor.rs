@@ -21,7 +21,7 @@ use super::link;
 use super::router::{PingPort, Router};
 use super::runtime::Runtime;
 use super::wire::{Message, Ping, Reply};
-use crate::model::detector::{Detector, DetectorConfig, Heard, Transition};
+use crate::model::detector::{Detector, DetectorConfig, Heard, News, Transition};
 use crate::model::ids::NodeId;
 use crate::transport::{Lane, TransportRef};
 
@@ -71,6 +71,8 @@ pub struct Monitor<R: Runtime> {
     config: DetectorConfig,
     detector: Mutex<Detector>,
     started: R::Instant,
+    /// Of this process.
+    incarnation: u64,
     /// Peers, verdicts, or the order to stop.
     changes: Changes,
     /// The peers were replaced, or the monitor is to stop.
@@ -88,6 +90,8 @@ impl<R: Runtime> Monitor<R> {
     /// Starts watching; whom, says [`Monitor::set_peers`]. Registers itself with the router.
     pub fn start(options: MonitorOptions) -> Arc<Self> {
         let MonitorOptions { node, transport, router, log, config } = options;
+        let mut incarnation = [0; 8];
+        R::entropy(&mut incarnation);
         let monitor = Arc::new(Self {
             node,
             transport,
@@ -96,6 +100,7 @@ impl<R: Runtime> Monitor<R> {
             config,
             detector: Mutex::new(Detector::new(config, 0)),
             started: R::Instant::now(),
+            incarnation: u64::from_le_bytes(incarnation),
             changes: Changes::default(),
             orders: Changes::default(),
             stop: Mutex::new(false),
@@ -172,7 +177,8 @@ impl<R: Runtime> Monitor<R> {
                 return;
             }
             let now = R::Instant::now();
-            self.act(|detector, now| detector.tick(now));
+            let transitions = self.detector.lock().tick(self.now_ms());
+            self.act(transitions);
             if now >= next_beat {
                 self.beat();
                 // After a pause beats are not made up for.
@@ -207,6 +213,7 @@ impl<R: Runtime> Monitor<R> {
             let ping = {
                 let (detector, now) = (self.detector.lock(), self.now_ms());
                 Ping {
+                    incarnation: self.incarnation,
                     unsynced_ms: self.log.oldest_unsynced_ms(),
                     unix_ms: R::unix_time_ms(),
                     deaf_ms: detector.deaf_to_ms(now, peer),
@@ -218,22 +225,27 @@ impl<R: Runtime> Monitor<R> {
                 link::ask(&self.transport, peer, Lane::Heartbeat, &Message::Ping(ping), ANSWER_TIMEOUT);
             let monitor = self.clone();
             let _task = R::spawn(async move {
-                if let Ok(Reply::Pong { unsynced_ms, unix_ms }) = answer.await {
+                if let Ok(Reply::Pong { incarnation, unsynced_ms, unix_ms }) = answer.await {
                     let half_way = sent.1 + sent.0.elapsed().as_millis() as u64 / 2;
                     let skew_ms = Some(unix_ms.wrapping_sub(half_way) as i64);
-                    let heard = Heard { unsynced_ms, deaf_ms: 0, skew_ms };
-                    monitor.act(|detector, now| detector.heard(now, peer, heard).into_iter().collect());
+                    let heard = Heard { incarnation, unsynced_ms, deaf_ms: 0, skew_ms };
+                    monitor.hear(peer, heard);
                 }
             });
         }
     }
 
-    /// Lets the detector look, and carries out what its changes of verdict ask for.
-    fn act(&self, look: impl FnOnce(&mut Detector, u64) -> Vec<Transition>) {
-        let transitions = {
-            let mut detector = self.detector.lock();
-            look(&mut detector, self.now_ms())
-        };
+    fn hear(&self, node: NodeId, heard: Heard) {
+        let News { transition, restarted } = self.detector.lock().heard(self.now_ms(), node, heard);
+        self.act(transition);
+        if restarted {
+            tracing::info!(peer = %node, "a peer's process restarted");
+            self.router.restarted(node);
+        }
+    }
+
+    /// Carries out what changes of verdict ask for.
+    fn act(&self, transitions: impl IntoIterator<Item = Transition>) {
         for Transition { node, from, to } in transitions {
             tracing::info!(peer = %node, ?from, ?to, "the verdict on a peer changed");
             let suspect = to != PeerState::Alive;
@@ -264,12 +276,13 @@ impl<R: Runtime> PingPort for Monitor<R> {
     fn on_ping(&self, from: NodeId, ping: Ping) -> Reply {
         let unix_ms = R::unix_time_ms();
         let heard = Heard {
+            incarnation: ping.incarnation,
             unsynced_ms: ping.unsynced_ms,
             deaf_ms: ping.deaf_ms,
             // The asker knows the round trip; we only see one way.
             skew_ms: ping.skew_ms.map(|ours_ahead| ours_ahead.wrapping_neg()),
         };
-        self.act(|detector, now| detector.heard(now, from, heard).into_iter().collect());
-        Reply::Pong { unsynced_ms: self.log.oldest_unsynced_ms(), unix_ms }
+        self.hear(from, heard);
+        Reply::Pong { incarnation: self.incarnation, unsynced_ms: self.log.oldest_unsynced_ms(), unix_ms }
     }
 }

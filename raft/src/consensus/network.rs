@@ -26,11 +26,11 @@ use openraft::raft::{
     TransferLeaderRequest, TransferLeaderResponse, VoteRequest, VoteResponse,
 };
 
-use super::config::{APPEND_PIPELINE_MAX, APPEND_TIMEOUT};
+use super::config::{APPEND_PIPELINE_BYTES_MAX, APPEND_PIPELINE_MAX, APPEND_TIMEOUT};
 use super::link::{Link, LinkError};
 use super::runtime::Runtime;
 use super::snapshot_transfer;
-use super::types::{LogId, Snapshot, Types, Vote};
+use super::types::{Entry, LogId, Op, Payload, Snapshot, Types, Vote};
 use super::wire::{Append, GroupBody, Reply};
 use crate::model::ids::{GroupId, NodeId, ReplicaId};
 use crate::transport::{self, Lane, TransportRef};
@@ -198,6 +198,7 @@ impl<R: Runtime> NetStreamAppend<Types<R>> for Client<R> {
             session: self.sessions.fetch_add(1, Ordering::Relaxed),
             input: Some(input),
             waiting: VecDeque::new(),
+            waiting_bytes: 0,
         };
         let replies = futures_util::stream::unfold(pipeline, |mut pipeline| async move {
             let next = poll_fn(|cx| pipeline.poll_next(cx)).await;
@@ -216,10 +217,12 @@ struct Pipeline<S> {
     /// `None` once the input ended or a request failed.
     input: Option<S>,
     waiting: VecDeque<Waiting>,
+    waiting_bytes: usize,
 }
 
 struct Waiting {
     last: Option<LogId>,
+    bytes: usize,
     reply: transport::BoxFuture<Result<Reply, LinkError>>,
 }
 
@@ -228,7 +231,7 @@ impl<S> Pipeline<S> {
     where
         S: Stream<Item = AppendEntriesRequest<Types<R>>> + Unpin,
     {
-        while self.waiting.len() < APPEND_PIPELINE_MAX {
+        while self.waiting.len() < APPEND_PIPELINE_MAX && self.waiting_bytes < APPEND_PIPELINE_BYTES_MAX {
             let Some(input) = &mut self.input else { break };
             match input.poll_next_unpin(cx) {
                 Poll::Pending => break,
@@ -237,7 +240,9 @@ impl<S> Pipeline<S> {
                     let last = rpc.entries.last().map(|e| e.log_id).or(rpc.prev_log_id);
                     let body = GroupBody::Append(Append::new(self.session, &rpc));
                     let reply = self.link.ask(self.lane, body, APPEND_TIMEOUT);
-                    self.waiting.push_back(Waiting { last, reply });
+                    let bytes = rpc.entries.iter().map(weight).sum();
+                    self.waiting_bytes += bytes;
+                    self.waiting.push_back(Waiting { last, bytes, reply });
                 }
             }
         }
@@ -245,7 +250,8 @@ impl<S> Pipeline<S> {
             return if self.input.is_none() { Poll::Ready(None) } else { Poll::Pending };
         };
         let Poll::Ready(reply) = oldest.reply.as_mut().poll(cx) else { return Poll::Pending };
-        let expected = self.waiting.pop_front().and_then(|w| w.last);
+        let (expected, bytes) = self.waiting.pop_front().map_or((None, 0), |w| (w.last, w.bytes));
+        self.waiting_bytes -= bytes;
         let result = reply
             .and_then(|r| r.into_append_result().map_err(|_| LinkError::Unexpected))
             .map_err(|e| self.link.rpc_error(e, RPCTypes::AppendEntries, APPEND_TIMEOUT));
@@ -255,5 +261,13 @@ impl<S> Pipeline<S> {
             self.waiting.clear();
         }
         Poll::Ready(Some(result))
+    }
+}
+
+/// About as many bytes as an entry takes on the wire.
+fn weight(entry: &Entry) -> usize {
+    match &entry.payload {
+        Payload::Normal(batch) => batch.ops.iter().map(Op::weight).sum(),
+        Payload::Blank | Payload::Membership(_) => 0,
     }
 }

@@ -5,6 +5,7 @@
 //! says whether it may take effect. Must never: retry. Retrying, with the same command id, is the caller's.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use futures_util::StreamExt;
@@ -32,6 +33,9 @@ pub(crate) const BATCH_OPS_MAX: usize = 2000;
 const IN_FLIGHT_MAX: usize = 32;
 /// How long a forwarded message may take. A dead leader is found sooner, by the failure detector.
 const FORWARD_TIMEOUT: Duration = Duration::from_secs(3);
+/// How long an entry may wait for a quorum before its callers are told to try again: what a leader that was cut off holds
+/// must not fill its queue.
+const COMMIT_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// Ops that belong together, and who waits for them.
 pub(crate) struct Item {
@@ -39,6 +43,41 @@ pub(crate) struct Item {
     /// Came from another node: propose here or not at all.
     pub(crate) forwarded: bool,
     pub(crate) done: oneshot::Sender<Outcome>,
+    /// Set before the item leaves the queue for good: a caller that gives up before has certainly proposed nothing.
+    pub(crate) taken: Arc<AtomicBool>,
+}
+
+impl Item {
+    pub(crate) fn new(ops: Vec<Op>, forwarded: bool) -> (Self, Pending) {
+        let (done, outcome) = oneshot::channel();
+        let taken = Arc::new(AtomicBool::new(false));
+        (Self { ops, forwarded, done, taken: taken.clone() }, Pending { outcome, taken })
+    }
+
+    /// Whether its caller still waits. Marks it as taken first: see [`Pending::give_up`].
+    fn take(&self) -> bool {
+        self.taken.store(true, Ordering::SeqCst);
+        !self.done.is_closed()
+    }
+}
+
+/// The caller's side of an [`Item`].
+pub(crate) struct Pending {
+    pub(crate) outcome: oneshot::Receiver<Outcome>,
+    taken: Arc<AtomicBool>,
+}
+
+impl Pending {
+    /// Waits no longer. The item is closed before the mark is read, and marked before it is seen to be closed: so an
+    /// unmarked item is never proposed.
+    pub(crate) fn give_up(mut self) -> Outcome {
+        self.outcome.close();
+        match (self.outcome.try_recv(), self.taken.load(Ordering::SeqCst)) {
+            (Ok(outcome), _) => outcome,
+            (Err(_), true) => Outcome::Unknown("no answer in time".into()),
+            (Err(_), false) => Outcome::NoQuorum("earlier proposals wait for a quorum".into()),
+        }
+    }
 }
 
 /// What became of an item.
@@ -152,7 +191,7 @@ impl<R: Runtime> Proposer<R> {
             items.push(item);
         }
         // Callers that gave up need no proposing.
-        items.retain(|item| !item.done.is_closed());
+        items.retain(Item::take);
         if items.is_empty() {
             return;
         }
@@ -183,6 +222,7 @@ impl<R: Runtime> Proposer<R> {
                 },
                 // A leader that was cut off would hold these until it is reconnected; another leader may answer sooner.
                 () = core.left_office(term) => Outcome::Unknown("leadership was lost".into()),
+                () = R::sleep(COMMIT_TIMEOUT) => Outcome::Unknown("no quorum acknowledged the entry in time".into()),
             };
             answer(waiters, outcome);
         }));

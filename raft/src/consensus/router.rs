@@ -20,8 +20,8 @@ pub(crate) trait Port: Send + Sync {
     fn group(&self) -> GroupId;
     fn replica(&self) -> ReplicaId;
     fn deliver(self: Arc<Self>, from: NodeId, lane: Lane, body: GroupBody, replier: Replier);
-    /// `node` is suspected: if it leads, see to a new leader.
-    fn on_suspect(self: Arc<Self>, node: NodeId);
+    /// `node` is suspected, or `restarted`: if it leads, see to a new leader.
+    fn on_lost(self: Arc<Self>, node: NodeId, restarted: bool);
     /// Hand leadership, if held, to a voter whose node is not one to avoid.
     fn step_aside(self: Arc<Self>, avoid: &dyn Fn(NodeId) -> bool);
     /// What is known of other nodes changed: waiting proposals look again.
@@ -118,9 +118,14 @@ impl Router {
         for port in self.ports() {
             port.poke();
             if suspect {
-                port.on_suspect(node);
+                port.on_lost(node, false);
             }
         }
+    }
+
+    /// A node's process is another than before: what it led has no leader.
+    pub(crate) fn restarted(&self, node: NodeId) {
+        self.ports().into_iter().for_each(|port| port.on_lost(node, true));
     }
 
     /// Forgets suspects that are no peers any more: nobody is left to clear them.

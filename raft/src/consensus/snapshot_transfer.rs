@@ -28,6 +28,8 @@ const CHUNKS_IN_FLIGHT: usize = 16;
 pub(crate) const SNAPSHOT_BYTES_MAX: u64 = 1 << 30;
 /// Failures in a row, without a byte of progress between, after which the sender leaves it to openraft to try again.
 const FAILURES_MAX: u32 = 5;
+/// How often the receiver may send the sender back within one attempt.
+const REWINDS_MAX: u32 = 16;
 /// Wait after a failure; times the failures in a row.
 const FAILURE_PAUSE: Duration = Duration::from_millis(100);
 
@@ -90,6 +92,7 @@ impl Sender<'_> {
         self.furthest = self.furthest.max(start);
         let mut next = start;
         let mut waiting = VecDeque::new();
+        let mut rewinds = 0;
         loop {
             while next < len && waiting.len() < CHUNKS_IN_FLIGHT {
                 let end = len.min(next + CHUNK_BYTES as u64);
@@ -102,7 +105,8 @@ impl Sender<'_> {
             match reply.await? {
                 Reply::SnapshotNext(offset) if offset == end => self.furthest = self.furthest.max(end),
                 // The receiver stands elsewhere: an earlier chunk was lost, or this is a repeat.
-                Reply::SnapshotNext(offset) if offset <= len => {
+                Reply::SnapshotNext(offset) if offset <= len && rewinds < REWINDS_MAX => {
+                    rewinds += 1;
                     waiting.clear();
                     next = offset;
                 }

@@ -118,6 +118,8 @@ pub(crate) enum SnapshotPart {
 /// Sent every 100 ms by the lower node id of a pair.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
 pub(crate) struct Ping {
+    /// Of the sender's process: another one means that it restarted.
+    pub(crate) incarnation: u64,
     /// Age in milliseconds of the sender's oldest write that is not durable yet.
     pub(crate) unsynced_ms: u64,
     pub(crate) unix_ms: u64,
@@ -154,6 +156,7 @@ pub(crate) enum Reply {
     Unknown(String),
     Refused(Refusal),
     Pong {
+        incarnation: u64,
         unsynced_ms: u64,
         unix_ms: u64,
     },

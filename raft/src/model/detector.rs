@@ -40,6 +40,8 @@ pub enum PeerState {
 /// What one heartbeat, or the answer to one, tells of its sender.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Heard {
+    /// Random for each start of its process.
+    pub incarnation: u64,
     /// Age of its oldest write that is not durable.
     pub unsynced_ms: u64,
     /// How long it has not heard from us.
@@ -56,12 +58,21 @@ pub struct Transition {
     pub to: PeerState,
 }
 
+/// What a sign of life brought to light.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct News {
+    pub transition: Option<Transition>,
+    /// The process is another than the one last heard.
+    pub restarted: bool,
+}
+
 #[derive(Debug, Clone)]
 struct Peer {
     state: PeerState,
     /// When it was last heard, or first known.
     last_ms: u64,
-    ever_heard: bool,
+    /// `None` until it was heard.
+    incarnation: Option<u64>,
     /// It told that it had not heard from us for long.
     deaf: bool,
     slow_disk: bool,
@@ -91,7 +102,7 @@ impl Detector {
             self.peers.entry(node).or_insert_with(|| Peer {
                 state: PeerState::Alive,
                 last_ms: now,
-                ever_heard: false,
+                incarnation: None,
                 deaf: false,
                 slow_disk: false,
                 skews: VecDeque::new(),
@@ -100,12 +111,12 @@ impl Detector {
     }
 
     /// A heartbeat or an answer came from `node`. Ignored from nodes that are not watched.
-    pub fn heard(&mut self, now_ms: u64, node: NodeId, heard: Heard) -> Option<Transition> {
+    pub fn heard(&mut self, now_ms: u64, node: NodeId, heard: Heard) -> News {
         let now = self.advance(now_ms);
         let config = self.config;
-        let peer = self.peers.get_mut(&node)?;
+        let Some(peer) = self.peers.get_mut(&node) else { return News::default() };
         peer.last_ms = now;
-        peer.ever_heard = true;
+        let before = peer.incarnation.replace(heard.incarnation);
         peer.deaf = heard.deaf_ms >= config.suspect_ms;
         peer.slow_disk = heard.unsynced_ms > config.slow_disk_ms;
         if let Some(skew) = heard.skew_ms {
@@ -114,7 +125,8 @@ impl Detector {
                 peer.skews.pop_front();
             }
         }
-        peer.judge(node, now, &config)
+        let restarted = before.is_some_and(|before| before != heard.incarnation);
+        News { transition: peer.judge(node, now, &config), restarted }
     }
 
     /// Looks at the clock; to be called at [`Detector::next_deadline_ms`] or earlier.
@@ -136,7 +148,7 @@ impl Detector {
 
     /// Milliseconds since `node` was last heard; `None` if it never was.
     pub fn heard_ms_ago(&self, now_ms: u64, node: NodeId) -> Option<u64> {
-        let peer = self.peers.get(&node).filter(|peer| peer.ever_heard)?;
+        let peer = self.peers.get(&node).filter(|peer| peer.incarnation.is_some())?;
         Some(now_ms.saturating_sub(peer.last_ms))
     }
 
@@ -225,7 +237,8 @@ mod tests {
         assert_eq!(d.next_deadline_ms(), Some(1400), "B was never heard");
         assert_eq!(run(&mut d, 1100, 1600), [(1400, B, PeerState::Suspect), (1500, A, PeerState::Suspect)]);
         let back = d.heard(1650, A, Heard::default());
-        assert_eq!(back, Some(Transition { node: A, from: PeerState::Suspect, to: PeerState::Alive }));
+        let alive = Transition { node: A, from: PeerState::Suspect, to: PeerState::Alive };
+        assert_eq!(back, News { transition: Some(alive), restarted: false });
         assert_eq!(run(&mut d, 1600, 2000), []);
         for now in (2000..12_000).step_by(100) {
             d.heard(now, A, Heard::default());
@@ -240,11 +253,23 @@ mod tests {
     #[test]
     fn a_peer_that_does_not_hear_us_is_suspected() {
         let mut d = watching(&[A]);
-        assert_eq!(d.heard(1100, A, Heard { deaf_ms: 399, ..Heard::default() }), None);
+        let told = d.heard(1100, A, Heard { deaf_ms: 399, ..Heard::default() });
+        assert_eq!(told, News::default());
         let told = d.heard(1200, A, Heard { deaf_ms: 400, ..Heard::default() });
-        assert_eq!(told.map(|t| t.to), Some(PeerState::Suspect));
+        assert_eq!(told.transition.map(|t| t.to), Some(PeerState::Suspect));
         let told = d.heard(1300, A, Heard { deaf_ms: 20, ..Heard::default() });
-        assert_eq!(told.map(|t| t.to), Some(PeerState::Alive));
+        assert_eq!(told.transition.map(|t| t.to), Some(PeerState::Alive));
+    }
+
+    #[test]
+    fn a_restart_is_noticed_once() {
+        let mut d = watching(&[A]);
+        let mut restarted =
+            |now, incarnation| d.heard(now, A, Heard { incarnation, ..Heard::default() }).restarted;
+        assert!(!restarted(1100, 5), "the first one known");
+        assert!(!restarted(1200, 5));
+        assert!(restarted(1300, 6));
+        assert!(!restarted(1400, 6));
     }
 
     #[test]
@@ -261,7 +286,7 @@ mod tests {
         let mut d = watching(&[A]);
         d.heard(1200, A, Heard::default());
         assert_eq!(d.tick(500), []);
-        assert_eq!(d.heard(600, A, Heard::default()), None);
+        assert_eq!(d.heard(600, A, Heard::default()), News::default());
         assert_eq!(d.heard_ms_ago(0, A), Some(0));
         assert_eq!(run(&mut d, 1200, 1600), [(1600, A, PeerState::Suspect)]);
     }
@@ -283,7 +308,7 @@ mod tests {
     fn a_peer_that_left_is_forgotten() {
         let mut d = watching(&[A, B]);
         d.set_peers(1100, &BTreeSet::from([B]));
-        assert_eq!(d.heard(1200, A, Heard::default()), None);
+        assert_eq!(d.heard(1200, A, Heard::default()), News::default());
         assert_eq!(run(&mut d, 1200, 1500), [(1400, B, PeerState::Suspect)]);
     }
 
@@ -294,8 +319,8 @@ mod tests {
             let mut d = watching(&[A, B]);
             let mut known = BTreeMap::from([(A, PeerState::Alive), (B, PeerState::Alive)]);
             for (hear, now, node, odd) in steps {
-                let heard = Heard { unsynced_ms: odd as u64, deaf_ms: odd as u64 % 1000, skew_ms: Some(odd) };
-                let changes = if hear { d.heard(now, NodeId(node), heard).into_iter().collect() } else { d.tick(now) };
+                let heard = Heard { incarnation: 1, unsynced_ms: odd as u64, deaf_ms: odd as u64 % 1000, skew_ms: Some(odd) };
+                let changes = if hear { d.heard(now, NodeId(node), heard).transition.into_iter().collect() } else { d.tick(now) };
                 for change in changes {
                     prop_assert_eq!(known.insert(change.node, change.to), Some(change.from));
                 }

@@ -61,8 +61,8 @@ struct Shared {
     nodes: Mutex<BTreeMap<NodeId, Arc<dyn Handler>>>,
     links: Mutex<BTreeMap<(NodeId, NodeId), Link>>,
     random: Mutex<SmallRng>,
-    /// (who says so, who was removed).
-    removed: Mutex<BTreeSet<(NodeId, NodeId)>>,
+    /// Which nodes each node was told are removed.
+    removed: Mutex<BTreeMap<NodeId, BTreeSet<NodeId>>>,
     /// Messages delivered, by kind of lane: what an idle fleet costs.
     delivered: AtomicU64,
 }
@@ -100,7 +100,6 @@ impl<R: Runtime> MemoryNetwork<R> {
             lanes: Mutex::default(),
             pending: Arc::default(),
             next: AtomicU64::new(0),
-            peers: Mutex::default(),
         })
     }
 
@@ -151,6 +150,10 @@ impl Shared {
         self.links.lock().get(&(from, to)).cloned().unwrap_or_default()
     }
 
+    fn has_removed(&self, who: NodeId, whom: NodeId) -> bool {
+        self.removed.lock().get(&who).is_some_and(|removed| removed.contains(&whom))
+    }
+
     /// Whether a message gets through now.
     fn passes(&self, from: NodeId, to: NodeId) -> bool {
         let link = self.link(from, to);
@@ -181,8 +184,6 @@ pub struct MemoryTransport<R: Runtime> {
     lanes: Mutex<Lanes<R>>,
     pending: Pending,
     next: AtomicU64,
-    /// `None`: nobody said who is a member, so everyone is.
-    peers: Mutex<Option<BTreeSet<NodeId>>>,
 }
 
 struct InTransit<R: Runtime> {
@@ -204,8 +205,8 @@ impl<R: Runtime> MemoryTransport<R> {
             return Err(TransportError::TooLarge { len: body.len(), limit });
         }
         let unreachable = |reason: &str| Err(TransportError::Unreachable { to, reason: reason.into() });
-        if self.peers.lock().as_ref().is_some_and(|peers| !peers.contains(&to)) {
-            return unreachable("not a member");
+        if self.network.shared.has_removed(self.node, to) {
+            return unreachable("removed from the fleet");
         }
         if self.network.shared.link(self.node, to).fate == Fate::Unreachable {
             return unreachable("no connection");
@@ -240,8 +241,12 @@ async fn carry<R: Runtime>(
         }
         let handler = shared.nodes.lock().get(&to).cloned();
         let Some(handler) = handler.filter(|_| shared.passes(from, to)) else { continue };
-        if shared.removed.lock().contains(&(to, from)) {
-            tell_removed(&shared, &pending, id, from, to);
+        if shared.has_removed(to, from) {
+            if let Some((_, waiting)) = pending.lock().remove(&id) {
+                let _ = waiting.send(Err(TransportError::Removed { to }));
+            }
+            let sender = shared.nodes.lock().get(&from).cloned();
+            sender.inspect(|sender| sender.on_removed(to));
             continue;
         }
         let (shared, pending) = (shared.clone(), pending.clone());
@@ -269,17 +274,6 @@ async fn carry<R: Runtime>(
         });
         handler.on_request(from, lane, body, replier);
     }
-}
-
-/// Answers a node that was removed: the request fails, and its handler hears why.
-fn tell_removed(shared: &Shared, pending: &Pending, id: u64, from: NodeId, to: NodeId) {
-    let sender = shared.nodes.lock().get(&from).cloned();
-    let Some(sender) = sender.filter(|_| shared.passes(to, from)) else { return };
-    let waiting = pending.lock().remove(&id);
-    if let Some((_, waiting)) = waiting {
-        let _ = waiting.send(Err(TransportError::Removed { to }));
-    }
-    sender.on_removed(to);
 }
 
 /// Forgets a request that nobody waits for.
@@ -329,11 +323,8 @@ impl<R: Runtime> Transport for MemoryTransport<R> {
         }
     }
 
-    fn set_peers(&self, peers: Vec<(NodeId, SocketAddr)>, removed: Vec<NodeId>) {
-        *self.peers.lock() = Some(peers.into_iter().map(|(node, _)| node).collect());
-        let mut all = self.network.shared.removed.lock();
-        all.retain(|(by, _)| *by != self.node);
-        all.extend(removed.into_iter().map(|node| (self.node, node)));
+    fn set_peers(&self, _peers: Vec<(NodeId, SocketAddr)>, removed: Vec<NodeId>) {
+        self.network.shared.removed.lock().entry(self.node).or_default().extend(removed);
     }
 
     fn local_addr(&self) -> SocketAddr {

@@ -20,19 +20,19 @@ use longshore_raft::{GroupId, NodeId, ReplicaId};
 use longshore_storage::LogStore;
 use longshore_storage::log::MemLog;
 
-pub type Rt = TokioRuntime;
-pub type TestGroup = Group<Rt, Ledger>;
-pub const GROUP: GroupId = GroupId(7);
+pub(crate) type Rt = TokioRuntime;
+pub(crate) type TestGroup = Group<Rt, Ledger>;
+pub(crate) const GROUP: GroupId = GroupId(7);
 
 /// Keeps every command in the order applied, so that a command applied twice shows.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Encode, Decode)]
-pub struct Ledger {
-    pub lines: Vec<(u64, String)>,
-    pub last_time: LogTime,
+pub(crate) struct Ledger {
+    pub(crate) lines: Vec<(u64, String)>,
+    pub(crate) last_time: LogTime,
 }
 
 impl Ledger {
-    pub fn count(&self, text: &str) -> usize {
+    pub(crate) fn count(&self, text: &str) -> usize {
         self.lines.iter().filter(|(_, line)| line == text).count()
     }
 }
@@ -59,35 +59,34 @@ impl StateMachine for Ledger {
 
 /// What outlives a node's process.
 #[derive(Debug, Clone)]
-pub struct Disk {
-    pub log: MemLog,
-    pub snapshots: Arc<MemorySnapshots>,
+pub(crate) struct Disk {
+    pub(crate) log: MemLog,
+    pub(crate) snapshots: Arc<MemorySnapshots>,
 }
 
-pub struct Node {
-    pub id: NodeId,
-    pub transport: TransportRef,
-    pub router: Arc<Router>,
-    pub monitor: Arc<Monitor<Rt>>,
-    pub group: Arc<TestGroup>,
+pub(crate) struct Node {
+    pub(crate) id: NodeId,
+    pub(crate) transport: TransportRef,
+    pub(crate) monitor: Arc<Monitor<Rt>>,
+    pub(crate) group: Arc<TestGroup>,
 }
 
 /// Nodes 1..=n with replicas 1..=n of one group; ids above n are spares.
-pub struct Fleet {
-    pub net: MemoryNetwork<Rt>,
-    pub nodes: BTreeMap<u64, Node>,
-    pub disks: BTreeMap<u64, Disk>,
+pub(crate) struct Fleet {
+    pub(crate) net: MemoryNetwork<Rt>,
+    pub(crate) nodes: BTreeMap<u64, Node>,
+    pub(crate) disks: BTreeMap<u64, Disk>,
     /// Replica id by node; changes when a node comes back empty.
-    pub replicas: BTreeMap<u64, u64>,
-    pub timings: Timings,
+    pub(crate) replicas: BTreeMap<u64, u64>,
+    pub(crate) timings: Timings,
 }
 
-pub fn member(fleet: &Fleet, node: u64) -> Member {
+pub(crate) fn member(fleet: &Fleet, node: u64) -> Member {
     Member { replica: ReplicaId(fleet.replicas[&node]), node: NodeId(node) }
 }
 
 impl Fleet {
-    pub fn new(seed: u64, timings: Timings) -> Self {
+    pub(crate) fn new(seed: u64, timings: Timings) -> Self {
         Self {
             net: MemoryNetwork::new(seed),
             nodes: BTreeMap::new(),
@@ -98,7 +97,7 @@ impl Fleet {
     }
 
     /// `n` voters, led by someone.
-    pub async fn of(n: u64, seed: u64, timings: Timings) -> Self {
+    pub(crate) async fn of(n: u64, seed: u64, timings: Timings) -> Self {
         let mut fleet = Self::new(seed, timings);
         for id in 1..=n {
             fleet.start(id).await;
@@ -116,7 +115,7 @@ impl Fleet {
     }
 
     /// Starts a node, or starts it again on what its disk holds.
-    pub async fn start(&mut self, id: u64) {
+    pub(crate) async fn start(&mut self, id: u64) {
         let node = NodeId(id);
         let disk =
             self.disks.entry(id).or_insert_with(|| Disk { log: MemLog::new(), snapshots: Arc::default() });
@@ -146,7 +145,7 @@ impl Fleet {
         });
         let group = group.await.unwrap();
         self.net.attach(node, router.clone());
-        self.nodes.insert(id, Node { id: node, transport, router, monitor, group });
+        self.nodes.insert(id, Node { id: node, transport, monitor, group });
         self.introduce();
     }
 
@@ -157,7 +156,7 @@ impl Fleet {
     }
 
     /// The process is gone at once, without a word; what was acknowledged is on its disk.
-    pub async fn kill(&mut self, id: u64) {
+    pub(crate) async fn kill(&mut self, id: u64) {
         self.net.detach(NodeId(id));
         let node = self.nodes.remove(&id).unwrap();
         node.monitor.stop();
@@ -166,23 +165,23 @@ impl Fleet {
     }
 
     /// The disk is gone too: the node gets another replica id.
-    pub fn wipe(&mut self, id: u64, replica: u64) {
+    pub(crate) fn wipe(&mut self, id: u64, replica: u64) {
         self.disks.insert(id, Disk { log: MemLog::new(), snapshots: Arc::default() });
         self.replicas.insert(id, replica);
     }
 
-    pub fn group(&self, id: u64) -> Arc<TestGroup> {
+    pub(crate) fn group(&self, id: u64) -> Arc<TestGroup> {
         self.nodes[&id].group.clone()
     }
 
     /// The node that leads in the highest term, by its own account.
-    pub fn leader(&self) -> Option<u64> {
+    pub(crate) fn leader(&self) -> Option<u64> {
         let leads = |node: &&Node| node.group.is_leader();
         self.nodes.values().filter(leads).max_by_key(|n| n.group.status().term).map(|n| n.id.0)
     }
 
     /// Waits until all nodes that run fulfil a condition.
-    pub async fn all(&self, condition: impl Fn(&GroupStatus) -> bool) {
+    pub(crate) async fn all(&self, condition: impl Fn(&GroupStatus) -> bool) {
         for node in self.nodes.values() {
             let waited = node.group.wait_for(&condition).await;
             waited.unwrap_or_else(|e| panic!("node {}: {e}\n{:?}", node.id, node.group.status()));
@@ -190,7 +189,7 @@ impl Fleet {
     }
 
     /// Waits until all nodes that run have applied the same, and no command twice; returns the lines.
-    pub async fn agree(&self) -> Vec<String> {
+    pub(crate) async fn agree(&self) -> Vec<String> {
         let someone = self.nodes.values().next().unwrap();
         let index = someone.group.read_barrier().await.unwrap();
         self.all(|s| s.applied >= Some(index)).await;
@@ -207,17 +206,13 @@ impl Fleet {
     }
 }
 
-pub fn control() -> Timings {
-    Timings::control()
-}
-
 /// Milliseconds since `start`, in the runtime's time.
-pub fn ms_since(start: tokio::time::Instant) -> u64 {
+pub(crate) fn ms_since(start: tokio::time::Instant) -> u64 {
     start.elapsed().as_millis() as u64
 }
 
 /// Waits for a condition by looking often; for what nothing announces.
-pub async fn eventually(what: &str, condition: impl Fn() -> bool) {
+pub(crate) async fn eventually(what: &str, condition: impl Fn() -> bool) {
     let start = now();
     while !condition() {
         assert!(ms_since(start) < 30_000, "{what} did not happen in 30 s");
@@ -226,17 +221,24 @@ pub async fn eventually(what: &str, condition: impl Fn() -> bool) {
 }
 
 #[expect(clippy::disallowed_methods, reason = "tests run on tokio's clock")]
-pub fn now() -> tokio::time::Instant {
+pub(crate) fn now() -> tokio::time::Instant {
     tokio::time::Instant::now()
 }
 
 #[expect(clippy::disallowed_methods, reason = "tests run on tokio's clock")]
-pub async fn sleep_ms(ms: u64) {
+pub(crate) async fn sleep_ms(ms: u64) {
     tokio::time::sleep(Duration::from_millis(ms)).await;
 }
 
 /// A runtime of one thread whose clock jumps to the next timer when nothing is left to do.
-pub fn virtual_time<T>(test: impl Future<Output = T>) -> T {
+pub(crate) fn virtual_time<T>(test: impl Future<Output = T>) -> T {
     let mut builder = tokio::runtime::Builder::new_current_thread();
     builder.enable_time().start_paused(true).build().unwrap().block_on(test)
+}
+
+#[expect(clippy::disallowed_methods, reason = "tests run on tokio")]
+pub(crate) fn spawn<T: Send + 'static>(
+    task: impl Future<Output = T> + Send + 'static,
+) -> tokio::task::JoinHandle<T> {
+    tokio::spawn(task)
 }
