@@ -45,7 +45,8 @@ impl<R: Runtime> Core<R> {
         self.group.with_state(|state| {
             let active = state.membership.members().filter(|n| n.standing == Standing::Active);
             let candidate = |n: &longshore_raft::model::membership::NodeRecord| {
-                let matched = status.matched.iter().find(|(r, _)| *r == n.replica).and_then(|(_, index)| *index);
+                let matched =
+                    status.matched.iter().find(|(r, _)| *r == n.replica).and_then(|(_, index)| *index);
                 Candidate {
                     node: n.id,
                     replica: n.replica,

@@ -29,7 +29,9 @@ pub enum NodeStoreError {
     Io { action: &'static str, file: &'static str, source: std::io::Error },
     #[error("{file} in the data folder is damaged: {detail}")]
     Damaged { file: &'static str, detail: String },
-    #[error("the data folder has layout {found}, this longshore knows {LAYOUT_VERSION}: run the newer longshore")]
+    #[error(
+        "the data folder has layout {found}, this longshore knows {LAYOUT_VERSION}: run the newer longshore"
+    )]
     Newer { found: u32 },
 }
 
@@ -54,7 +56,6 @@ pub(crate) struct StoredNode {
     pub(crate) identity: Identity,
     pub(crate) replica: ReplicaId,
     pub(crate) name: String,
-    pub(crate) incarnation: u64,
     pub(crate) gone: Option<String>,
 }
 
@@ -115,7 +116,8 @@ impl NodeStore {
 
     fn identity_file(&self) -> Result<Option<IdentityFile>, NodeStoreError> {
         let Some(bytes) = self.read(IDENTITY)? else { return Ok(None) };
-        let damaged = |e: serde_json::Error| NodeStoreError::Damaged { file: IDENTITY, detail: e.to_string() };
+        let damaged =
+            |e: serde_json::Error| NodeStoreError::Damaged { file: IDENTITY, detail: e.to_string() };
         let layout = serde_json::from_slice::<serde_json::Value>(&bytes).map_err(damaged)?["layout"].as_u64();
         match layout {
             Some(found) if found > u64::from(LAYOUT_VERSION) => {
@@ -148,12 +150,17 @@ impl NodeStore {
             return Err(NodeStoreError::Damaged { file: IDENTITY, detail });
         }
         let replica = ReplicaId(file.replica);
-        let IdentityFile { name, incarnation, gone, .. } = file;
-        Ok(Some(StoredNode { identity, replica, name, incarnation, gone }))
+        let IdentityFile { name, gone, .. } = file;
+        Ok(Some(StoredNode { identity, replica, name, gone }))
     }
 
     /// Makes the folder this node's.
-    pub(crate) fn save(&self, identity: &Identity, replica: ReplicaId, name: &str) -> Result<(), NodeStoreError> {
+    pub(crate) fn save(
+        &self,
+        identity: &Identity,
+        replica: ReplicaId,
+        name: &str,
+    ) -> Result<(), NodeStoreError> {
         self.save_key(identity.key())?;
         self.write(CERTIFICATE, identity.certificate_pem().as_bytes())?;
         self.write(AUTHORITY, identity.authority_pem().as_bytes())?;
@@ -209,7 +216,8 @@ impl NodeStore {
     }
 
     pub(crate) fn load_founding(&self, fleet: FleetId) -> Result<Option<Authority>, NodeStoreError> {
-        let (Some(certificate), Some(key)) = (self.read(FOUNDING_CERTIFICATE)?, self.read(FOUNDING_KEY)?) else {
+        let (Some(certificate), Some(key)) = (self.read(FOUNDING_CERTIFICATE)?, self.read(FOUNDING_KEY)?)
+        else {
             return Ok(None);
         };
         let damaged = |detail: String| NodeStoreError::Damaged { file: FOUNDING_KEY, detail };

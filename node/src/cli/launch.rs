@@ -158,7 +158,13 @@ impl Plan {
         children.until_none_runs(terminal).await
     }
 
-    fn spec(&self, node: &PlannedNode, command: &str, seeds: &[String], token: Option<&str>) -> Spec {
+    pub(super) fn spec(
+        &self,
+        node: &PlannedNode,
+        command: &str,
+        seeds: &[String],
+        token: Option<&str>,
+    ) -> Spec {
         let data_dir = node.data_dir.display().to_string();
         let mut args: Vec<String> = vec![command.to_owned()];
         args.extend(seeds.iter().cloned());

@@ -4,7 +4,7 @@ use clap::{Args, Subcommand};
 use longshore_raft::Runtime as _;
 
 use super::args::{Format, FormatArgs, ListArgs};
-use super::error::CliError;
+use super::error::{CliError, Exit};
 use super::output::{self, Text};
 use super::pull::{self, PullArgs};
 use super::session::{Runtime, Session};
@@ -78,8 +78,16 @@ pub(super) async fn op(session: &mut Session<'_>, command: OpCommand) -> Result<
             session.show(format.format, &operation, render)
         }
         OpCommand::Watch { id, output } => {
-            let operation = session.client.inspect_operation(&id).await.map_err(listed)?;
-            pull::follow_to_end(session, operation, output.format, output.quiet).await
+            // Not inspect: a watch is answered from the node's own copy, also without a quorum.
+            let mut watch = session.client.watch_operation(&id).await.map_err(listed)?;
+            match watch.next().await? {
+                Some(operation) => {
+                    let views = pull::Views::of(session.client.clone(), id, Some(watch));
+                    pull::follow_to_end(session, operation, views, output.format, output.quiet).await
+                }
+                None => Err(CliError::new(Exit::Failed, "the node has stopped")
+                    .hint("try again, or name another node with --host")),
+            }
         }
     }
 }

@@ -101,7 +101,8 @@ pub(super) async fn pull(session: &mut Session<'_>, args: PullArgs) -> Result<()
             Format::Table => session.print(&format!("{}\n", operation.id)),
         };
     }
-    follow_to_end(session, operation, args.format, args.quiet).await
+    let views = Views::of(session.client.clone(), operation.id.clone(), None);
+    follow_to_end(session, operation, views, args.format, args.quiet).await
 }
 
 fn new_key() -> String {
@@ -144,10 +145,11 @@ fn may_have_happened(error: &ClientError) -> bool {
     }
 }
 
-/// Shows progress until the operation has ended, then the result; the exit code is the operation's.
+/// Shows progress from `operation` on until it has ended, then the result; the exit code is the operation's.
 pub(super) async fn follow_to_end(
     session: &mut Session<'_>,
     operation: OperationView,
+    views: Views,
     format: Format,
     quiet: bool,
 ) -> Result<(), CliError> {
@@ -158,7 +160,7 @@ pub(super) async fn follow_to_end(
     } else {
         Progress::Lines { lines: Lines::default(), to_stderr: is_json(format) }
     };
-    let followed = follow(session, operation, &mut progress).await;
+    let followed = follow(session, operation, views, &mut progress).await;
     progress.finish(session.terminal);
     let operation = followed?;
     match (format, quiet) {
@@ -186,11 +188,11 @@ pub(super) async fn follow_to_end(
 async fn follow(
     session: &mut Session<'_>,
     mut operation: OperationView,
+    mut views: Views,
     progress: &mut Progress,
 ) -> Result<OperationView, CliError> {
     let watch = Stopwatch::<Runtime>::start();
     let now_ms = || watch.elapsed().as_millis() as u64;
-    let mut views = Views::new(session.client.clone(), operation.id.clone());
     progress.update(&operation, now_ms(), session.terminal);
     while !operation.state.is_terminal() {
         let next = tokio::select! {
@@ -221,7 +223,7 @@ enum Next {
 }
 
 /// The views of one operation, from one watch after the other.
-struct Views {
+pub(super) struct Views {
     client: Client,
     id: String,
     watch: Option<OperationWatch>,
@@ -231,8 +233,9 @@ struct Views {
 }
 
 impl Views {
-    fn new(client: Client, id: String) -> Self {
-        Self { client, id, watch: None, lost: None, pauses: PAUSES }
+    /// Goes on with `watch`, or begins with one of its own.
+    pub(super) fn of(client: Client, id: String, watch: Option<OperationWatch>) -> Self {
+        Self { client, id, watch, lost: None, pauses: PAUSES }
     }
 
     /// The next view. Dropping the future loses no view that was there.

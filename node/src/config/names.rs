@@ -5,8 +5,8 @@
 pub const NAME_MAX_CHARS: usize = 63;
 /// Most characters of a zone and of a label's key.
 pub const KEY_MAX_CHARS: usize = 63;
-/// Most characters of a label's value.
-pub const LABEL_VALUE_MAX_CHARS: usize = 255;
+/// Most bytes of a label's value; the membership record allows no more.
+pub const LABEL_VALUE_MAX_BYTES: usize = 253;
 /// Most labels of one node: the membership record of every node carries them.
 pub const LABELS_MAX: usize = 64;
 
@@ -62,13 +62,13 @@ pub fn check_label_key(key: &str) -> Result<(), String> {
     ))
 }
 
-/// Checks a label's value: up to 255 printable characters; may be empty.
+/// Checks a label's value: up to 253 bytes of printable characters; may be empty.
 pub fn check_label_value(value: &str) -> Result<(), String> {
-    if value.chars().count() <= LABEL_VALUE_MAX_CHARS && !value.chars().any(char::is_control) {
+    if value.len() <= LABEL_VALUE_MAX_BYTES && !value.chars().any(char::is_control) {
         return Ok(());
     }
     Err(format!(
-        "{value:?} is not a value for a label; use up to {LABEL_VALUE_MAX_CHARS} printable characters"
+        "{value:?} is not a value for a label; use up to {LABEL_VALUE_MAX_BYTES} bytes of printable characters"
     ))
 }
 
@@ -153,7 +153,8 @@ mod tests {
             let parsed = parse_label(text).ok();
             assert_eq!(parsed.as_ref().map(|(k, v)| (k.as_str(), v.as_str())), expected, "{text:?}");
         }
-        assert!(parse_label(&format!("a={}", "v".repeat(256))).is_err());
+        assert!(parse_label(&format!("a={}", "v".repeat(253))).is_ok());
+        assert!(parse_label(&format!("a={}", "v".repeat(254))).is_err());
         assert!(parse_label("novalue").unwrap_err().contains("novalue"));
     }
 

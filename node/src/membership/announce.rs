@@ -25,6 +25,7 @@ pub(crate) struct Announcer<R: Runtime> {
 
 impl<R: Runtime> Announcer<R> {
     pub(crate) async fn run(self) {
+        self.until_admitted().await;
         loop {
             let engine = self.probe().await;
             self.announce_if_changed(engine).await;
@@ -36,14 +37,24 @@ impl<R: Runtime> Announcer<R> {
         }
     }
 
+    /// Resolves when this copy of the state has caught up with this node's own admission, or the node stops.
+    async fn until_admitted(&self) {
+        let mut seen = 0;
+        while self.core.group.with_state(|s| s.membership.get(self.core.me).is_none()) {
+            tokio::select! {
+                biased;
+                () = self.stop.cancelled() => return,
+                version = self.core.group.changed(seen) => seen = version,
+            }
+        }
+    }
+
     async fn probe(&self) -> EngineReport {
         let Some(engine) = &self.core.engine else { return EngineReport::NotConfigured };
         match R::timeout(PROBE_TIMEOUT, engine.info()).await {
-            Ok(Ok(info)) => EngineReport::Ready {
-                version: info.version,
-                api_version: info.api_version,
-                arch: info.arch,
-            },
+            Ok(Ok(info)) => {
+                EngineReport::Ready { version: info.version, api_version: info.api_version, arch: info.arch }
+            }
             Ok(Err(error)) => EngineReport::Unavailable { reason: error.to_string() },
             Err(_) => {
                 let reason = format!("the Docker engine did not answer within {} s", PROBE_TIMEOUT.as_secs());
@@ -62,7 +73,6 @@ impl<R: Runtime> Announcer<R> {
                 && me.engine == engine;
             Some(same)
         });
-        // Unknown: this copy of the state has not caught up with this node's own admission.
         if current != Some(false) {
             return;
         }

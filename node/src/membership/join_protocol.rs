@@ -34,7 +34,10 @@ pub(crate) struct JoinGrant {
 
 impl std::fmt::Debug for JoinRequest {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("JoinRequest").field("token", &self.token).field("profile", &self.profile).finish_non_exhaustive()
+        f.debug_struct("JoinRequest")
+            .field("token", &self.token)
+            .field("profile", &self.profile)
+            .finish_non_exhaustive()
     }
 }
 

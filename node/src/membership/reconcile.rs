@@ -9,8 +9,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use longshore_model::control::Command;
-use longshore_raft::consensus::runtime::Instant as _;
 use longshore_raft::consensus::machine::{GroupError, GroupStatus, Member, Role};
+use longshore_raft::consensus::runtime::Instant as _;
 use longshore_raft::model::detector::PeerState;
 use longshore_raft::model::membership::Standing;
 use longshore_raft::model::voters::{Candidate, plan_voters};
@@ -96,9 +96,13 @@ impl<R: Runtime> Reconciler<R> {
         }
         let candidates = self.core.candidates(&status);
         let (members, leaving) = self.core.group.with_state(|state| {
-            let member = |n: &longshore_raft::model::membership::NodeRecord| Member { replica: n.replica, node: n.id };
+            let member =
+                |n: &longshore_raft::model::membership::NodeRecord| Member { replica: n.replica, node: n.id };
             let leaving = state.membership.members().filter(|n| n.standing == Standing::Leaving);
-            (state.membership.members().map(member).collect::<Vec<_>>(), leaving.map(member).collect::<Vec<_>>())
+            (
+                state.membership.members().map(member).collect::<Vec<_>>(),
+                leaving.map(member).collect::<Vec<_>>(),
+            )
         });
         let suspects = |m: &Member| self.core.peer_state(m.node) == PeerState::Failed;
         plan_step(&status, &candidates, &members, &leaving, settled, suspects)

@@ -63,7 +63,9 @@ impl NodeError {
             Self::Damaged(_) => {
                 "remove the node on another host with `longshore node rm`, empty this data folder, and join anew"
             }
-            Self::Refused(_) | Self::Store(_) | Self::Storage(_) | Self::Group(_) | Self::Fatal(_) => return None,
+            Self::Refused(_) | Self::Store(_) | Self::Storage(_) | Self::Group(_) | Self::Fatal(_) => {
+                return None;
+            }
         })
     }
 

@@ -1,6 +1,7 @@
 //! The ports of a node: everything that it reaches the outside through.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -29,7 +30,12 @@ pub trait Network: Send + Sync {
         join: Arc<dyn JoinHandler>,
     ) -> Result<TransportRef, String>;
     /// Sends one request to the first of `seeds` that answers and proves to be of the fleet with this authority.
-    fn join(&self, seeds: Vec<Seed>, authority: [u8; 32], request: Bytes) -> BoxFuture<Result<Bytes, JoinError>>;
+    fn join(
+        &self,
+        seeds: Vec<Seed>,
+        authority: [u8; 32],
+        request: Bytes,
+    ) -> BoxFuture<Result<Bytes, JoinError>>;
 }
 
 /// A committer that something drives: a thread, or a simulated disk's task. Resolves when it has stopped.
@@ -39,6 +45,12 @@ pub type StartedCommitter = BoxFuture<()>;
 pub struct ApiDoor {
     pub listener: Box<dyn Listener>,
     pub access: Access,
+}
+
+impl fmt::Debug for ApiDoor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "ApiDoor({}, {:?})", self.listener.describe(), self.access)
+    }
 }
 
 /// All ports of one node.
@@ -51,6 +63,12 @@ pub struct Ports {
     /// None with `--docker none`.
     pub engine: Option<Arc<dyn ContainerEngine>>,
     pub doors: Vec<ApiDoor>,
+}
+
+impl fmt::Debug for Ports {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Ports").field("disk", &self.disk).field("doors", &self.doors).finish_non_exhaustive()
+    }
 }
 
 /// What a person decides about a node.

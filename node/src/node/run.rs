@@ -5,11 +5,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use longshore_model::control::{AuthorityRecord, Command, ControlState, Reply};
-use longshore_raft::consensus::runtime::Instant as _;
 use longshore_raft::consensus::group::{Group, GroupOptions};
 use longshore_raft::consensus::machine::Role;
 use longshore_raft::consensus::monitor::{Monitor, MonitorOptions};
 use longshore_raft::consensus::router::Router;
+use longshore_raft::consensus::runtime::Instant as _;
 use longshore_raft::model::detector::DetectorConfig;
 use longshore_raft::model::membership::{NodeProfile, Standing};
 use longshore_raft::transport::TransportRef;
@@ -44,9 +44,16 @@ const LAST_WORDS: Duration = Duration::from_millis(200);
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event {
     Fleet(FleetId),
-    Listening { node: NodeId, name: String, address: std::net::SocketAddr },
+    Listening {
+        node: NodeId,
+        name: String,
+        address: std::net::SocketAddr,
+    },
     /// The fleet was founded; how others join it. Holds a secret.
-    JoinCommand(String),
+    Invitation {
+        token: String,
+        advertise: std::net::SocketAddr,
+    },
     /// The API answers, and the node has caught up.
     Ready,
 }
@@ -179,7 +186,8 @@ impl<R: Runtime> Node<R> {
         }
         admission.open(Arc::clone(&core));
 
-        let (tasks, api_stop, left) = (CancellationToken::new(), CancellationToken::new(), Arc::new(Notify::new()));
+        let (tasks, api_stop, left) =
+            (CancellationToken::new(), CancellationToken::new(), Arc::new(Notify::new()));
         drop(R::spawn(follow_members(Arc::clone(&core), Arc::clone(&transport), tasks.clone())));
         drop(R::spawn(Reconciler::new(Arc::clone(&core), tasks.clone()).run()));
         drop(R::spawn(Executor::new(Arc::clone(&core), tasks.clone()).run()));
@@ -233,7 +241,9 @@ impl<R: Runtime> Node<R> {
             match core.group.propose(command).await? {
                 Reply::Admitted { node, .. } if node == core.me => {}
                 Reply::Refused(refusal) => return Err(NodeError::Refused(refusal.message)),
-                other => return Err(NodeError::Fatal(format!("the first command was answered with {other:?}"))),
+                other => {
+                    return Err(NodeError::Fatal(format!("the first command was answered with {other:?}")));
+                }
             }
         }
         Ok(store.forget_founding()?)
@@ -250,8 +260,8 @@ impl<R: Runtime> Running<R> {
     ) -> Result<Exit, NodeError> {
         let ready = async {
             self.until_caught_up().await;
-            if is_new_fleet && let Some(line) = self.first_join_command(options).await {
-                on_event(Event::JoinCommand(line));
+            if is_new_fleet && let Some(invitation) = self.invitation(options).await {
+                on_event(invitation);
             }
             on_event(Event::Ready);
             std::future::pending::<()>().await;
@@ -290,11 +300,11 @@ impl<R: Runtime> Running<R> {
         }
     }
 
-    async fn first_join_command(&self, options: &NodeOptions) -> Option<String> {
+    async fn invitation(&self, options: &NodeOptions) -> Option<Event> {
         let service = Service::new(Arc::clone(&self.core), Arc::clone(&self.left));
         let request = crate::api::types::TokenCreate { ttl_ms: Some(24 * 3_600_000), uses: Some(0) };
         match service.create_token(request).await {
-            Ok(created) => Some(format!("longshore join --token {} {}", created.token, options.advertise)),
+            Ok(created) => Some(Event::Invitation { token: created.token, advertise: options.advertise }),
             Err(error) => {
                 tracing::warn!(%error, "no join token could be made; use `longshore token create`");
                 None

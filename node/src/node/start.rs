@@ -134,7 +134,9 @@ async fn join<R: Runtime>(
                 JoinReply::TurnedAway { why: TurnedAway::Unavailable, message } => message,
             },
             Err(JoinError::Refused(message)) => message,
-            Err(JoinError::Unreachable(_) | JoinError::NoReply { .. }) if !is_late() => "nobody answers".into(),
+            Err(JoinError::Unreachable(_) | JoinError::NoReply { .. }) if !is_late() => {
+                "nobody answers".into()
+            }
             Err(error) => return Err(join_error(error)),
         };
         if is_late() {

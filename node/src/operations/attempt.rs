@@ -6,8 +6,8 @@ use std::time::Duration;
 use longshore_model::control::{Command, Failure, Reply};
 use longshore_model::image::ImageReference;
 use longshore_model::operations::{ClaimReply, Progress, SubKey};
-use longshore_raft::consensus::runtime::Instant as _;
 use longshore_raft::Runtime;
+use longshore_raft::consensus::runtime::Instant as _;
 use tokio_util::sync::CancellationToken;
 
 use super::lease::{HeldLease, LEASE};
@@ -30,12 +30,8 @@ pub(super) enum Claimed<R: Runtime> {
 /// Asks the log for the right to start.
 pub(super) async fn claim<R: Runtime>(core: &Core<R>, key: SubKey) -> Claimed<R> {
     let asked = R::Instant::now();
-    let command = Command::Claim {
-        sub: key,
-        node: core.me,
-        incarnation: core.incarnation,
-        unix_ms: R::unix_time_ms(),
-    };
+    let command =
+        Command::Claim { sub: key, node: core.me, incarnation: core.incarnation, unix_ms: R::unix_time_ms() };
     match core.group.propose(command).await {
         Ok(Reply::Claimed(ClaimReply::Granted { token })) => {
             Claimed::Granted(Arc::new(HeldLease::new(key, token, asked)))

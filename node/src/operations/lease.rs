@@ -6,8 +6,8 @@
 use std::time::Duration;
 
 use longshore_model::operations::{LEASE_MS, Progress, SubKey};
-use longshore_raft::consensus::runtime::Instant as _;
 use longshore_raft::Runtime;
+use longshore_raft::consensus::runtime::Instant as _;
 use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 

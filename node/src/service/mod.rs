@@ -65,12 +65,18 @@ impl<R: Runtime> Service<R> {
 fn group_error(error: GroupError) -> ApiError {
     let message = error.to_string();
     match error {
-        GroupError::NotLeader { .. } | GroupError::NoQuorum { .. } => ApiError::new(ErrorCode::NoQuorum, message)
-            .hint("a majority of the voters must be running and able to reach each other; see `longshore node ls`"),
-        GroupError::OutcomeUnknown { .. } | GroupError::ClientExpired(_) => {
-            ApiError::new(ErrorCode::OutcomeUnknown, message)
-                .hint("look whether it took effect before you try again, or try again with the same idempotency key")
-        }
+        GroupError::NotLeader { .. } | GroupError::NoQuorum { .. } => ApiError::new(
+            ErrorCode::NoQuorum,
+            message,
+        )
+        .hint(
+            "a majority of the voters must be running and able to reach each other; see `longshore node ls`",
+        ),
+        GroupError::OutcomeUnknown { .. } | GroupError::ClientExpired(_) => ApiError::new(
+            ErrorCode::OutcomeUnknown,
+            message,
+        )
+        .hint("look whether it took effect before you try again, or try again with the same idempotency key"),
         GroupError::Busy(_) => ApiError::new(ErrorCode::Busy, message),
         GroupError::TooLarge { .. } => ApiError::new(ErrorCode::TooLarge, message),
         GroupError::Membership(_) => ApiError::new(ErrorCode::Conflict, message),
@@ -109,7 +115,11 @@ impl<R: Runtime> FleetService for Service<R> {
     fn revoke_token(&self, id: String) -> ApiFuture<'_, TokenView> {
         Box::pin(self.revoke(id))
     }
-    fn submit_operation(&self, request: OperationRequest, key: Option<String>) -> ApiFuture<'_, OperationView> {
+    fn submit_operation(
+        &self,
+        request: OperationRequest,
+        key: Option<String>,
+    ) -> ApiFuture<'_, OperationView> {
         Box::pin(self.submit(request, key))
     }
     fn list_operations(&self, query: OperationQuery) -> ApiFuture<'_, Vec<OperationView>> {

@@ -23,9 +23,10 @@ impl<R: Runtime> Service<R> {
     pub(super) async fn nodes(&self) -> Result<NodeList, ApiError> {
         let stale = !self.linearize_briefly().await;
         let status = self.core.group.status();
-        let nodes = self.core.group.with_state(|state| {
-            state.membership.all().map(|n| node_view(&self.core, &status, n)).collect()
-        });
+        let nodes = self
+            .core
+            .group
+            .with_state(|state| state.membership.all().map(|n| node_view(&self.core, &status, n)).collect());
         Ok(NodeList { nodes, stale })
     }
 
@@ -39,7 +40,8 @@ impl<R: Runtime> Service<R> {
     fn view_of(&self, id: NodeId) -> Result<NodeView, ApiError> {
         let status = self.core.group.status();
         self.core.group.with_state(|state| {
-            let node = state.membership.get(id).ok_or_else(|| no_such_node(format!("there is no node {id}")))?;
+            let node =
+                state.membership.get(id).ok_or_else(|| no_such_node(format!("there is no node {id}")))?;
             Ok(node_view(&self.core, &status, node))
         })
     }
@@ -53,7 +55,10 @@ impl<R: Runtime> Service<R> {
         self.linearize().await?;
         let id = self.resolve(&node)?;
         if let Some(both) = update.label_rm.iter().find(|key| update.label_add.contains_key(*key)) {
-            return Err(ApiError::new(ErrorCode::Invalid, format!("label {both:?} is both added and removed")));
+            return Err(ApiError::new(
+                ErrorCode::Invalid,
+                format!("label {both:?} is both added and removed"),
+            ));
         }
         if update.label_add.is_empty() && update.label_rm.is_empty() {
             let hint = "give --label-add KEY=VALUE or --label-rm KEY";
@@ -73,7 +78,8 @@ impl<R: Runtime> Service<R> {
         let name = self.core.group.with_state(|s| name_of(s, leaver));
         if dead.is_empty() {
             let message = format!("{name} is the last node of the fleet; without it there is no fleet");
-            return Err(ApiError::new(ErrorCode::Conflict, message).hint("to end the fleet, stop the process and delete its data folder"));
+            return Err(ApiError::new(ErrorCode::Conflict, message)
+                .hint("to end the fleet, stop the process and delete its data folder"));
         }
         let dead: Vec<String> =
             self.core.group.with_state(|s| dead.iter().map(|id| name_of(s, *id)).collect());
@@ -121,8 +127,7 @@ impl<R: Runtime> Service<R> {
     async fn until_gone(&self) {
         let mut seen = 0;
         loop {
-            let standing =
-                self.core.group.with_state(|s| s.membership.get(self.core.me).map(|n| n.standing));
+            let standing = self.core.group.with_state(|s| s.membership.get(self.core.me).map(|n| n.standing));
             if matches!(standing, Some(Standing::Left | Standing::Removed)) {
                 return;
             }

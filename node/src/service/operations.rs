@@ -62,7 +62,9 @@ impl<R: Runtime> Service<R> {
                 self.linearize().await?;
                 self.view(id)
             }
-            other => Err(ApiError::new(ErrorCode::Internal, format!("a submission was answered with {other:?}"))),
+            other => {
+                Err(ApiError::new(ErrorCode::Internal, format!("a submission was answered with {other:?}")))
+            }
         }
     }
 

@@ -8,6 +8,7 @@ use longshore_raft::model::token::{JoinToken, TokenId, TokenSecret};
 
 use super::Service;
 use crate::api::types::*;
+use crate::cli::join_command;
 use crate::membership::admission::authority;
 
 /// Life of a token for which none was asked.
@@ -18,19 +19,25 @@ impl<R: Runtime> Service<R> {
         let ttl_ms = request.ttl_ms.unwrap_or(TTL_DEFAULT_MS);
         if ttl_ms == 0 || ttl_ms > TTL_MAX_MS {
             let message = "a token lives between 1 ms and 30 days";
-            return Err(ApiError::new(ErrorCode::Invalid, message).hint("give --ttl a duration such as 1h or 7d"));
+            return Err(
+                ApiError::new(ErrorCode::Invalid, message).hint("give --ttl a duration such as 1h or 7d")
+            );
         }
         let uses_max = request.uses.unwrap_or(1);
         let record = self.core.group.with_state(|s| s.fleet.as_ref().map(|f| f.authority.clone()));
         let record = record.ok_or_else(|| {
-            ApiError::new(ErrorCode::Busy, "this node has not caught up with the fleet yet").hint("try again in a moment")
+            ApiError::new(ErrorCode::Busy, "this node has not caught up with the fleet yet")
+                .hint("try again in a moment")
         })?;
         let authority = authority(&record).map_err(|e| ApiError::new(ErrorCode::Internal, e))?;
         let (mut id, mut secret) = ([0; 5], [0; 20]);
         R::entropy(&mut id);
         R::entropy(&mut secret);
-        let token =
-            JoinToken { authority: authority.fingerprint(), id: TokenId(id), secret: TokenSecret::new(secret) };
+        let token = JoinToken {
+            authority: authority.fingerprint(),
+            id: TokenId(id),
+            secret: TokenSecret::new(secret),
+        };
         let command = Command::CreateToken {
             id: token.id.to_string(),
             secret_hash: token.secret.hash(token.id).0,
@@ -39,10 +46,12 @@ impl<R: Runtime> Service<R> {
         };
         self.propose(command).await?;
         let text = token.reveal().to_string();
-        let address = self.core.group.with_state(|s| s.membership.get(self.core.me).map(|n| n.profile.address));
-        let address = address.map_or_else(|| "HOST:PORT".to_owned(), |a| a.to_string());
+        let address =
+            self.core.group.with_state(|s| s.membership.get(self.core.me).map(|n| n.profile.address));
+        let address =
+            address.ok_or_else(|| ApiError::new(ErrorCode::Busy, "this node is still being admitted"))?;
         Ok(TokenCreated {
-            join_command: format!("longshore join --token {text} {address}"),
+            join_command: join_command(&text, address),
             info: TokenView {
                 id: token.id.to_string(),
                 state: TokenState::Valid,

@@ -2,8 +2,8 @@
 
 use longshore_model::control::ControlState;
 use longshore_model::operations as model;
-use longshore_raft::consensus::runtime::Instant as _;
 use longshore_raft::consensus::machine::{GroupStatus, Role};
+use longshore_raft::consensus::runtime::Instant as _;
 use longshore_raft::model::detector::PeerState;
 use longshore_raft::model::membership::{EngineReport, NodeRecord, Standing};
 use longshore_raft::{NodeId, Runtime};
@@ -53,7 +53,9 @@ impl<R: Runtime> Service<R> {
     fn warnings(&self, state: &ControlState, status: &GroupStatus, skew_ms: Option<i64>) -> Vec<String> {
         let mut warnings = Vec::new();
         if status.leader.is_none() {
-            warnings.push("there is no leader: changes wait until a majority of the voters is reachable".to_owned());
+            warnings.push(
+                "there is no leader: changes wait until a majority of the voters is reachable".to_owned(),
+            );
         }
         if let Some(fatal) = &status.fatal {
             warnings.push(format!("this node's copy of the control group has stopped: {fatal}"));
@@ -70,7 +72,9 @@ impl<R: Runtime> Service<R> {
                 failed.join(", ")
             ));
         }
-        if let Some(EngineReport::Unavailable { reason }) = state.membership.get(self.core.me).map(|n| &n.engine) {
+        if let Some(EngineReport::Unavailable { reason }) =
+            state.membership.get(self.core.me).map(|n| &n.engine)
+        {
             warnings.push(reason.clone());
         }
         if let Some(ms) = skew_ms.filter(|ms| ms.abs() >= SKEW_WARNING_MS) {
@@ -132,7 +136,9 @@ fn engine_view(report: &EngineReport) -> EngineView {
     match report.clone() {
         EngineReport::Unknown => EngineView::Unknown,
         EngineReport::NotConfigured => EngineView::NotConfigured,
-        EngineReport::Ready { version, api_version, arch } => EngineView::Ready { version, api_version, arch },
+        EngineReport::Ready { version, api_version, arch } => {
+            EngineView::Ready { version, api_version, arch }
+        }
         EngineReport::Unavailable { reason } => EngineView::Unavailable { reason },
     }
 }
@@ -169,7 +175,9 @@ pub(super) fn operation_view(state: &ControlState, operation: &model::Operation)
         let (sub_state, result, error) = match &s.state {
             model::SubState::Assigned { .. } => (SubOperationState::Assigned, None, s.last_error.clone()),
             model::SubState::Running(_) => (SubOperationState::Running, None, None),
-            model::SubState::Succeeded { result } => (SubOperationState::Succeeded, Some(result.clone()), None),
+            model::SubState::Succeeded { result } => {
+                (SubOperationState::Succeeded, Some(result.clone()), None)
+            }
             model::SubState::Failed { error } => (SubOperationState::Failed, None, Some(error.clone())),
         };
         SubOperationView {

@@ -7,7 +7,6 @@
 mod lock;
 mod network;
 mod serve;
-mod signals;
 
 pub use lock::{DataDirLock, LockError};
 pub use serve::{ServeError, serve};

@@ -41,7 +41,12 @@ impl Network for UdpNetwork {
         Ok(transport)
     }
 
-    fn join(&self, seeds: Vec<Seed>, authority: [u8; 32], request: Bytes) -> BoxFuture<Result<Bytes, JoinError>> {
+    fn join(
+        &self,
+        seeds: Vec<Seed>,
+        authority: [u8; 32],
+        request: Bytes,
+    ) -> BoxFuture<Result<Bytes, JoinError>> {
         Box::pin(async move {
             let mut addresses: Vec<SocketAddr> = Vec::new();
             let mut unresolved = Vec::new();

@@ -1,6 +1,5 @@
 //! Runs a node on this machine.
 
-use std::io::Write;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -12,9 +11,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::lock::{DataDirLock, LockError};
 use super::network::UdpNetwork;
-use super::signals::stop_on_signals;
 use crate::api::listener::{BindError, TcpApiListener, UnixApiListener};
 use crate::api::server::Access;
+use crate::cli::{Announcer, signals};
 use crate::config::NodeConfig;
 use crate::docker::{BollardEngine, ContainerEngine};
 use crate::logging::LogHandle;
@@ -58,7 +57,7 @@ pub async fn serve(config: NodeConfig, start: Start, log: LogHandle) -> Result<E
     let _lock = DataDirLock::acquire(&config.data_dir)?;
     let system = |action| move |source| ServeError::System { action, source };
     let shutdown = CancellationToken::new();
-    stop_on_signals(shutdown.clone()).map_err(system("handle signals"))?;
+    stop_on_signals(shutdown.clone());
     config.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
 
     let (network, bound) = UdpNetwork::bind(config.listen).map_err(|e| NodeError::Listen {
@@ -93,10 +92,18 @@ pub async fn serve(config: NodeConfig, start: Start, log: LogHandle) -> Result<E
         api_limits: config.api_limits.clone(),
     };
     let on_event = Arc::new(move |event| {
-        if let Event::Listening { node, .. } = &event {
-            log.set_node_id(node);
-        }
-        announce(&event);
+        let mut out = Announcer::stdout();
+        let printed = match event {
+            Event::Fleet(fleet) => out.fleet(fleet),
+            Event::Listening { node, name, address } => {
+                log.set_node_id(node);
+                out.node(node, &name, address)
+            }
+            Event::Invitation { token, advertise } => out.invitation(&token, advertise),
+            Event::Ready => out.ready(),
+        };
+        // A closed standard output is nobody's loss.
+        drop(printed);
     });
     Ok(Node::<TokioRuntime>::run(ports, options, start, on_event, shutdown).await?)
 }
@@ -112,7 +119,10 @@ fn drive(committer: Committer) -> StartedCommitter {
     Box::pin(async move {
         match thread {
             Ok(handle) => {
-                #[expect(clippy::disallowed_methods, reason = "a real thread exists outside the simulated world only")]
+                #[expect(
+                    clippy::disallowed_methods,
+                    reason = "a real thread exists outside the simulated world only"
+                )]
                 let ended = tokio::task::spawn_blocking(move || handle.join()).await;
                 if !matches!(ended, Ok(Ok(_))) {
                     tracing::error!("the committer's thread ended badly");
@@ -123,14 +133,20 @@ fn drive(committer: Committer) -> StartedCommitter {
     })
 }
 
-/// Prints what people and scripts wait for. A closed standard output is nobody's loss.
-fn announce(event: &Event) {
-    let mut out = std::io::stdout().lock();
-    let printed = match event {
-        Event::Fleet(fleet) => writeln!(out, "fleet {fleet}"),
-        Event::Listening { node, name, address } => writeln!(out, "node {node} ({name}) listening on {address}"),
-        Event::JoinCommand(command) => writeln!(out, "To add a host, run on it:\n  {command}"),
-        Event::Ready => writeln!(out, "ready"),
-    };
-    let _ = printed.and_then(|()| out.flush());
+/// The first signal asks the node to stop; a second one ends the process at once.
+fn stop_on_signals(shutdown: CancellationToken) {
+    #[expect(clippy::disallowed_methods, reason = "signals exist outside the simulated world only")]
+    drop(tokio::spawn(async move {
+        loop {
+            match signals::stop_requested().await {
+                Ok(_) if shutdown.is_cancelled() => std::process::exit(130),
+                Ok(signal) => tracing::info!(signal, "stopping; a second signal ends the process at once"),
+                Err(error) => {
+                    tracing::warn!(%error, "cannot watch for signals; only kill -9 will stop this process");
+                    return;
+                }
+            }
+            shutdown.cancel();
+        }
+    }));
 }

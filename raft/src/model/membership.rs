@@ -116,7 +116,13 @@ pub struct Membership {
 pub fn is_valid_name(name: &str) -> bool {
     let alnum = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit();
     let (Some(first), Some(last)) = (name.bytes().next(), name.bytes().last()) else { return false };
-    name.len() <= NAME_BYTES_MAX && alnum(first) && alnum(last) && name.bytes().all(|b| alnum(b) || b == b'-')
+    let shape = name.len() <= NAME_BYTES_MAX
+        && alnum(first)
+        && alnum(last)
+        && name.bytes().all(|b| alnum(b) || b == b'-');
+    // Commands take these for the node itself and for ids.
+    let digits = name.strip_prefix('n').unwrap_or(name);
+    shape && name != "self" && (digits.is_empty() || !digits.bytes().all(|b| b.is_ascii_digit()))
 }
 
 fn check_labels(labels: &BTreeMap<String, String>) -> Result<(), MembershipError> {
@@ -278,10 +284,10 @@ mod tests {
 
     #[test]
     fn names() {
-        for good in ["a", "7", "node-1", "a--b", &"x".repeat(63)] {
+        for good in ["a", "n", "7a", "node-1", "a--b", "n7-x", &"x".repeat(63)] {
             assert!(is_valid_name(good), "{good:?}");
         }
-        for bad in ["", "-", "-a", "a-", "A", "a.b", "a_b", "é", "a b", &"x".repeat(64)] {
+        for bad in ["", "self", "7", "n7", "-", "-a", "a-", "A", "a.b", "a_b", "é", "a b", &"x".repeat(64)] {
             assert!(!is_valid_name(bad), "{bad:?}");
         }
     }
@@ -323,12 +329,12 @@ mod tests {
             for (join, name, key) in steps {
                 if join {
                     let before = m.all().count();
-                    if let Ok(node) = m.admit([key; 32], profile(&format!("n{name}")), 0).cloned()
+                    if let Ok(node) = m.admit([key; 32], profile(&format!("host{name}")), 0).cloned()
                         && m.all().count() > before
                     {
                         prop_assert!(seen.insert(node.id), "node id {} reused", node.id);
                     }
-                } else if let Ok(id) = m.resolve(&format!("n{name}")).map(|n| n.id) {
+                } else if let Ok(id) = m.resolve(&format!("host{name}")).map(|n| n.id) {
                     let _ = m.set_standing(id, Standing::Removed);
                 }
                 let names: Vec<_> = m.members().map(|n| n.profile.name.clone()).collect();

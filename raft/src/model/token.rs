@@ -176,6 +176,10 @@ fn part<const N: usize>(text: &str, name: &'static str) -> Result<[u8; N], Token
     if found != expected {
         return Err(TokenError::Length { part: name, expected, found });
     }
+    // Positions in characters: the decoder counts bytes, and complains of the length first.
+    if let Some(i) = text.chars().position(|c| !matches!(c.to_ascii_uppercase(), 'A'..='Z' | '2'..='7')) {
+        return Err(TokenError::Character { part: name, position: i + 1 });
+    }
     let bytes = BASE32_NOPAD_NOCASE
         .decode(text.as_bytes())
         .map_err(|e| TokenError::Character { part: name, position: e.position + 1 })?;

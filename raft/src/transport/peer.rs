@@ -216,19 +216,30 @@ impl<R: Runtime> Peer<R> {
     /// Resolves with the reply, or fails at `deadline`.
     pub(super) async fn wait(
         self: Arc<Self>,
-        waiter: Waiter,
+        mut waiter: Waiter,
         deadline: R::Instant,
     ) -> Result<Bytes, TransportError> {
         let to = self.id;
-        match R::timeout_at(deadline, waiter.reply).await {
+        match R::timeout_at(deadline, &mut waiter.reply).await {
             Ok(Ok(result)) => result,
             Ok(Err(_)) => Err(TransportError::NoReply { to, reason: "the transport is gone".into() }),
-            Err(_) => match self.state.lock().outboxes[waiter.stream.get()].forget(waiter.id) {
-                Forgotten::Unsent => {
-                    Err(TransportError::Unreachable { to, reason: "not sent in time".into() })
-                }
-                Forgotten::Sent => Err(TransportError::NoReply { to, reason: "timed out".into() }),
-            },
+            Err(_) => Err(self.timed_out(&waiter)),
+        }
+    }
+
+    fn timed_out(&self, waiter: &Waiter) -> TransportError {
+        let (to, mut state) = (self.id, self.state.lock());
+        match state.outboxes[waiter.stream.get()].forget(waiter.id) {
+            Forgotten::Sent => TransportError::NoReply { to, reason: "timed out".into() },
+            Forgotten::Unsent => {
+                let reason = match (&state.route, state.address) {
+                    (Route::Dialling { .. }, Some(address)) => {
+                        format!("not sent in time: still dialling {address}")
+                    }
+                    _ => "not sent in time: the lane is congested".into(),
+                };
+                TransportError::Unreachable { to, reason }
+            }
         }
     }
 

@@ -20,7 +20,8 @@ use super::lanes::STREAMS;
 use super::pki::Identity;
 use crate::consensus::runtime::Runtime;
 
-/// Protocols, told apart by ALPN. A change that older nodes cannot read takes a new name.
+/// Protocols, told apart by ALPN. A change that older nodes cannot read takes a new name. `longshore-ops/1` is reserved
+/// for operators' tools.
 pub(super) const ALPN_RAFT: &[u8] = b"longshore-raft/1";
 pub(super) const ALPN_JOIN: &[u8] = b"longshore-join/1";
 

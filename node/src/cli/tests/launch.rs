@@ -6,6 +6,7 @@ use std::os::unix::fs::PermissionsExt;
 use longshore_raft::consensus::runtime::AsyncRuntime as _;
 
 use super::*;
+use crate::cli::args::Command;
 use crate::cli::launch::{Plan, PlannedNode};
 use crate::cli::session::block_on;
 
@@ -68,6 +69,26 @@ fn launch(plan: &Plan, until: &'static str) -> (Result<(), CliError>, String, St
     };
     let outcome = block_on(plan.carry_out(&mut terminal, stop)).unwrap();
     (outcome, stdout.text(), stderr.text())
+}
+
+#[test]
+fn what_is_planned() {
+    let planned = |args: &[&str]| {
+        let cli = Cli::try_parse_from(["longshore", "launch"].iter().chain(args)).unwrap();
+        let Command::Launch(args) = &cli.command else { panic!("not a launch") };
+        let (terminal, _, _) = terminal("");
+        Plan::new(&cli.global, args, &terminal, "/bin/longshore".into()).unwrap()
+    };
+    let plan = planned(&["--local", "2", "--data-dir", "/d", "--base-port", "7500", "--docker", "none"]);
+    let spec = plan.spec(&plan.nodes[1], "join", &[plan.nodes[0].address.clone()], Some("LSJ1-x"));
+    let expected = "join 127.0.0.1:7500 --data-dir /d/node-2 --name node-2 --listen 127.0.0.2:7500 \
+                    --advertise 127.0.0.2:7500 --api 127.0.0.2:7500 --docker none";
+    assert_eq!(spec.args.join(" "), expected, "and no secret among them");
+    assert_eq!(spec.variables, [("LONGSHORE_JOIN_TOKEN", "LSJ1-x".to_owned())]);
+    // Without --data-dir: not in the folder of this host's own node.
+    let plan = planned(&["--local", "1", "--config", "/c.toml"]);
+    assert!(plan.nodes[0].data_dir.ends_with("longshore/local/node-1"), "{plan:?}");
+    assert_eq!(plan.common, ["--config", "/c.toml"]);
 }
 
 #[test]

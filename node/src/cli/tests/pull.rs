@@ -8,7 +8,7 @@ use crate::api::fake::operation;
 use crate::api::timer::within;
 use crate::api::types::{ApiError, ErrorCode, OperationRequest, OperationState, OperationView, Strategy};
 use crate::cli::args::Format;
-use crate::cli::pull::{Pauses, follow_to_end, submit};
+use crate::cli::pull::{Pauses, Views, follow_to_end, submit};
 use crate::cli::session::{Session, block_on};
 
 const IMAGE: &str = "docker.io/library/nginx:1.27";
@@ -183,6 +183,8 @@ fn watching_goes_on_over_a_restart() {
         watched(&fleet, 1).await;
         fleet.publish(&ended(OperationState::Succeeded));
     });
+    // Without a quorum nothing can be inspected, but watched.
+    site.fleet.fail("inspect_operation", [ApiError::new(ErrorCode::NoQuorum, "no quorum")]);
     let ran = site.run(&["op", "watch", "op1"]);
     assert!(ran.ok().ends_with("operation op1 succeeded: 2 of 2 done in 1m 5s\n"), "{ran:?}");
     assert_eq!(ran.stderr, "note: the node has stopped; trying again\n", "once");
@@ -196,12 +198,11 @@ fn ctrl_c_leaves_the_operation_running() {
     let (mut terminal, stdout, stderr) = terminal("");
     let fleet = site.fleet.clone();
     let error = block_on(async {
-        let mut session = Session {
-            client: Client::new(Target::Unix(site.socket.clone())),
-            terminal: &mut terminal,
-            interrupt: Box::pin(async move { watched(&fleet, 1).await }),
-        };
-        follow_to_end(&mut session, running, Format::Table, false).await
+        let client = Client::new(Target::Unix(site.socket.clone()));
+        let views = Views::of(client.clone(), "op1".into(), None);
+        let interrupt = Box::pin(async move { watched(&fleet, 1).await });
+        let mut session = Session { client, terminal: &mut terminal, interrupt };
+        follow_to_end(&mut session, running, views, Format::Table, false).await
     })
     .unwrap()
     .unwrap_err();
