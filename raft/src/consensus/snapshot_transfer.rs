@@ -178,3 +178,42 @@ impl Receiver {
         if complete { partial.take().map(|p| p.data.into()) } else { None }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ONE: [u8; 32] = [1; 32];
+    const TWO: [u8; 32] = [2; 32];
+
+    #[test]
+    fn chunks_are_taken_in_order_and_a_transfer_goes_on_where_it_stopped() {
+        let receiver = Receiver::default();
+        assert_eq!(receiver.begin(ONE, 10), Reply::SnapshotNext(0));
+        assert_eq!(receiver.chunk(ONE, 0, b"abcd"), Reply::SnapshotNext(4));
+        assert_eq!(receiver.chunk(ONE, 8, b"ij"), Reply::SnapshotNext(4), "a chunk is missing");
+        assert_eq!(receiver.chunk(ONE, 0, b"abcd"), Reply::SnapshotNext(4), "a repeat");
+        assert_eq!(receiver.take(ONE), None, "not complete");
+        assert_eq!(receiver.begin(ONE, 10), Reply::SnapshotNext(4), "the next leader sends the same");
+        assert_eq!(receiver.chunk(ONE, 4, b"efghij"), Reply::SnapshotNext(10));
+        assert_eq!(receiver.chunk(ONE, 10, b"k"), Reply::SnapshotNext(10), "more than was announced");
+        assert_eq!(receiver.take(TWO), None);
+        assert_eq!(receiver.take(ONE).as_deref(), Some(&b"abcdefghij"[..]));
+        assert_eq!(receiver.take(ONE), None, "once");
+    }
+
+    #[test]
+    fn another_transfer_replaces_an_unfinished_one() {
+        let receiver = Receiver::default();
+        receiver.begin(ONE, 10);
+        receiver.chunk(ONE, 0, b"abcd");
+        assert_eq!(receiver.begin(TWO, 4), Reply::SnapshotNext(0));
+        assert_eq!(receiver.chunk(ONE, 4, b"efgh"), Reply::Refused(Refusal::BrokenPipeline));
+        assert!(matches!(receiver.begin(ONE, SNAPSHOT_BYTES_MAX + 1), Reply::Refused(Refusal::Invalid(_))));
+        assert_eq!(
+            receiver.chunk(TWO, 0, b"wxyz"),
+            Reply::SnapshotNext(4),
+            "what was refused replaced nothing"
+        );
+    }
+}
