@@ -79,18 +79,22 @@ impl<R: Runtime, M: StateMachine> Group<R, M> {
         Ok(Arc::new(Self { core: Core::open(options).await?, machine: PhantomData }))
     }
 
-    /// Makes this fresh replica a group of one, and waits until it leads. An error if it has a log already.
+    /// Makes this fresh replica a group of one, and waits until there is a leader. Nothing but waiting if it was done
+    /// before (a crash may have come between this and what follows); an error if the replica has a log of others.
     pub async fn bootstrap(&self) -> Result<(), GroupError> {
         let members = BTreeMap::from([(self.core.replica, self.core.node)]);
         match self.core.raft.initialize(members).await {
-            Ok(()) => {}
+            Ok(()) => {
+                // No need to wait for a tick: there is nobody to ask.
+                let elected = self.core.raft.trigger().elect(false).await;
+                elected.map_err(|e| self.stopped(e.to_string()))?;
+            }
+            Err(RaftError::APIError(_))
+                if self.status().voters.iter().any(|v| v.replica == self.core.replica) => {}
             Err(RaftError::APIError(e)) => return Err(GroupError::Membership(e.to_string())),
             Err(RaftError::Fatal(e)) => return Err(self.stopped(e.to_string())),
         }
-        // No need to wait for a tick: there is nobody to ask.
-        let elected = self.core.raft.trigger().elect(false).await;
-        elected.map_err(|e| self.stopped(e.to_string()))?;
-        self.wait_for(|status| status.role == Role::Leader && status.applied.is_some()).await
+        self.wait_for(|status| status.leader.is_some() && status.applied.is_some()).await
     }
 
     /// Reads the state as applied here; cheap, and as old as it is. Keep `read` short: applying waits for it.

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use futures_util::StreamExt;
 use openraft::Raft;
 use openraft::async_runtime::watch::WatchReceiver;
-use openraft::raft::AppendEntriesRequest;
+use openraft::raft::{AppendEntriesRequest, AppendEntriesResponse};
 use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
@@ -62,13 +62,7 @@ impl<R: Runtime> Inbox<R> {
             Err(e) => return refuse(replier, Refusal::Invalid(e.to_string())),
         };
         if lane == Lane::Heartbeat {
-            let raft = self.raft.clone();
-            return self.work(replier, async move {
-                match raft.stream_append(futures_util::stream::iter([rpc])).boxed().next().await {
-                    Some(Ok(result)) => Reply::appended(result),
-                    _ => Reply::Refused(Refusal::Stopped),
-                }
-            });
+            return self.on_heartbeat(rpc, replier);
         }
         let mut pipelines = self.pipelines.lock();
         let current = pipelines.get(&from).filter(|p| p.session == session);
@@ -87,6 +81,24 @@ impl<R: Runtime> Inbox<R> {
             Err(mpsc::error::TrySendError::Full((_, replier))) => refuse(replier, Refusal::Busy),
             Err(mpsc::error::TrySendError::Closed((_, replier))) => refuse(replier, Refusal::BrokenPipeline),
         }
+    }
+
+    /// Heartbeats need no order: each stands for itself, and carries no entries.
+    fn on_heartbeat(&self, rpc: AppendEntriesRequest<Types<R>>, replier: Replier) {
+        if !rpc.entries.is_empty() {
+            return refuse(replier, Refusal::Invalid("entries do not belong on the heartbeat lane".into()));
+        }
+        let (raft, position) = (self.raft.clone(), rpc.prev_log_id);
+        self.work(replier, async move {
+            match raft.append_entries(rpc).await {
+                // Without a position there is nothing to conflict with.
+                Ok(AppendEntriesResponse::Conflict) if position.is_none() => {
+                    Reply::Refused(Refusal::Invalid("a conflict with nothing".into()))
+                }
+                Ok(response) => Reply::appended::<R>(response.into_stream_result(position, position)),
+                Err(_) => Reply::Refused(Refusal::Stopped),
+            }
+        });
     }
 
     /// Answers from a task of its own, unless too many are at work.

@@ -52,7 +52,9 @@ fn lossy(fleet: &Fleet, loss_ppm: u32) {
 
 #[test]
 fn through_loss_partitions_and_deaths() {
-    for seed in 0..4 {
+    // `SEEDS=100` looks longer.
+    let seeds = std::env::var("SEEDS").ok().and_then(|n| n.parse().ok()).unwrap_or(4);
+    for seed in 0..seeds {
         let (done, unknown, not_done) = virtual_time(async {
             let mut fleet = Fleet::of(3, seed, Timings::control()).await;
             lossy(&fleet, 20_000);
