@@ -14,7 +14,7 @@ use super::config::COMMAND_BYTES_MAX;
 use super::core::Core;
 use super::link::{self, LinkError};
 use super::machine::{GroupError, Member};
-use super::proposer::{Item, Outcome};
+use super::proposer::Outcome;
 use super::runtime::Runtime;
 use super::session::{Begin, Ticket};
 use super::types::{Op, OpReply};
@@ -173,13 +173,12 @@ impl<R: Runtime> Core<R> {
         let mut doubt = false;
         loop {
             let seen = self.server.version();
-            let (item, mut pending) = Item::new(vec![op()], false);
-            let outcome = match self.queue.try_send(item) {
-                Ok(()) => match R::timeout_at(pace.deadline, &mut pending.outcome).await {
+            let outcome = match self.queue.push(vec![op()], false) {
+                Some(mut pending) => match R::timeout_at(pace.deadline, &mut pending.outcome).await {
                     Ok(outcome) => outcome.unwrap_or_else(|_| Outcome::Unknown("the replica stopped".into())),
                     Err(_) => pending.give_up(),
                 },
-                Err(_) => Outcome::Busy,
+                None => Outcome::Busy,
             };
             doubt |= matches!(outcome, Outcome::Unknown(_));
             match outcome {

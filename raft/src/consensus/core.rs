@@ -13,7 +13,6 @@ use openraft::alias::WatchReceiverOf;
 use openraft::async_runtime::watch::WatchReceiver;
 use openraft::metrics::RaftServerMetrics;
 use parking_lot::Mutex;
-use tokio::sync::mpsc;
 
 use super::changes::Changes;
 use super::config::Timings;
@@ -21,7 +20,7 @@ use super::inbox::Inbox;
 use super::log::GroupLog;
 use super::machine::{GroupError, GroupStatus, Member, Role};
 use super::network::Network;
-use super::proposer::{self, Item, Outcome, Proposer};
+use super::proposer::{Outcome, Proposer, Queue};
 use super::router::Router;
 use super::runtime::Runtime;
 use super::session::Session;
@@ -58,7 +57,7 @@ pub(crate) struct Core<R: Runtime> {
     pub(crate) server: Changes,
     /// Those, and what is applied.
     pub(crate) changes: Arc<Changes>,
-    pub(crate) queue: mpsc::Sender<Item>,
+    pub(crate) queue: Queue,
     pub(crate) session: Arc<Session>,
     pub(crate) inbox: Inbox<R>,
     /// Whether an election is being pressed for.
@@ -92,7 +91,7 @@ impl<R: Runtime> Core<R> {
         let storage = GroupLog::<R>::new(log, stream);
         let raft = Raft::new(replica, config, network, storage, state.clone()).await;
         let raft = raft.map_err(|e| failed(e.to_string()))?;
-        let (queue, items) = mpsc::channel(proposer::QUEUE_MAX);
+        let (queue, items) = Queue::new();
         let core = Arc::new(Self {
             group,
             replica,

@@ -15,7 +15,7 @@ use openraft::raft::ClientWriteResponse;
 use super::codec;
 use super::config::Timings;
 use super::core::{Core, CoreOptions};
-use super::machine::{GroupError, GroupStatus, LogTime, Member, Role, StateMachine};
+use super::machine::{GroupError, GroupStatus, LogTime, Member, StateMachine};
 use super::router::Router;
 use super::runtime::Runtime;
 use super::snapshots::Snapshots;

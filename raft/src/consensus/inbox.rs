@@ -16,7 +16,7 @@ use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
 use super::core::Core;
-use super::proposer::{Item, Outcome};
+use super::proposer::Outcome;
 use super::router::Port;
 use super::runtime::Runtime;
 use super::snapshot_transfer::Receiver;
@@ -192,10 +192,7 @@ impl<R: Runtime> Core<R> {
         if ops.len() > super::proposer::BATCH_OPS_MAX {
             return refuse(replier, Refusal::Invalid(format!("{} ops in one message", ops.len())));
         }
-        let (item, pending) = Item::new(ops, true);
-        if self.queue.try_send(item).is_err() {
-            return refuse(replier, Refusal::Busy);
-        }
+        let Some(pending) = self.queue.push(ops, true) else { return refuse(replier, Refusal::Busy) };
         self.inbox.work(replier, async move {
             let outcome =
                 pending.outcome.await.unwrap_or_else(|_| Outcome::Unknown("the replica stopped".into()));

@@ -14,7 +14,7 @@ use openraft::Instant as _;
 use openraft::error::{ClientWriteError, ForwardReason};
 use openraft::impls::OneshotResponder;
 use openraft::raft::ClientWriteResult;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
 use super::config::BATCH_BYTES_MAX;
 use super::core::Core;
@@ -26,7 +26,9 @@ use super::wire::{GroupBody, GroupRequest, Message, Refusal, Reply};
 use crate::transport::{BoxFuture, Lane, TransportError};
 
 /// Items waiting at one replica. At the limit callers are told that it is busy.
-pub(crate) const QUEUE_MAX: usize = 4096;
+const QUEUE_MAX: usize = 4096;
+/// KiB of ops that are not answered yet, waiting or on the way; likewise.
+const UNANSWERED_KIB_MAX: usize = 64 << 10;
 /// Ops after which a batch is closed; with one item of as many on top it stays below `clients::POSITIONS_MAX`.
 pub(crate) const BATCH_OPS_MAX: usize = 2000;
 /// Entries and forwarded messages on the way; while there are as many, what comes in makes the next batch larger.
@@ -44,16 +46,36 @@ pub(crate) struct Item {
     pub(crate) forwarded: bool,
     pub(crate) done: oneshot::Sender<Outcome>,
     /// Set before the item leaves the queue for good: a caller that gives up before has certainly proposed nothing.
-    pub(crate) taken: Arc<AtomicBool>,
+    taken: Arc<AtomicBool>,
+    /// Its share of [`UNANSWERED_KIB_MAX`].
+    room: OwnedSemaphorePermit,
+}
+
+/// Where items wait.
+pub(crate) struct Queue {
+    items: mpsc::Sender<Item>,
+    room: Arc<Semaphore>,
+}
+
+impl Queue {
+    pub(crate) fn new() -> (Self, mpsc::Receiver<Item>) {
+        let (items, waiting) = mpsc::channel(QUEUE_MAX);
+        (Self { items, room: Arc::new(Semaphore::new(UNANSWERED_KIB_MAX)) }, waiting)
+    }
+
+    /// Adds ops, unless too much is waiting.
+    pub(crate) fn push(&self, ops: Vec<Op>, forwarded: bool) -> Option<Pending> {
+        let kib = ops.iter().map(Op::weight).sum::<usize>().div_ceil(1024) as u32;
+        let room = self.room.clone().try_acquire_many_owned(kib).ok()?;
+        let (done, outcome) = oneshot::channel();
+        let taken = Arc::new(AtomicBool::new(false));
+        let item = Item { ops, forwarded, done, taken: taken.clone(), room };
+        self.items.try_send(item).ok()?;
+        Some(Pending { outcome, taken })
+    }
 }
 
 impl Item {
-    pub(crate) fn new(ops: Vec<Op>, forwarded: bool) -> (Self, Pending) {
-        let (done, outcome) = oneshot::channel();
-        let taken = Arc::new(AtomicBool::new(false));
-        (Self { ops, forwarded, done, taken: taken.clone() }, Pending { outcome, taken })
-    }
-
     /// Whether its caller still waits. Marks it as taken first: see [`Pending::give_up`].
     fn take(&self) -> bool {
         self.taken.store(true, Ordering::SeqCst);
@@ -265,14 +287,14 @@ impl<R: Runtime> Proposer<R> {
     }
 }
 
-/// Who waits for how many of a batch's ops, in order.
-type Waiters = Vec<(usize, oneshot::Sender<Outcome>)>;
+/// Who waits for how many of a batch's ops, in order; and the room that they take until they are answered.
+type Waiters = Vec<(usize, oneshot::Sender<Outcome>, OwnedSemaphorePermit)>;
 
 fn unzip(items: Vec<Item>) -> (Vec<Op>, Waiters) {
     let mut ops = Vec::new();
     let mut waiters = Vec::new();
     for item in items {
-        waiters.push((item.ops.len(), item.done));
+        waiters.push((item.ops.len(), item.done, item.room));
         ops.extend(item.ops);
     }
     (ops, waiters)
@@ -286,11 +308,11 @@ fn answer(waiters: Waiters, outcome: Outcome) {
         }
         Outcome::Applied(_) => return answer(waiters, Outcome::Unknown("replies are missing".into())),
         other => {
-            waiters.into_iter().for_each(|(_, done)| drop(done.send(other.clone())));
+            waiters.into_iter().for_each(|(_, done, _)| drop(done.send(other.clone())));
             return;
         }
     };
-    for (count, done) in waiters {
+    for (count, done, _) in waiters {
         let _ = done.send(Outcome::Applied(replies.by_ref().take(count).collect()));
     }
 }
