@@ -181,6 +181,7 @@ impl<R: Runtime> Core<R> {
                 },
                 Err(_) => Outcome::Busy,
             };
+            doubt |= matches!(outcome, Outcome::Unknown(_));
             match outcome {
                 Outcome::Applied(replies) => {
                     let reply = replies.into_iter().next();
@@ -188,12 +189,8 @@ impl<R: Runtime> Core<R> {
                     return Ok((reply, doubt));
                 }
                 _ if self.is_stopped() => return Err(self.stopped(doubt)),
-                Outcome::Unknown(detail) => {
-                    doubt = true;
-                    if pace.is_over() {
-                        return Err(GroupError::OutcomeUnknown { detail });
-                    }
-                    pace.pause(seen).await;
+                Outcome::Unknown(detail) if pace.is_over() => {
+                    return Err(GroupError::OutcomeUnknown { detail });
                 }
                 _ if pace.is_over() && doubt => return Err(unknown("no leader answered in time")),
                 Outcome::NotLeader(leader) if pace.is_over() => {
@@ -206,7 +203,7 @@ impl<R: Runtime> Core<R> {
                     return Err(GroupError::Busy(format!("group {} takes no more proposals", self.group)));
                 }
                 Outcome::NotLeader(Some(_)) => pace.hop(seen).await,
-                Outcome::NotLeader(None) | Outcome::NoQuorum(_) | Outcome::Busy => pace.pause(seen).await,
+                _ => pace.pause(seen).await,
             }
         }
     }

@@ -19,7 +19,7 @@ use crate::model::ids::ClientId;
 /// Most sequences between a client's oldest outstanding command and its newest: what it may pipeline.
 pub(crate) const WINDOW_MAX: u64 = 1024;
 /// Most bytes of replies kept for one client; the oldest are dropped first (their commands stay known as applied).
-pub(crate) const REPLY_BYTES_MAX: usize = 4 << 20;
+pub(crate) const REPLY_BYTES_MAX: usize = 1 << 20;
 /// Most clients of one group: each takes about 100 bytes, and every snapshot carries them all.
 pub(crate) const CLIENTS_MAX: usize = 10_000;
 /// Positions in an entry that [`client_id`] has room for; also the most ops of one batch.
@@ -129,6 +129,123 @@ impl Client {
             if let Some(reply) = reply.take() {
                 self.reply_bytes -= reply.len() as u64;
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const CLIENT: ClientId = ClientId(1 << 12);
+
+    fn registered() -> Clients {
+        let mut clients = Clients::default();
+        assert!(clients.register(CLIENT, LogTime(1000)));
+        clients
+    }
+
+    fn id(seq: u64, acked_below: u64) -> CommandId {
+        CommandId { client: CLIENT, seq, acked_below }
+    }
+
+    /// Applies as the state does; true if the command took effect.
+    fn apply(clients: &mut Clients, id: CommandId) -> bool {
+        let verdict = clients.admit(id, LogTime(1000));
+        if verdict == Verdict::Apply {
+            clients.record(id, vec![id.seq as u8].into());
+        }
+        verdict == Verdict::Apply
+    }
+
+    #[test]
+    fn out_of_order_and_repeated() {
+        let mut clients = registered();
+        assert!(apply(&mut clients, id(2, 0)));
+        assert!(apply(&mut clients, id(0, 0)));
+        assert!(!apply(&mut clients, id(2, 0)));
+        assert_eq!(clients.admit(id(2, 0), LogTime(1000)), Verdict::Repeat(Some(vec![2].into())));
+        assert!(apply(&mut clients, id(1, 0)));
+        // The client waits for nothing below 3 any more: their replies go, and their retries are not applied.
+        assert!(apply(&mut clients, id(3, 3)));
+        assert_eq!(clients.admit(id(1, 0), LogTime(1000)), Verdict::Acknowledged);
+        assert_eq!(clients.admit(id(3, 0), LogTime(1000)), Verdict::Repeat(Some(vec![3].into())));
+    }
+
+    #[test]
+    fn unknown_clients_are_never_admitted() {
+        let mut clients = registered();
+        let stranger = CommandId { client: ClientId(5), seq: 0, acked_below: 0 };
+        assert_eq!(clients.admit(stranger, LogTime(1000)), Verdict::UnknownClient);
+        assert!(apply(&mut clients, id(0, 0)));
+        assert_eq!(clients.expire(LogTime(1001)), 1);
+        assert_eq!(clients.admit(id(0, 0), LogTime(1000)), Verdict::UnknownClient);
+    }
+
+    #[test]
+    fn clients_that_are_heard_of_do_not_expire() {
+        let mut clients = registered();
+        assert!(!clients.any_unseen_since(LogTime(1000)) && clients.any_unseen_since(LogTime(1001)));
+        let _ = clients.admit(id(0, 0), LogTime(5000));
+        assert_eq!(clients.expire(LogTime(5000)), 0);
+    }
+
+    #[test]
+    fn the_window_is_bounded_in_sequences_and_bytes() {
+        let mut clients = registered();
+        assert!(apply(&mut clients, id(WINDOW_MAX - 1, 0)));
+        assert_eq!(clients.admit(id(WINDOW_MAX, 0), LogTime(1000)), Verdict::WindowFull);
+        assert!(apply(&mut clients, id(WINDOW_MAX, 1)), "the floor moved");
+        let large = vec![0; REPLY_BYTES_MAX / 2 + 1];
+        for seq in [10, 11] {
+            assert_eq!(clients.admit(id(seq, 1), LogTime(1000)), Verdict::Apply);
+            clients.record(id(seq, 1), large.clone().into());
+        }
+        assert_eq!(clients.admit(id(10, 1), LogTime(1000)), Verdict::Repeat(None), "its reply made room");
+        assert!(matches!(clients.admit(id(11, 1), LogTime(1000)), Verdict::Repeat(Some(_))));
+    }
+
+    #[test]
+    fn as_many_clients_as_can_be() {
+        let mut clients = Clients::default();
+        for n in 0..CLIENTS_MAX as u64 {
+            assert!(clients.register(client_id(n, 0), LogTime(n)));
+        }
+        assert!(!clients.register(client_id(CLIENTS_MAX as u64, 0), LogTime(0)));
+        assert_eq!(clients.expire(LogTime(1)), 1);
+        assert!(clients.register(client_id(CLIENTS_MAX as u64, 0), LogTime(0)));
+    }
+
+    #[test]
+    fn ids_are_unique_by_position() {
+        let ids: BTreeSet<ClientId> =
+            (0..50).flat_map(|index| (0..50).map(move |position| client_id(index, position))).collect();
+        assert_eq!(ids.len(), 2500);
+    }
+
+    proptest! {
+        /// Whatever is retried and reordered, a command takes effect at most once, and not after it was acknowledged.
+        #[test]
+        fn applied_at_most_once(steps in proptest::collection::vec((0u64..40, 0u64..40), 1..300)) {
+            let mut clients = registered();
+            let mut applied = BTreeSet::new();
+            let mut acked = 0;
+            for (seq, acked_below) in steps {
+                let took_effect = apply(&mut clients, id(seq, acked_below));
+                acked = acked.max(acked_below.min(seq));
+                if took_effect {
+                    prop_assert!(applied.insert(seq), "{} twice", seq);
+                    prop_assert!(seq >= acked);
+                } else {
+                    prop_assert!(applied.contains(&seq) || seq < acked);
+                }
+            }
+            let decoded: Clients = super::super::codec::decode(&super::super::codec::encode(&clients)).unwrap();
+            prop_assert_eq!(decoded, clients);
         }
     }
 }

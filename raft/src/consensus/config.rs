@@ -72,7 +72,7 @@ impl Timings {
             quorum_loss_probe_interval: Some(2 * self.election_max_ms),
             snapshot_policy: SnapshotPolicy::LogsSinceLast(self.snapshot_every_entries),
             max_in_snapshot_log_to_keep: self.keep_entries,
-            purge_batch_size: 256,
+            purge_batch_size: (self.snapshot_every_entries / 8).clamp(1, 256),
             max_payload_entries: APPEND_ENTRIES_MAX,
             // A learner counts as caught up, and can be given a vote, when it lacks fewer entries than this.
             replication_lag_threshold: 1000,
@@ -89,6 +89,6 @@ impl Timings {
 
 /// How long one append request may take: a dead peer is the failure detector's to find, so this only bounds what a
 /// broken one can hold up.
-pub(crate) const APPEND_TIMEOUT: Duration = Duration::from_secs(2);
+pub(crate) const APPEND_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long one chunk of a snapshot may take; installing takes at most ten times as long.
 pub(crate) const SNAPSHOT_STEP_TIMEOUT: Duration = Duration::from_secs(5);

@@ -55,21 +55,37 @@ impl<R: Runtime> Core<R> {
         R::sleep(STAGGER * self.rank() + jitter::<R>()).await;
         let mut voted = deposed;
         let mut attempts = 0;
-        while self.needs_leader(dead, &deposed, until) {
-            attempts += 1;
-            let seen = self.server.version();
+        let needed = || self.needs_leader(dead, &deposed, until);
+        while needed() {
             let vote = self.server(|m| m.vote);
             if self.voted_for_another(&voted, &vote) {
                 voted = vote;
-                self.news_or(seen, VOTED_PATIENCE).await;
+                self.wait_while(&needed, VOTED_PATIENCE).await;
                 continue;
             }
             self.give_up_lease(dead).await;
             if self.raft.trigger().elect(true).await.is_err() {
                 return;
             }
+            attempts += 1;
             let wait = if attempts < HASTY_ATTEMPTS { AGAIN } else { AGAIN_LATER };
-            self.news_or(seen, wait + jitter::<R>()).await;
+            self.wait_while(&needed, wait + jitter::<R>()).await;
+        }
+    }
+
+    /// Waits for `time`, but no longer than a leader is needed.
+    async fn wait_while(&self, needed: impl Fn() -> bool, time: Duration) {
+        let until = R::Instant::now() + time;
+        loop {
+            let seen = self.server.version();
+            if !needed() {
+                return;
+            }
+            tokio::select! {
+                biased;
+                _ = self.server.after(seen) => {}
+                () = R::sleep_until(until) => return,
+            }
         }
     }
 
@@ -101,14 +117,6 @@ impl<R: Runtime> Core<R> {
         let voters = self.server(|m| voters(m.membership_config.membership()));
         let before = |v: &&Member| v.replica < self.replica && !self.router.is_suspect(v.node);
         voters.iter().filter(before).count() as u32
-    }
-
-    async fn news_or(&self, seen: u64, wait: Duration) {
-        tokio::select! {
-            biased;
-            _ = self.server.after(seen) => {}
-            () = R::sleep(wait) => {}
-        }
     }
 
     /// Hands leadership, if held, to the voter that holds most of the log and whose node is not one to avoid.

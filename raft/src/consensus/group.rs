@@ -175,10 +175,18 @@ impl<R: Runtime, M: StateMachine> Group<R, M> {
     }
 
     /// Makes exactly these members the voters (all must be members), through joint consensus. Voters that are not among
-    /// them stay as learners. If leadership is lost half way, call it again on the new leader.
+    /// them stay as learners; a leader that is not hands leadership over. If leadership is lost half way, call it again
+    /// on the new leader.
     pub async fn change_voters(&self, voters: BTreeSet<ReplicaId>) -> Result<(), GroupError> {
+        let stays = voters.contains(&self.core.replica);
         let change = self.core.raft.change_membership(ChangeMembers::ReplaceAllVoters(voters), true);
-        self.membership_change(change).await
+        self.membership_change(change).await?;
+        if !stays {
+            // openraft would let it lead on, without a vote.
+            let router = self.core.router.clone();
+            self.core.clone().hand_over(&|node| router.is_suspect(node));
+        }
+        Ok(())
     }
 
     /// Removes a member that has no vote. Its replica id is never used again.

@@ -143,7 +143,7 @@ impl<R: Runtime> Inbox<R> {
 }
 
 async fn hash_matches<R: Runtime>(data: Bytes, hash: [u8; 32]) -> bool {
-    R::spawn_blocking(move || blake3::hash(&data) == hash).await.unwrap_or(false)
+    R::blocking(move || blake3::hash(&data) == hash).await.unwrap_or(false)
 }
 
 /// Feeds one session's requests to openraft and its answers back, both in order.

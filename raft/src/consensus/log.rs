@@ -83,7 +83,7 @@ impl<R: Runtime> GroupLog<R> {
             self.store.read(self.stream, range, max_bytes)
         } else {
             let (store, stream) = (self.store.clone(), self.stream);
-            R::spawn_blocking(move || store.read(stream, range, max_bytes)).await?
+            R::blocking(move || store.read(stream, range, max_bytes)).await?
         };
         raw.map_err(io_error)?.into_iter().map(|(index, bytes)| decode_entry(index, &bytes)).collect()
     }

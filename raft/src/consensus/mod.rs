@@ -26,5 +26,7 @@ mod proposer;
 mod session;
 mod snapshot_transfer;
 mod state;
+#[cfg(test)]
+mod storage_tests;
 mod types;
 mod wire;

@@ -3,10 +3,11 @@
 //! The transfer is named by the blake3 hash of the data, so the same snapshot sent again (after a lost chunk, a lost
 //! reply, or by the next leader) goes on where it stopped. Invariant: data is installed only when its hash is right.
 
-use std::collections::VecDeque;
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
 use openraft::error::{NetworkError, StreamingError};
 use openraft::network::RPCTypes;
 use openraft::raft::SnapshotResponse;
@@ -28,8 +29,8 @@ const CHUNKS_IN_FLIGHT: usize = 16;
 pub(crate) const SNAPSHOT_BYTES_MAX: u64 = 1 << 30;
 /// Failures in a row, without a byte of progress between, after which the sender leaves it to openraft to try again.
 const FAILURES_MAX: u32 = 5;
-/// How often the receiver may send the sender back within one attempt.
-const REWINDS_MAX: u32 = 16;
+/// Lost chunks that are sent again at once within one attempt; the next one costs a timeout.
+const REWINDS_MAX: u32 = 64;
 /// Wait after a failure; times the failures in a row.
 const FAILURE_PAUSE: Duration = Duration::from_millis(100);
 
@@ -38,7 +39,7 @@ type Sent<R> = Result<SnapshotResponse<Types<R>>, StreamingError<Types<R>>>;
 /// Sends a snapshot and has it installed.
 pub(crate) async fn send<R: Runtime>(link: &Link, vote: Vote, snapshot: Snapshot) -> Sent<R> {
     let data = snapshot.snapshot.clone();
-    let hash = R::spawn_blocking(move || *blake3::hash(&data).as_bytes()).await;
+    let hash = R::blocking(move || *blake3::hash(&data).as_bytes()).await;
     let hash = hash.map_err(|e| StreamingError::Network(NetworkError::new(&e)))?;
     let mut sender = Sender { link, vote, snapshot, hash, furthest: 0 };
     let mut failures = 0;
@@ -89,30 +90,36 @@ impl Sender<'_> {
 
     async fn send_chunks(&mut self, start: u64) -> Result<(), LinkError> {
         let len = self.snapshot.snapshot.len() as u64;
-        self.furthest = self.furthest.max(start);
-        let mut next = start;
-        let mut waiting = VecDeque::new();
-        let mut rewinds = 0;
-        loop {
+        let (mut next, mut arrived, mut rewinds) = (start, start, 0);
+        let mut waiting = FuturesUnordered::new();
+        while arrived < len {
             while next < len && waiting.len() < CHUNKS_IN_FLIGHT {
                 let end = len.min(next + CHUNK_BYTES as u64);
                 let data = self.snapshot.snapshot.slice(next as usize..end as usize);
                 let part = SnapshotPart::Chunk { hash: self.hash, offset: next, data: Blob(data) };
-                waiting.push_back((end, self.ask(part, SNAPSHOT_STEP_TIMEOUT)));
+                let (offset, reply) = (next, self.ask(part, SNAPSHOT_STEP_TIMEOUT));
+                waiting.push(async move { (offset, end, reply.await) });
                 next = end;
             }
-            let Some((end, reply)) = waiting.pop_front() else { return Ok(()) };
-            match reply.await? {
-                Reply::SnapshotNext(offset) if offset == end => self.furthest = self.furthest.max(end),
-                // The receiver stands elsewhere: an earlier chunk was lost, or this is a repeat.
-                Reply::SnapshotNext(offset) if offset <= len && rewinds < REWINDS_MAX => {
-                    rewinds += 1;
-                    waiting.clear();
-                    next = offset;
+            let Some((offset, end, reply)) = waiting.next().await else { return Err(LinkError::Unexpected) };
+            match reply {
+                Ok(Reply::SnapshotNext(wanted)) if wanted <= len => {
+                    arrived = arrived.max(wanted);
+                    // The lane keeps order, so what is missing before this chunk is lost.
+                    if wanted < offset && wanted == arrived && rewinds < REWINDS_MAX {
+                        rewinds += 1;
+                        waiting.clear();
+                        next = wanted;
+                    }
                 }
-                _ => return Err(LinkError::Unexpected),
+                Ok(_) => return Err(LinkError::Unexpected),
+                // Only the reply was lost, if a later one told that the chunk arrived.
+                Err(_) if end <= arrived => {}
+                Err(e) => return Err(e),
             }
+            self.furthest = self.furthest.max(arrived);
         }
+        Ok(())
     }
 
     fn ask(
@@ -169,5 +176,44 @@ impl Receiver {
         let mut partial = self.0.lock();
         let complete = partial.as_ref().is_some_and(|p| p.hash == hash && p.data.len() as u64 == p.len);
         if complete { partial.take().map(|p| p.data.into()) } else { None }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ONE: [u8; 32] = [1; 32];
+    const TWO: [u8; 32] = [2; 32];
+
+    #[test]
+    fn chunks_are_taken_in_order_and_a_transfer_goes_on_where_it_stopped() {
+        let receiver = Receiver::default();
+        assert_eq!(receiver.begin(ONE, 10), Reply::SnapshotNext(0));
+        assert_eq!(receiver.chunk(ONE, 0, b"abcd"), Reply::SnapshotNext(4));
+        assert_eq!(receiver.chunk(ONE, 8, b"ij"), Reply::SnapshotNext(4), "a chunk is missing");
+        assert_eq!(receiver.chunk(ONE, 0, b"abcd"), Reply::SnapshotNext(4), "a repeat");
+        assert_eq!(receiver.take(ONE), None, "not complete");
+        assert_eq!(receiver.begin(ONE, 10), Reply::SnapshotNext(4), "the next leader sends the same");
+        assert_eq!(receiver.chunk(ONE, 4, b"efghij"), Reply::SnapshotNext(10));
+        assert_eq!(receiver.chunk(ONE, 10, b"k"), Reply::SnapshotNext(10), "more than was announced");
+        assert_eq!(receiver.take(TWO), None);
+        assert_eq!(receiver.take(ONE).as_deref(), Some(&b"abcdefghij"[..]));
+        assert_eq!(receiver.take(ONE), None, "once");
+    }
+
+    #[test]
+    fn another_transfer_replaces_an_unfinished_one() {
+        let receiver = Receiver::default();
+        receiver.begin(ONE, 10);
+        receiver.chunk(ONE, 0, b"abcd");
+        assert_eq!(receiver.begin(TWO, 4), Reply::SnapshotNext(0));
+        assert_eq!(receiver.chunk(ONE, 4, b"efgh"), Reply::Refused(Refusal::BrokenPipeline));
+        assert!(matches!(receiver.begin(ONE, SNAPSHOT_BYTES_MAX + 1), Reply::Refused(Refusal::Invalid(_))));
+        assert_eq!(
+            receiver.chunk(TWO, 0, b"wxyz"),
+            Reply::SnapshotNext(4),
+            "what was refused replaced nothing"
+        );
     }
 }

@@ -201,7 +201,7 @@ impl<R: Runtime> State<R> {
         }
         let (snapshots, stream, data) = (self.snapshots.clone(), self.stream, data.clone());
         let encoded = wire::encode_snapshot_meta(meta);
-        let saved = R::spawn_blocking(move || snapshots.save(stream, &encoded, &data)).await?;
+        let saved = R::blocking(move || snapshots.save(stream, &encoded, &data)).await?;
         saved.map_err(io::Error::other)?;
         *stored = Some(meta.clone());
         Ok(())
@@ -266,7 +266,7 @@ impl<R: Runtime> RaftStateMachine<Types<R>> for State<R> {
 
     async fn get_current_snapshot(&mut self) -> Result<Option<Snapshot>, io::Error> {
         let (snapshots, stream) = (self.snapshots.clone(), self.stream);
-        let loaded: Result<_, StorageError> = R::spawn_blocking(move || snapshots.load(stream)).await?;
+        let loaded: Result<_, StorageError> = R::blocking(move || snapshots.load(stream)).await?;
         let Some(stored) = loaded.map_err(io::Error::other)? else { return Ok(None) };
         let meta = wire::decode_snapshot_meta(&stored.meta).map_err(invalid)?;
         *self.stored.lock().await = Some(meta.clone());

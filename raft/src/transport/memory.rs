@@ -1,7 +1,8 @@
 //! A transport in memory, for tests: nodes in one process, links that can be slow, lossy, one-way or cut.
 //!
 //! Keeps the port's promises: requests on one lane arrive in the order they were made; lanes do not hold each other up.
-//! What is lost stays unanswered until its timeout or [`Transport::cancel_pending`], as behind a firewall.
+//! What a cut link loses stays unanswered until its timeout or [`Transport::cancel_pending`], as behind a firewall; a
+//! message lost by chance is noticed after [`LOSS_NOTICED`], as a broken stream is.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -26,11 +27,14 @@ use crate::model::ids::NodeId;
 /// Requests that wait on one lane. At the limit a request counts as not delivered.
 const LANE_QUEUE_MAX: usize = 4096;
 
+/// After which time the sender learns that a message was lost by chance.
+pub const LOSS_NOTICED: Duration = Duration::from_millis(300);
+
 /// How one direction between two nodes behaves.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Link {
     pub fate: Fate,
-    /// Lost messages in a million; requests and replies alike, replies by the link that they travel on.
+    /// Messages in a million that are lost by chance; requests and replies alike, replies by the link they travel on.
     pub loss_ppm: u32,
     /// One-way delay in milliseconds, drawn anew for each message.
     pub delay_ms: Range<u64>,
@@ -154,15 +158,17 @@ impl Shared {
         self.removed.lock().get(&who).is_some_and(|removed| removed.contains(&whom))
     }
 
-    /// Whether a message gets through now.
-    fn passes(&self, from: NodeId, to: NodeId) -> bool {
+    /// What becomes of a message now.
+    fn travel(&self, from: NodeId, to: NodeId) -> Travel {
         let link = self.link(from, to);
-        let lost = link.loss_ppm > 0 && self.random.lock().random_range(0..1_000_000) < link.loss_ppm;
-        let passes = link.fate == Fate::Deliver && !lost;
-        if passes {
-            self.delivered.fetch_add(1, Ordering::Relaxed);
+        if link.fate != Fate::Deliver {
+            return Travel::Vanishes;
         }
-        passes
+        if link.loss_ppm > 0 && self.random.lock().random_range(0..1_000_000) < link.loss_ppm {
+            return Travel::IsLost;
+        }
+        self.delivered.fetch_add(1, Ordering::Relaxed);
+        Travel::Arrives
     }
 
     fn delay(&self, from: NodeId, to: NodeId) -> Duration {
@@ -171,6 +177,16 @@ impl Shared {
             if range.end > range.start + 1 { self.random.lock().random_range(range) } else { range.start };
         Duration::from_millis(ms)
     }
+}
+
+/// The end of one message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Travel {
+    Arrives,
+    /// By chance; the sender notices.
+    IsLost,
+    /// Nobody will ever know.
+    Vanishes,
 }
 
 type Answer = oneshot::Sender<Result<Bytes, TransportError>>;
@@ -216,7 +232,7 @@ impl<R: Runtime> MemoryTransport<R> {
         let queue = lanes.entry((to, lane)).or_insert_with(|| {
             let (queue, in_transit) = mpsc::channel(LANE_QUEUE_MAX);
             let (shared, pending) = (self.network.shared.clone(), self.pending.clone());
-            let _task = R::spawn(carry::<R>(shared, pending, self.node, to, lane, in_transit));
+            let _task = R::spawn(Way { shared, pending, from: self.node, to }.carry::<R>(lane, in_transit));
             queue
         });
         match queue.try_send(InTransit { id, arrives, body }) {
@@ -226,53 +242,79 @@ impl<R: Runtime> MemoryTransport<R> {
     }
 }
 
-/// Carries one lane's requests in order.
-async fn carry<R: Runtime>(
+/// The way from one node to another and back.
+#[derive(Clone)]
+struct Way {
     shared: Arc<Shared>,
     pending: Pending,
     from: NodeId,
     to: NodeId,
-    lane: Lane,
-    mut in_transit: mpsc::Receiver<InTransit<R>>,
-) {
-    while let Some(InTransit { id, arrives, body }) = in_transit.recv().await {
-        if R::Instant::now() < arrives {
-            R::sleep_until(arrives).await;
-        }
-        let handler = shared.nodes.lock().get(&to).cloned();
-        let Some(handler) = handler.filter(|_| shared.passes(from, to)) else { continue };
-        if shared.has_removed(to, from) {
-            if let Some((_, waiting)) = pending.lock().remove(&id) {
-                let _ = waiting.send(Err(TransportError::Removed { to }));
+}
+
+impl Way {
+    /// Carries one lane's requests, in order.
+    async fn carry<R: Runtime>(self, lane: Lane, mut in_transit: mpsc::Receiver<InTransit<R>>) {
+        while let Some(InTransit { id, arrives, body }) = in_transit.recv().await {
+            if R::Instant::now() < arrives {
+                R::sleep_until(arrives).await;
             }
-            let sender = shared.nodes.lock().get(&from).cloned();
-            sender.inspect(|sender| sender.on_removed(to));
-            continue;
+            let handler = self.shared.nodes.lock().get(&self.to).cloned();
+            let travel = self.shared.travel(self.from, self.to);
+            match handler {
+                Some(handler) if travel == Travel::Arrives => self.hand_over::<R>(&*handler, lane, id, body),
+                _ if travel == Travel::IsLost => self.lose::<R>(id),
+                _ => {}
+            }
         }
-        let (shared, pending) = (shared.clone(), pending.clone());
+    }
+
+    fn hand_over<R: Runtime>(&self, handler: &dyn Handler, lane: Lane, id: u64, body: Bytes) {
+        if self.shared.has_removed(self.to, self.from) {
+            self.finish(id, Err(TransportError::Removed { to: self.to }));
+            let sender = self.shared.nodes.lock().get(&self.from).cloned();
+            return sender.into_iter().for_each(|sender| sender.on_removed(self.to));
+        }
+        let way = self.clone();
         let replier = Replier::new(move |answer| {
-            let answer = answer.map_err(|reason| TransportError::Refused { to, reason });
-            let delay = shared.delay(to, from);
-            let deliver = move || {
-                // A node that died meanwhile answers nothing, and one that died is not told.
-                let both_live = [from, to].iter().all(|n| shared.nodes.lock().contains_key(n));
-                if both_live
-                    && shared.passes(to, from)
-                    && let Some((_, waiting)) = pending.lock().remove(&id)
-                {
-                    let _ = waiting.send(answer);
-                }
-            };
+            let delay = way.shared.delay(way.to, way.from);
             if delay.is_zero() {
-                deliver();
-            } else {
-                let _task = R::spawn(async move {
-                    R::sleep(delay).await;
-                    deliver();
-                });
+                return way.answer::<R>(id, answer);
             }
+            let _task = R::spawn(async move {
+                R::sleep(delay).await;
+                way.answer::<R>(id, answer);
+            });
         });
-        handler.on_request(from, lane, body, replier);
+        handler.on_request(self.from, lane, body, replier);
+    }
+
+    /// A reply arrives, or does not. A node that died meanwhile answers nothing, and one that died is not told.
+    fn answer<R: Runtime>(&self, id: u64, answer: Result<Bytes, String>) {
+        let live = |node: &NodeId| self.shared.nodes.lock().contains_key(node);
+        if ![self.from, self.to].iter().all(live) {
+            return;
+        }
+        match self.shared.travel(self.to, self.from) {
+            Travel::Arrives => {
+                self.finish(id, answer.map_err(|reason| TransportError::Refused { to: self.to, reason }));
+            }
+            Travel::IsLost => self.lose::<R>(id),
+            Travel::Vanishes => {}
+        }
+    }
+
+    fn lose<R: Runtime>(&self, id: u64) {
+        let way = self.clone();
+        let _task = R::spawn(async move {
+            R::sleep(LOSS_NOTICED).await;
+            way.finish(id, Err(TransportError::NoReply { to: way.to, reason: "lost".into() }));
+        });
+    }
+
+    fn finish(&self, id: u64, answer: Result<Bytes, TransportError>) {
+        let waiting = self.pending.lock().remove(&id);
+        // Whoever stopped waiting is not there to be told.
+        waiting.into_iter().for_each(|(_, waiting)| drop(waiting.send(answer.clone())));
     }
 }
 

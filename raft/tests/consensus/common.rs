@@ -2,10 +2,13 @@
 //! machine that shows every application.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bincode::{Decode, Encode};
+use bytes::Bytes;
 use longshore_raft::consensus::config::Timings;
 use longshore_raft::consensus::group::{Group, GroupOptions};
 use longshore_raft::consensus::machine::{ApplyContext, GroupStatus, LogTime, Member, StateMachine};
@@ -17,8 +20,8 @@ use longshore_raft::model::detector::DetectorConfig;
 use longshore_raft::transport::TransportRef;
 use longshore_raft::transport::memory::MemoryNetwork;
 use longshore_raft::{GroupId, NodeId, ReplicaId};
-use longshore_storage::LogStore;
-use longshore_storage::log::MemLog;
+use longshore_storage::log::{BoxFuture, MemLog};
+use longshore_storage::{LogOp, LogStore, OnDurable, StorageResult, StreamId, StreamState};
 
 pub(crate) type Rt = TokioRuntime;
 pub(crate) type TestGroup = Group<Rt, Ledger>;
@@ -62,6 +65,45 @@ impl StateMachine for Ledger {
 pub(crate) struct Disk {
     pub(crate) log: MemLog,
     pub(crate) snapshots: Arc<MemorySnapshots>,
+    /// What the log tells as the age of its oldest unsynced write.
+    pub(crate) unsynced_ms: Arc<AtomicU64>,
+}
+
+impl Disk {
+    fn new() -> Self {
+        Self { log: MemLog::new(), snapshots: Arc::default(), unsynced_ms: Arc::default() }
+    }
+}
+
+/// The log of a disk whose slowness can be set.
+impl LogStore for Disk {
+    fn submit(&self, ops: Vec<LogOp>, on_durable: OnDurable) -> StorageResult<()> {
+        self.log.submit(ops, on_durable)
+    }
+    fn ready(&self, bytes: usize) -> BoxFuture<'_, StorageResult<()>> {
+        self.log.ready(bytes)
+    }
+    fn read(
+        &self,
+        stream: StreamId,
+        range: Range<u64>,
+        max_bytes: usize,
+    ) -> StorageResult<Vec<(u64, Bytes)>> {
+        self.log.read(stream, range, max_bytes)
+    }
+    fn is_cached(&self, _: StreamId, range: Range<u64>) -> bool {
+        // Some reads take the way through the blocking pool.
+        range.start % 3 != 0
+    }
+    fn state(&self, stream: StreamId) -> StorageResult<StreamState> {
+        self.log.state(stream)
+    }
+    fn streams(&self) -> Vec<StreamId> {
+        self.log.streams()
+    }
+    fn oldest_unsynced_ms(&self) -> u64 {
+        self.unsynced_ms.load(Ordering::Relaxed)
+    }
 }
 
 pub(crate) struct Node {
@@ -117,13 +159,12 @@ impl Fleet {
     /// Starts a node, or starts it again on what its disk holds.
     pub(crate) async fn start(&mut self, id: u64) {
         let node = NodeId(id);
-        let disk =
-            self.disks.entry(id).or_insert_with(|| Disk { log: MemLog::new(), snapshots: Arc::default() });
+        let disk = self.disks.entry(id).or_insert_with(Disk::new);
         let disk = disk.clone();
         let replica = ReplicaId(*self.replicas.entry(id).or_insert(id));
         let transport: TransportRef = self.net.transport(node);
         let router = Router::new(node);
-        let log: Arc<dyn LogStore> = Arc::new(disk.log.clone());
+        let log: Arc<dyn LogStore> = Arc::new(disk.clone());
         let monitor = Monitor::start(MonitorOptions {
             node,
             transport: transport.clone(),
@@ -166,7 +207,7 @@ impl Fleet {
 
     /// The disk is gone too: the node gets another replica id.
     pub(crate) fn wipe(&mut self, id: u64, replica: u64) {
-        self.disks.insert(id, Disk { log: MemLog::new(), snapshots: Arc::default() });
+        self.disks.insert(id, Disk::new());
         self.replicas.insert(id, replica);
     }
 
@@ -232,6 +273,9 @@ pub(crate) async fn sleep_ms(ms: u64) {
 
 /// A runtime of one thread whose clock jumps to the next timer when nothing is left to do.
 pub(crate) fn virtual_time<T>(test: impl Future<Output = T>) -> T {
+    // `RUST_LOG=longshore_raft=info` tells what happens; the first test of the process sets it up.
+    let filter = tracing_subscriber::EnvFilter::from_default_env();
+    let _ = tracing_subscriber::fmt().with_env_filter(filter).with_test_writer().without_time().try_init();
     let mut builder = tokio::runtime::Builder::new_current_thread();
     builder.enable_time().start_paused(true).build().unwrap().block_on(test)
 }

@@ -59,6 +59,8 @@ fn a_leader_that_restarts_at_once_is_replaced_at_once() {
     virtual_time(async {
         let mut fleet = Fleet::of(3, 1, Timings::partition()).await;
         fleet.group(2).propose("before".into()).await.unwrap();
+        // Long enough for the others to have heard of its process.
+        sleep_ms(300).await;
         let leader = fleet.leader().unwrap();
         let start = now();
         fleet.kill(leader).await;

@@ -1,5 +1,7 @@
 //! The failure detector at work between nodes, and what an idle fleet costs.
 
+use std::sync::atomic::Ordering;
+
 use longshore_raft::NodeId;
 use longshore_raft::consensus::config::Timings;
 use longshore_raft::consensus::monitor::PeerState;
@@ -67,5 +69,28 @@ fn an_idle_fleet_says_little() {
         println!("an idle fleet of three delivers {per_second} messages a second");
         // Three pairs' heartbeats and two followers' Raft heartbeats, ten a second, with their answers.
         assert!(per_second <= 110, "{per_second}");
+    });
+}
+
+#[test]
+fn a_node_whose_disk_is_slow_leads_nothing() {
+    virtual_time(async {
+        let fleet = Fleet::of(3, 1, Timings::control()).await;
+        let slow = fleet.leader().unwrap();
+        let also_slow = slow % 3 + 1;
+        fleet.disks[&also_slow].unsynced_ms.store(1500, Ordering::Relaxed);
+        sleep_ms(300).await;
+        assert!(fleet.nodes[&slow].monitor.peers().iter().any(|p| p.slow_disk));
+        fleet.disks[&slow].unsynced_ms.store(1500, Ordering::Relaxed);
+        let start = now();
+        let heir = (slow + 1) % 3 + 1;
+        eventually("the only fit node leads", || fleet.leader() == Some(heir)).await;
+        println!("a slow disk gave leadership away after {} ms", ms_since(start));
+        assert!(ms_since(start) <= 500);
+        fleet.group(slow).propose("after".into()).await.unwrap();
+        // Nobody is left to take over: it stays.
+        fleet.disks[&heir].unsynced_ms.store(1500, Ordering::Relaxed);
+        sleep_ms(12_000).await;
+        assert_eq!(fleet.leader(), Some(heir));
     });
 }
