@@ -45,10 +45,14 @@ fn run(config: NodeConfig, start: Start) -> Result<(), CliError> {
     let ended = runtime.block_on(serve(config, start, log));
     // Blocking calls that hang (a dead disk) must not keep the process from ending.
     runtime.shutdown_background();
-    ended.map(drop).map_err(|error| cli_error(&error))
+    ended.map(drop).map_err(cli_error)
 }
 
-fn cli_error(error: &ServeError) -> CliError {
+fn cli_error(error: ServeError) -> CliError {
+    let error = match error {
+        ServeError::Api(error) => return error.into(),
+        other => other,
+    };
     let exit = match error.exit_code() {
         2 => Exit::Usage,
         3 => Exit::Denied,

@@ -56,7 +56,7 @@ async fn admit<R: Runtime>(core: &Core<R>, request: JoinRequest) -> Result<JoinR
     let unavailable = |message: String| (TurnedAway::Unavailable, message);
     // The key names the node, so it is proven before anything is recorded under it.
     let public_key =
-        pki::requested_public_key(&request.csr_der).map_err(|e| (TurnedAway::Conflict, e.to_string()))?;
+        pki::requested_public_key(&request.csr_der).map_err(|e| (TurnedAway::Invalid, e.to_string()))?;
     let command = Command::Join {
         token: request.token.to_string(),
         secret_hash: TokenSecret::new(request.secret).hash(request.token).0,
@@ -71,7 +71,8 @@ async fn admit<R: Runtime>(core: &Core<R>, request: JoinRequest) -> Result<JoinR
             let why = match refusal.kind {
                 RefusalKind::Denied => TurnedAway::Denied,
                 RefusalKind::Busy => TurnedAway::Unavailable,
-                _ => TurnedAway::Conflict,
+                RefusalKind::Conflict => TurnedAway::Name,
+                RefusalKind::Invalid | RefusalKind::NotFound => TurnedAway::Invalid,
             };
             return Err((why, refusal.message));
         }
@@ -84,7 +85,7 @@ async fn admit<R: Runtime>(core: &Core<R>, request: JoinRequest) -> Result<JoinR
     let record = record.ok_or_else(|| unavailable("this node has not caught up yet; try again".into()))?;
     let authority = authority(&record.authority).map_err(unavailable)?;
     let certificate_der =
-        authority.sign::<R>(&request.csr_der, node).map_err(|e| (TurnedAway::Conflict, e.to_string()))?;
+        authority.sign::<R>(&request.csr_der, node).map_err(|e| (TurnedAway::Invalid, e.to_string()))?;
     Ok(JoinReply::Granted(JoinGrant {
         fleet: core.fleet,
         node,

@@ -46,8 +46,10 @@ impl std::fmt::Debug for JoinRequest {
 pub(crate) enum TurnedAway {
     /// The token, or a retired key.
     Denied,
-    /// The request itself (a name taken, a bad label).
-    Conflict,
+    /// The name is taken, or is none.
+    Name,
+    /// The request itself: a label, the signing request.
+    Invalid,
     /// Nobody could decide just now; try again.
     Unavailable,
 }

@@ -9,6 +9,9 @@ use tokio_util::sync::CancellationToken;
 
 use crate::core::Core;
 
+/// Members with their addresses, and the ids of those that are gone.
+type Peers = (Vec<(NodeId, SocketAddr)>, Vec<NodeId>);
+
 /// Runs until stopped.
 pub(crate) async fn follow_members<R: Runtime>(
     core: Arc<Core<R>>,
@@ -16,7 +19,7 @@ pub(crate) async fn follow_members<R: Runtime>(
     stop: CancellationToken,
 ) {
     let mut seen = 0;
-    let mut known: Option<(Vec<(NodeId, SocketAddr)>, Vec<NodeId>)> = None;
+    let mut known: Option<Peers> = None;
     loop {
         let now = core.group.with_state(|state| {
             let members = state.membership.members().filter(|n| n.id != core.me);

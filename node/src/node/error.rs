@@ -18,6 +18,9 @@ pub enum NodeError {
     /// The fleet, or its certificate, said no.
     #[error("{0}")]
     Denied(String),
+    /// The name is taken, or is none.
+    #[error("{0}")]
+    Name(String),
     #[error("{0}")]
     Refused(String),
     #[error("the fleet could not be reached:\n{}", list(.0))]
@@ -55,6 +58,7 @@ impl NodeError {
                 "empty the data folder and join the host anew with `longshore join`; it becomes a new node"
             }
             Self::Denied(_) => "print a new token with `longshore token create` on a node of the fleet",
+            Self::Name(_) => "choose another name with --name; the data folder can be used again",
             Self::Unreachable(_) => {
                 "check the addresses, that longshore runs there, and that UDP gets through to its port"
             }

@@ -38,7 +38,8 @@ pub trait Network: Send + Sync {
     ) -> BoxFuture<Result<Bytes, JoinError>>;
 }
 
-/// A committer that something drives: a thread, or a simulated disk's task. Resolves when it has stopped.
+/// A committer that something drives: threads, or a simulated disk's task. Awaiting it stops it, and resolves when what was
+/// taken is durable.
 pub type StartedCommitter = BoxFuture<()>;
 
 /// A listener of the API, and what may be done through it.
@@ -58,7 +59,7 @@ pub struct Ports {
     /// The node's data folder.
     pub disk: Arc<dyn Disk>,
     /// Drives the log's committer until the log is closed.
-    pub drive: Box<dyn FnOnce(Committer) -> StartedCommitter + Send>,
+    pub drive: Box<dyn FnOnce(Committer) -> std::io::Result<StartedCommitter> + Send>,
     pub network: Arc<dyn Network>,
     /// None with `--docker none`.
     pub engine: Option<Arc<dyn ContainerEngine>>,

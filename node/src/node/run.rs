@@ -76,7 +76,6 @@ struct Running<R: Runtime> {
     core: Arc<Core<R>>,
     store: NodeStore,
     transport: TransportRef,
-    log: SegmentedLog,
     committer: StartedCommitter,
     /// Stops the node's own tasks.
     tasks: CancellationToken,
@@ -133,10 +132,15 @@ impl<R: Runtime> Node<R> {
         let (log, committer, report) =
             SegmentedLog::open(Arc::clone(&ports.disk), LogConfig::new(Arc::new(monotonic_ms::<R>())))?;
         let stream = StreamId { group: GroupId::CONTROL.0, replica: node.replica.0 };
-        if let Some(damage) = report.damage_of(stream) {
-            return Err(NodeError::Damaged(damage.to_string()));
+        if let Some((_, damage)) = report.damaged.iter().find(|(damaged, _)| *damaged == stream) {
+            return Err(NodeError::Damaged(format!(
+                "{} at byte {} of {}",
+                damage.detail, damage.offset, damage.file
+            )));
         }
-        let committer = (ports.drive)(committer);
+        tracing::info!(?report, "the log is open");
+        let committer = (ports.drive)(committer)
+            .map_err(|e| NodeError::Fatal(format!("the log's threads cannot be started: {e}")))?;
         let snapshots = Arc::new(longshore_raft::consensus::snapshots::MemorySnapshots::default());
 
         let router = Router::new(me);
@@ -149,7 +153,7 @@ impl<R: Runtime> Node<R> {
             .map_err(|detail| NodeError::Listen { address: options.advertise, detail })?;
         transport.set_peers(peers.clone(), Vec::new());
 
-        let log_store: Arc<dyn LogStore> = Arc::new(log.clone());
+        let log_store: Arc<dyn LogStore> = Arc::new(log);
         let monitor = Monitor::<R>::start(MonitorOptions {
             node: me,
             transport: Arc::clone(&transport),
@@ -205,7 +209,7 @@ impl<R: Runtime> Node<R> {
                 api::server::serve::<R>(door.listener, service, door.access, limits, api_stop.clone());
             drop(R::spawn(serving));
         }
-        Ok(Running { core, store, transport, log, committer, tasks, api: api_stop, left })
+        Ok(Running { core, store, transport, committer, tasks, api: api_stop, left })
     }
 
     /// Commits the first command of the fleet, unless that was done before a crash.
@@ -348,7 +352,6 @@ impl<R: Runtime> Running<R> {
         self.core.group.shutdown().await;
         self.core.monitor.stop();
         self.transport.close().await;
-        self.log.close();
         self.committer.await;
     }
 

@@ -128,7 +128,10 @@ async fn join<R: Runtime>(
                 JoinReply::TurnedAway { why: TurnedAway::Denied, message } => {
                     return Err(NodeError::Denied(message));
                 }
-                JoinReply::TurnedAway { why: TurnedAway::Conflict, message } => {
+                JoinReply::TurnedAway { why: TurnedAway::Name, message } => {
+                    return Err(NodeError::Name(message));
+                }
+                JoinReply::TurnedAway { why: TurnedAway::Invalid, message } => {
                     return Err(NodeError::Refused(message));
                 }
                 JoinReply::TurnedAway { why: TurnedAway::Unavailable, message } => message,

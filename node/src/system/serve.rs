@@ -113,24 +113,16 @@ fn advertised(wanted: SocketAddr, bound: SocketAddr) -> SocketAddr {
     SocketAddr::new(wanted.ip(), port)
 }
 
-/// The committer has a thread of its own; the future resolves when that has ended.
-fn drive(committer: Committer) -> StartedCommitter {
-    let thread = spawn_committer(committer);
-    Box::pin(async move {
-        match thread {
-            Ok(handle) => {
-                #[expect(
-                    clippy::disallowed_methods,
-                    reason = "a real thread exists outside the simulated world only"
-                )]
-                let ended = tokio::task::spawn_blocking(move || handle.join()).await;
-                if !matches!(ended, Ok(Ok(_))) {
-                    tracing::error!("the committer's thread ended badly");
-                }
-            }
-            Err(error) => tracing::error!(%error, "the committer's thread could not be started"),
+/// The committer has threads of its own; the future ends them, and resolves when what was taken is durable.
+fn drive(committer: Committer) -> std::io::Result<StartedCommitter> {
+    let threads = spawn_committer(committer)?;
+    Ok(Box::pin(async move {
+        #[expect(clippy::disallowed_methods, reason = "real threads exist outside the simulated world only")]
+        let ended = tokio::task::spawn_blocking(move || threads.close()).await;
+        if let Err(error) = ended {
+            tracing::error!(%error, "the log's threads ended badly");
         }
-    })
+    }))
 }
 
 /// The first signal asks the node to stop; a second one ends the process at once.

@@ -1,7 +1,7 @@
 //! Requests from one peer on one stream, between their delivery and their answers' being written.
 //!
-//! Invariant: every request that was admitted is answered exactly once, if only by a refusal when its [`Replier`] is
-//! dropped. Reading stops while too much is unanswered, so that a peer cannot fill this node's memory.
+//! Invariant: every request that was admitted is answered exactly once; its [`Replier`] sees to that. Reading stops while
+//! too much is unanswered, so that a peer cannot fill this node's memory.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -53,8 +53,8 @@ impl Answers {
                 {
                     state.open += 1;
                     state.open_bytes += len;
-                    let answer = Answer { answers: Some(self.clone()), id, request_bytes: len };
-                    return Some(Replier::new(move |result| answer.send(result)));
+                    let answers = self.clone();
+                    return Some(Replier::new(move |result| answers.answer(id, len, result)));
                 }
             }
             self.room.notified().await;
@@ -116,30 +116,6 @@ impl Answers {
         state.ready.push_back((id, kind, body));
         drop(state);
         self.ready.notify_one();
-    }
-}
-
-/// The duty to answer one request.
-struct Answer {
-    /// `None` once answered.
-    answers: Option<Arc<Answers>>,
-    id: u64,
-    request_bytes: usize,
-}
-
-impl Answer {
-    fn send(mut self, result: Result<Bytes, String>) {
-        if let Some(answers) = self.answers.take() {
-            answers.answer(self.id, self.request_bytes, result);
-        }
-    }
-}
-
-impl Drop for Answer {
-    fn drop(&mut self) {
-        if let Some(answers) = self.answers.take() {
-            answers.answer(self.id, self.request_bytes, Err("the handler dropped the request".into()));
-        }
     }
 }
 

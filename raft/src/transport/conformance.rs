@@ -167,19 +167,28 @@ pub(crate) async fn ask_until_answered(from: &TransportRef, to: NodeId, body: &'
     within("an answer in the end", work).await
 }
 
-/// Makes a test of each rule: `suite!(expression of a Network)`.
+/// Makes a test of each rule: `suite!(all, expression of a Network)`, or `suite!(messages, ...)` for a transport without
+/// connections, which loses what cannot be delivered and takes no time over bytes.
 macro_rules! suite {
-    ($network:expr) => {
+    (messages, $network:expr) => {
         $crate::transport::conformance::suite! { $network =>
             every_lane_carries_requests_both_ways
             requests_on_a_lane_arrive_in_order
             replies_come_in_any_order
-            bodies_up_to_the_limit_and_not_beyond
+            requests_up_to_the_limit_and_not_beyond
             refusals_are_told
             cancelling_fails_all_who_wait
             timeouts_are_kept
-            unreachable_nodes_are_told
             a_dropped_future_does_not_unsend
+            a_removed_node_is_not_heard
+        }
+    };
+    (all, $network:expr) => {
+        $crate::transport::conformance::suite!(messages, $network);
+        $crate::transport::conformance::suite! { $network =>
+            connections_are_announced
+            replies_over_the_limit_are_no_refusals
+            unreachable_nodes_are_told
             too_many_requests_are_turned_away
             a_removed_node_is_cut_off_at_once
             a_node_comes_back_under_another_address
@@ -209,9 +218,18 @@ pub(crate) async fn every_lane_carries_requests_both_ways(network: &impl Network
     let seen = probe_b.seen.lock().clone();
     assert!(seen.iter().all(|(from, _, _)| *from == A));
     assert_eq!(seen.iter().map(|(_, lane, _)| *lane).collect::<Vec<_>>(), lanes.map(|l| [l, l]).concat());
-    probe_b.until("both know of the connection", |p| p.is_connected(A)).await;
-    probe_a.until("both know of the connection", |p| p.is_connected(B)).await;
     join_all([a.close(), b.close()]).await;
+}
+
+pub(crate) async fn connections_are_announced(network: &impl Network) {
+    let (probe_a, probe_b) = (Probe::echo(), Probe::echo());
+    let (a, b) = pair(network, probe_a.clone(), probe_b.clone());
+    assert_eq!(asked(&a, B, Lane::Control, "x").await.unwrap(), "x");
+    probe_b.until("B hears of the connection", |p| p.connections() == [(A, true)]).await;
+    probe_a.until("A hears of the connection", |p| p.connections() == [(B, true)]).await;
+    within("closing", b.close()).await;
+    probe_a.until("A hears that it is gone", |p| p.connections() == [(B, true), (B, false)]).await;
+    within("closing", a.close()).await;
 }
 
 pub(crate) async fn requests_on_a_lane_arrive_in_order(network: &impl Network) {
@@ -254,27 +272,40 @@ pub(crate) async fn replies_come_in_any_order(network: &impl Network) {
     join_all([a.close(), b.close()]).await;
 }
 
-pub(crate) async fn bodies_up_to_the_limit_and_not_beyond(network: &impl Network) {
-    // Replies with as many bytes as it is told.
-    let probe = Probe::new(|_, _, body, replier| {
+/// Replies with as many bytes as it is told.
+fn obedient() -> Arc<Probe> {
+    Probe::new(|_, _, body, replier| {
         let wanted = u32::from_be_bytes(body[..4].try_into().unwrap());
         replier.reply(vec![7; wanted as usize].into());
-    });
-    let (a, b) = pair(network, Probe::echo(), probe.clone());
-    for lane in [Lane::Heartbeat, Lane::Control, Lane::Append { key: 3 }, Lane::Bulk] {
+    })
+}
+
+fn wants(reply: usize, len: usize) -> Vec<u8> {
+    let mut body = (reply as u32).to_be_bytes().to_vec();
+    body.resize(len, 0);
+    body
+}
+
+const EACH_LANE: [Lane; 4] = [Lane::Heartbeat, Lane::Control, Lane::Append { key: 3 }, Lane::Bulk];
+
+pub(crate) async fn requests_up_to_the_limit_and_not_beyond(network: &impl Network) {
+    let (a, b) = pair(network, Probe::echo(), obedient());
+    for lane in EACH_LANE {
         let limit = lane.max_body_bytes();
-        let body = |len: usize, reply: usize| {
-            let mut body = (reply as u32).to_be_bytes().to_vec();
-            body.resize(len, 0);
-            body
-        };
-        assert_eq!(asked(&a, B, lane, body(limit, limit)).await.unwrap().len(), limit);
-        let refused = asked(&a, B, lane, body(limit + 1, 0)).await;
+        assert_eq!(asked(&a, B, lane, wants(limit, limit)).await.unwrap().len(), limit);
+        let refused = asked(&a, B, lane, wants(0, limit + 1)).await;
         let told = TransportError::TooLarge { len: limit + 1, limit };
         assert_eq!(refused.unwrap_err().to_string(), told.to_string());
-        // The request was carried out, so that this is no refusal.
-        let reply_too_large = asked(&a, B, lane, body(4, limit + 1)).await;
-        assert!(matches!(reply_too_large, Err(TransportError::NoReply { to: B, .. })), "{reply_too_large:?}");
+    }
+    join_all([a.close(), b.close()]).await;
+}
+
+/// The request was carried out, so that the reply must not look as if it was refused.
+pub(crate) async fn replies_over_the_limit_are_no_refusals(network: &impl Network) {
+    let (a, b) = pair(network, Probe::echo(), obedient());
+    for lane in EACH_LANE {
+        let unsent = asked(&a, B, lane, wants(lane.max_body_bytes() + 1, 4)).await;
+        assert!(matches!(unsent, Err(TransportError::NoReply { to: B, .. })), "{unsent:?}");
     }
     join_all([a.close(), b.close()]).await;
 }
@@ -388,6 +419,23 @@ pub(crate) async fn too_many_requests_are_turned_away(network: &impl Network) {
     probe.until("the next request", |p| p.seen() == all + 1).await;
     held.lock().drain(..).for_each(|(_, replier)| replier.reply("ok".into()));
     assert_eq!(within("a reply", again).await.unwrap(), "ok");
+    join_all([a.close(), b.close()]).await;
+}
+
+pub(crate) async fn a_removed_node_is_not_heard(network: &impl Network) {
+    let (probe_a, probe_b) = (Probe::echo(), Probe::echo());
+    let (a, b) = pair(network, probe_a.clone(), probe_b.clone());
+    a.set_peers(vec![], vec![B]);
+    let refused = asked(&a, B, Lane::Control, "x").await;
+    assert!(matches!(refused, Err(TransportError::Unreachable { to: B, .. })), "{refused:?}");
+    let refused = asked(&b, A, Lane::Control, "let me in").await;
+    assert!(matches!(refused, Err(TransportError::Removed { to: A })), "{refused:?}");
+    probe_b.until("B to be told", |p| p.removed_by().contains(&A)).await;
+    // Listing it again does not bring it back: ids are never reused.
+    a.set_peers(vec![(B, b.local_addr())], vec![]);
+    let refused = asked(&a, B, Lane::Control, "x").await;
+    assert!(matches!(refused, Err(TransportError::Unreachable { to: B, .. })), "{refused:?}");
+    assert_eq!((probe_a.seen(), probe_b.seen()), (0, 0), "a removed node's request was delivered");
     join_all([a.close(), b.close()]).await;
 }
 

@@ -58,7 +58,7 @@ pub enum JoinError {
     #[error("no node of the fleet could be reached: {}", list(.0))]
     Unreachable(Vec<(SocketAddr, String)>),
     /// Nothing was sent. The token is of another fleet, or that is not the fleet's address.
-    #[error("the node at {address} belongs to another fleet than the join token (its authority is {}, not {})",
+    #[error("the node at {address} belongs to another fleet than the join token (its certificate authority is {}, not {})",
             hex(.found), hex(.expected))]
     CaMismatch { address: SocketAddr, expected: [u8; 32], found: [u8; 32] },
     /// The fleet decided against it.

@@ -33,6 +33,8 @@ mod tls;
 mod warnings;
 
 pub mod memory;
+#[cfg(test)]
+mod memory_tests;
 
 use std::net::SocketAddr;
 use std::pin::Pin;
@@ -123,19 +125,40 @@ pub trait Transport: Send + Sync + 'static {
 }
 
 /// Answers one request. Dropped unanswered, the sender sees `Refused`.
-pub struct Replier(Box<dyn FnOnce(Result<Bytes, String>) + Send>);
+pub struct Replier {
+    /// `None` once answered.
+    send: Option<SendAnswer>,
+}
+
+type SendAnswer = Box<dyn FnOnce(Result<Bytes, String>) + Send>;
 
 impl Replier {
-    /// A replier that hands the answer to `send`; for transports.
+    /// A replier that hands the answer to `send`, exactly once; for transports.
     pub fn new(send: impl FnOnce(Result<Bytes, String>) + Send + 'static) -> Self {
-        Self(Box::new(send))
+        Self { send: Some(Box::new(send)) }
     }
+
     pub fn reply(self, body: Bytes) {
-        (self.0)(Ok(body));
+        self.answer(Ok(body));
     }
+
     /// Refuses, with a reason that the sender can log.
     pub fn refuse(self, reason: impl Into<String>) {
-        (self.0)(Err(reason.into()));
+        self.answer(Err(reason.into()));
+    }
+
+    fn answer(mut self, answer: Result<Bytes, String>) {
+        if let Some(send) = self.send.take() {
+            send(answer);
+        }
+    }
+}
+
+impl Drop for Replier {
+    fn drop(&mut self) {
+        if let Some(send) = self.send.take() {
+            send(Err("the handler dropped the request".into()));
+        }
     }
 }
 

@@ -61,7 +61,7 @@ impl Network for Loopback {
     }
 }
 
-conformance::suite!(Loopback::new());
+conformance::suite!(all, Loopback::new());
 
 /// Waits until each node has one connection. Closed ones linger in quinn for a few round trips.
 async fn one_connection_each(nodes: &[&Arc<QuicTransport<Rt>>]) {
