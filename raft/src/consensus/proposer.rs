@@ -335,3 +335,45 @@ impl<R: Runtime> Core<R> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn op(bytes: usize) -> Op {
+        Op::Command { id: None, body: vec![0; bytes].into() }
+    }
+
+    #[test]
+    fn what_waits_is_bounded_in_number_and_bytes() {
+        let (queue, mut waiting) = Queue::new();
+        let kept: Vec<_> = (0..63).map(|_| queue.push(vec![op(1 << 20)], false).unwrap()).collect();
+        assert!(queue.push(vec![op(1 << 20)], false).is_none(), "a mebibyte more than there is room for");
+        assert!(queue.push(vec![op(100)], false).is_some());
+        drop((kept, waiting.try_recv().unwrap()));
+        assert!(queue.push(vec![op(1 << 20)], false).is_some(), "one was answered");
+
+        let (queue, _waiting) = Queue::new();
+        assert!((0..QUEUE_MAX).all(|_| queue.push(vec![op(0)], false).is_some()));
+        assert!(queue.push(vec![op(0)], false).is_none());
+    }
+
+    #[test]
+    fn whoever_gives_up_before_its_turn_has_proposed_nothing() {
+        let (queue, mut waiting) = Queue::new();
+        let pending = queue.push(vec![Op::Register], false).unwrap();
+        assert!(matches!(pending.give_up(), Outcome::NoQuorum(_)));
+        assert!(!waiting.try_recv().unwrap().take(), "and it is not proposed after all");
+
+        let pending = queue.push(vec![Op::Register], false).unwrap();
+        let item = waiting.try_recv().unwrap();
+        assert!(item.take());
+        assert!(matches!(pending.give_up(), Outcome::Unknown(_)));
+
+        let pending = queue.push(vec![Op::Register], false).unwrap();
+        let item = waiting.try_recv().unwrap();
+        assert!(item.take());
+        item.done.send(Outcome::Busy).unwrap();
+        assert!(matches!(pending.give_up(), Outcome::Busy), "an answer that came in time counts");
+    }
+}

@@ -20,7 +20,10 @@ use longshore_raft::model::detector::DetectorConfig;
 use longshore_raft::transport::TransportRef;
 use longshore_raft::transport::memory::MemoryNetwork;
 use longshore_raft::{GroupId, NodeId, ReplicaId};
-use longshore_storage::log::{BoxFuture, MemLog};
+use longshore_storage::disk::MemDisk;
+use longshore_storage::log::{
+    BoxFuture, CommitterThreads, LogConfig, MemLog, SegmentedLog, monotonic_clock, spawn_committer,
+};
 use longshore_storage::{LogOp, LogStore, OnDurable, StorageResult, StreamId, StreamState};
 
 pub(crate) type Rt = TokioRuntime;
@@ -67,11 +70,22 @@ pub(crate) struct Disk {
     pub(crate) snapshots: Arc<MemorySnapshots>,
     /// What the log tells as the age of its oldest unsynced write.
     pub(crate) unsynced_ms: Arc<AtomicU64>,
+    /// If it is one that can lose power: the real log is on it, and `log` is not used.
+    pub(crate) power: Option<MemDisk>,
 }
 
 impl Disk {
-    fn new() -> Self {
-        Self { log: MemLog::new(), snapshots: Arc::default(), unsynced_ms: Arc::default() }
+    pub(crate) fn new() -> Self {
+        Self { log: MemLog::new(), snapshots: Arc::default(), unsynced_ms: Arc::default(), power: None }
+    }
+
+    /// Opens the log, and whatever drives it.
+    fn open(&self) -> (Arc<dyn LogStore>, Option<CommitterThreads>) {
+        let Some(disk) = &self.power else { return (Arc::new(self.clone()), None) };
+        let config = LogConfig { segment_bytes: 1 << 20, ..LogConfig::new(monotonic_clock()) };
+        let (log, committer, report) = SegmentedLog::open(Arc::new(disk.clone()), config).unwrap();
+        assert!(report.damaged.is_empty(), "a power cut is no damage: {report:?}");
+        (Arc::new(log), Some(spawn_committer(committer).unwrap()))
     }
 }
 
@@ -111,6 +125,7 @@ pub(crate) struct Node {
     pub(crate) transport: TransportRef,
     pub(crate) monitor: Arc<Monitor<Rt>>,
     pub(crate) group: Arc<TestGroup>,
+    committer: Option<CommitterThreads>,
 }
 
 /// Nodes 1..=n with replicas 1..=n of one group; ids above n are spares.
@@ -141,19 +156,25 @@ impl Fleet {
     /// `n` voters, led by someone.
     pub(crate) async fn of(n: u64, seed: u64, timings: Timings) -> Self {
         let mut fleet = Self::new(seed, timings);
+        fleet.form(n).await;
+        fleet
+    }
+
+    /// Starts nodes 1..=n and makes them voters.
+    pub(crate) async fn form(&mut self, n: u64) {
         for id in 1..=n {
-            fleet.start(id).await;
+            self.start(id).await;
         }
+        let fleet = &*self;
         fleet.group(1).bootstrap().await.unwrap();
         for id in 2..=n {
-            fleet.group(1).add_learner(member(&fleet, id)).await.unwrap();
+            fleet.group(1).add_learner(member(fleet, id)).await.unwrap();
         }
         if n > 1 {
             let voters = (1..=n).map(ReplicaId).collect::<BTreeSet<_>>();
             fleet.group(1).change_voters(voters).await.unwrap();
         }
         fleet.all(|s| s.voters.len() as u64 == n && s.leader.is_some()).await;
-        fleet
     }
 
     /// Starts a node, or starts it again on what its disk holds.
@@ -164,7 +185,7 @@ impl Fleet {
         let replica = ReplicaId(*self.replicas.entry(id).or_insert(id));
         let transport: TransportRef = self.net.transport(node);
         let router = Router::new(node);
-        let log: Arc<dyn LogStore> = Arc::new(disk.clone());
+        let (log, committer) = disk.open();
         let monitor = Monitor::start(MonitorOptions {
             node,
             transport: transport.clone(),
@@ -186,7 +207,7 @@ impl Fleet {
         });
         let group = group.await.unwrap();
         self.net.attach(node, router.clone());
-        self.nodes.insert(id, Node { id: node, transport, monitor, group });
+        self.nodes.insert(id, Node { id: node, transport, monitor, group, committer });
         self.introduce();
     }
 
@@ -203,6 +224,7 @@ impl Fleet {
         node.monitor.stop();
         node.group.shutdown().await;
         node.transport.close().await;
+        drop(node.committer);
     }
 
     /// The disk is gone too: the node gets another replica id.

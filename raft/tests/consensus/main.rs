@@ -4,6 +4,7 @@ mod common;
 mod exactly_once;
 mod failover;
 mod members;
+mod power;
 mod reads;
 mod snapshots;
 mod watching;
