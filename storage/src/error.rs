@@ -21,6 +21,11 @@ pub enum StorageError {
     /// Acknowledged bytes are damaged. The stream must be given up and fetched anew under a new replica id.
     #[error("damaged data in {file} at offset {offset}: {detail}")]
     Damaged { file: String, offset: u64, detail: String },
+    /// A newer release wrote the file. Nothing was touched; run that release again.
+    #[error(
+        "{file} is of format version {found}, written by a newer release; this one reads up to version {supported}"
+    )]
+    Newer { file: String, found: u32, supported: u32 },
     /// The store was asked for something that the caller should have known is not there (a hole in a log, a
     /// stream that was tombstoned). A bug of the caller.
     #[error("invalid log operation: {0}")]

@@ -8,6 +8,7 @@
 
 pub mod conformance;
 mod memory;
+mod segmented;
 mod stream;
 
 use std::ops::Range;
@@ -18,6 +19,10 @@ use bytes::Bytes;
 use crate::StorageResult;
 
 pub use memory::MemLog;
+pub use segmented::{
+    Committer, CommitterThreads, Damage, LogConfig, Maintenance, MonotonicMs, RecoveryReport, SegmentedLog,
+    Step, Upkeep, monotonic_clock, spawn_committer,
+};
 
 /// One replica's log. `replica` is never reused, so a stream that was given up can not come back to life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
