@@ -3,4 +3,15 @@
 //! Imports: storage <- raft <- model <- node. Effects on the outside world are carried out through ports only.
 
 pub mod api;
+pub mod cli;
+pub mod config;
 pub mod docker;
+pub mod logging;
+pub mod node;
+pub mod system;
+
+mod core;
+mod membership;
+mod node_store;
+mod operations;
+mod service;

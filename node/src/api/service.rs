@@ -17,7 +17,7 @@ pub trait FleetService: Send + Sync + 'static {
     fn health(&self) -> ApiFuture<'_, HealthView>;
     /// All nodes; answers without a quorum, from the local copy, with `stale` set.
     fn list_nodes(&self) -> ApiFuture<'_, NodeList>;
-    /// By name, id (`n3` or `3`), or `self`.
+    /// By name, id (`n3` or `3`), or `self`. Answers without a quorum, from the local copy.
     fn inspect_node(&self, node: String) -> ApiFuture<'_, NodeView>;
     fn update_node(&self, node: String, update: NodeUpdate) -> ApiFuture<'_, NodeView>;
     /// Removes a node that is dead. Refused for a living one (use leave) and where it would lose the quorum.

@@ -298,3 +298,9 @@ pub struct OperationQuery {
     #[serde(default)]
     pub active: bool,
 }
+
+/// Last line of a watch that ended early.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct WatchEnd {
+    pub error: ApiError,
+}

@@ -1,11 +1,28 @@
 //! The container-engine port and its implementations. The only module that names bollard.
 //!
+//! [`BollardEngine`] is the real one, [`NoEngine`] stands for `--docker none`, [`FakeEngine`] follows a script;
+//! [`conformance`] is what the real and the fake both pass.
+//!
 //! Must never: decide policy, retry on its own, or log credentials.
+
+mod bollard_engine;
+mod classify;
+pub mod conformance;
+mod connection;
+mod endpoint;
+mod fake;
+mod none;
+mod progress;
 
 use std::pin::Pin;
 use std::sync::Arc;
 
 use longshore_model::image::ImageReference;
+
+pub use bollard_engine::{BollardEngine, Limits};
+pub use endpoint::{EndpointError, EngineEndpoint};
+pub use fake::{FakeEngine, FakeImage, PullScript};
+pub use none::NoEngine;
 
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
@@ -61,6 +78,9 @@ pub enum EngineError {
     Interrupted { endpoint: String, detail: String },
     #[error("the disk of the engine is full: {detail}")]
     DiskFull { detail: String },
+    /// This node was told to run without an engine. Give up here; another node may have one.
+    #[error("this node runs without a Docker engine (--docker none)")]
+    Disabled,
     /// Anything else the engine said. Give up.
     #[error("the Docker engine refused: {detail}")]
     Refused { detail: String },

@@ -1,6 +1,8 @@
 //! The runtime parameter: spawn, sleep, now, wall clock and entropy, real or simulated.
 
-use openraft_rt::AsyncRuntime;
+use std::io;
+
+pub use openraft_rt::{AsyncRuntime, Instant};
 pub use openraft_rt_tokio::TokioRuntime;
 
 /// Everything that code above the ports may know of time and chance. The supertrait gives `spawn`, `sleep`,
@@ -10,6 +12,12 @@ pub trait Runtime: AsyncRuntime {
     fn unix_time_ms() -> u64;
     /// Fills `buf` with random bytes fit for keys.
     fn entropy(buf: &mut [u8]);
+    /// Runs `work`, which may block, off the runtime's threads. Like `spawn_blocking`, but from a pool where there is one.
+    fn blocking<T: Send + 'static>(
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> impl Future<Output = io::Result<T>> + Send {
+        Self::spawn_blocking(work)
+    }
 }
 
 impl Runtime for TokioRuntime {
@@ -23,5 +31,11 @@ impl Runtime for TokioRuntime {
     fn entropy(buf: &mut [u8]) {
         // No randomness means no keys: there is nothing sensible to go on with.
         getrandom::fill(buf).expect("the operating system gives random bytes");
+    }
+
+    /// openraft's `spawn_blocking` makes a thread each time, and lets paused time run on meanwhile.
+    #[expect(clippy::disallowed_methods, reason = "this is the port's real implementation")]
+    async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> io::Result<T> {
+        tokio::task::spawn_blocking(work).await.map_err(io::Error::other)
     }
 }

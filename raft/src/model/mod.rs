@@ -2,4 +2,6 @@
 
 pub mod detector;
 pub mod ids;
+pub mod membership;
+pub mod token;
 pub mod voters;

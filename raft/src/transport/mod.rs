@@ -3,6 +3,38 @@
 //! A *lane* is an ordered stream of requests from one node to another. Requests on one lane reach the peer's
 //! [`Handler`] in the order they were sent (when they reach it at all); replies may come back in any order. Lanes do
 //! not hold each other up. Owns connections, framing, limits and peer identity. Must never: interpret a body, or retry.
+//!
+//! Who calls whom, from the top: `quic` (the port) -> `endpoint` (dial, answer, greet) -> `link` (a connection's streams)
+//! -> `peer` (what waits for it) -> `admission`, `gate`, `outbox`, `answers`, `frame`, `lanes` (pure). `pki`, `name`,
+//! `pem` and `tls` say who is who; `join` is for those who have no certificate yet.
+
+mod admission;
+mod agenda;
+mod answers;
+#[cfg(test)]
+pub(crate) mod conformance;
+mod endpoint;
+mod frame;
+mod gate;
+#[cfg(test)]
+mod hostile_tests;
+pub mod join;
+mod lanes;
+mod link;
+mod name;
+mod outbox;
+mod peer;
+mod pem;
+pub mod pki;
+pub mod quic;
+#[cfg(test)]
+mod test_net;
+mod tls;
+mod warnings;
+
+pub mod memory;
+#[cfg(test)]
+mod memory_tests;
 
 use std::net::SocketAddr;
 use std::pin::Pin;
@@ -12,6 +44,9 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use crate::model::ids::NodeId;
+
+pub use name::{fleet_of, node_id_of};
+pub use tls::{TlsError, default_crypto};
 
 /// A boxed future that owns what it needs.
 pub type BoxFuture<T> = Pin<Box<dyn Future<Output = T> + Send + 'static>>;
@@ -78,9 +113,11 @@ pub trait Transport: Send + Sync + 'static {
     ) -> BoxFuture<Result<Bytes, TransportError>>;
     /// Fails every request to `to` that waits for its reply, at once (the peer is suspected).
     fn cancel_pending(&self, to: NodeId);
-    /// Replaces what is known of peers: where they are, and who is still a member. Connections of nodes not listed are
-    /// closed at once. Addresses are hints; identity is the certificate's.
-    fn set_peers(&self, peers: Vec<(NodeId, SocketAddr)>);
+    /// Says where peers are, and which nodes the fleet has removed. A removed node's connections are closed at once, it
+    /// learns why ([`Handler::on_removed`]), and it is never let in again: ids are not reused, so that `removed` only
+    /// adds to what was said before. A node in neither list stays as it is: it may have joined since, and shows a
+    /// certificate. The own node may be listed or not. Addresses are hints; identity is the certificate's.
+    fn set_peers(&self, peers: Vec<(NodeId, SocketAddr)>, removed: Vec<NodeId>);
     /// The address that this node can be reached at, as bound.
     fn local_addr(&self) -> SocketAddr;
     /// Closes all connections and stops listening.
@@ -88,19 +125,40 @@ pub trait Transport: Send + Sync + 'static {
 }
 
 /// Answers one request. Dropped unanswered, the sender sees `Refused`.
-pub struct Replier(Box<dyn FnOnce(Result<Bytes, String>) + Send>);
+pub struct Replier {
+    /// `None` once answered.
+    send: Option<SendAnswer>,
+}
+
+type SendAnswer = Box<dyn FnOnce(Result<Bytes, String>) + Send>;
 
 impl Replier {
-    /// A replier that hands the answer to `send`; for transports.
+    /// A replier that hands the answer to `send`, exactly once; for transports.
     pub fn new(send: impl FnOnce(Result<Bytes, String>) + Send + 'static) -> Self {
-        Self(Box::new(send))
+        Self { send: Some(Box::new(send)) }
     }
+
     pub fn reply(self, body: Bytes) {
-        (self.0)(Ok(body));
+        self.answer(Ok(body));
     }
+
     /// Refuses, with a reason that the sender can log.
     pub fn refuse(self, reason: impl Into<String>) {
-        (self.0)(Err(reason.into()));
+        self.answer(Err(reason.into()));
+    }
+
+    fn answer(mut self, answer: Result<Bytes, String>) {
+        if let Some(send) = self.send.take() {
+            send(answer);
+        }
+    }
+}
+
+impl Drop for Replier {
+    fn drop(&mut self) {
+        if let Some(send) = self.send.take() {
+            send(Err("the handler dropped the request".into()));
+        }
     }
 }
 

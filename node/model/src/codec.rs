@@ -1,0 +1,59 @@
+//! The binary encoding of commands, replies and state: bincode with limits, so that no length field allocates more
+//! than the input could hold.
+
+use bincode::config::{Configuration, Fixint, Limit, LittleEndian};
+use bincode::{Decode, Encode};
+
+/// Most bytes of one encoded value. Snapshots are the largest; see `NODES_MAX` and the limits of operations.
+pub const ENCODED_BYTES_MAX: usize = 256 << 20;
+
+type Config = Configuration<LittleEndian, Fixint, Limit<ENCODED_BYTES_MAX>>;
+
+fn config() -> Config {
+    bincode::config::standard().with_fixed_int_encoding().with_limit::<ENCODED_BYTES_MAX>()
+}
+
+/// Why bytes are not the value they should be.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum CodecError {
+    #[error("cannot encode: {0}")]
+    Encode(String),
+    #[error("cannot decode: {0}")]
+    Decode(String),
+    #[error("{0} bytes are left over after the value")]
+    TrailingBytes(usize),
+}
+
+/// Encodes a value; an error only if it is over [`ENCODED_BYTES_MAX`].
+pub fn encode<T: Encode>(value: &T) -> Result<Vec<u8>, CodecError> {
+    bincode::encode_to_vec(value, config()).map_err(|e| CodecError::Encode(e.to_string()))
+}
+
+/// Decodes a value that fills `bytes` exactly.
+pub fn decode<T: Decode<()>>(bytes: &[u8]) -> Result<T, CodecError> {
+    let (value, used) =
+        bincode::decode_from_slice(bytes, config()).map_err(|e| CodecError::Decode(e.to_string()))?;
+    match bytes.len() - used {
+        0 => Ok(value),
+        left => Err(CodecError::TrailingBytes(left)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lying_length_field_is_refused_without_allocating_for_it() {
+        let mut bytes = encode(&vec![1u8, 2, 3]).unwrap();
+        bytes[..8].copy_from_slice(&u64::MAX.to_le_bytes());
+        assert!(matches!(decode::<Vec<u8>>(&bytes), Err(CodecError::Decode(_))));
+    }
+
+    #[test]
+    fn bytes_left_over_are_refused() {
+        let mut bytes = encode(&7u32).unwrap();
+        bytes.push(0);
+        assert_eq!(decode::<u32>(&bytes), Err(CodecError::TrailingBytes(1)));
+    }
+}

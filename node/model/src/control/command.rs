@@ -1,0 +1,176 @@
+//! Commands of the control group and their replies. Both are versioned by the state's version (see `state.rs`).
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+
+use bincode::{Decode, Encode};
+use longshore_raft::model::membership::{EngineReport, MembershipError, NodeProfile};
+use longshore_raft::{FleetId, NodeId, ReplicaId};
+
+use crate::operations::{ClaimReply, OperationId, Progress, SubKey, Submission, SubmitError};
+
+/// The certificate authority of a fleet, as every member holds it. The key is secret: `Debug` hides it.
+#[derive(Clone, PartialEq, Eq, Encode, Decode)]
+pub struct AuthorityRecord {
+    pub certificate_pem: Vec<u8>,
+    pub key_pem: Vec<u8>,
+}
+
+impl std::fmt::Debug for AuthorityRecord {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("AuthorityRecord(..)")
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub enum Command {
+    /// The first command of a fleet, once.
+    Init {
+        fleet: FleetId,
+        authority: AuthorityRecord,
+        key_hash: [u8; 32],
+        profile: NodeProfile,
+        unix_ms: u64,
+    },
+    /// Admit a node that showed a token's secret.
+    Join {
+        token: String,
+        secret_hash: [u8; 32],
+        key_hash: [u8; 32],
+        profile: NodeProfile,
+        unix_ms: u64,
+    },
+    /// A node says where it is and what it runs.
+    Announce {
+        node: NodeId,
+        address: SocketAddr,
+        zone: Option<String>,
+        version: String,
+        engine: EngineReport,
+    },
+    UpdateLabels {
+        node: NodeId,
+        add: BTreeMap<String, String>,
+        remove: Vec<String>,
+    },
+    /// A node asks to leave: no new work, no vote.
+    StartLeaving {
+        node: NodeId,
+    },
+    /// The node is gone. `left`: by its own wish.
+    Remove {
+        node: NodeId,
+        left: bool,
+        unix_ms: u64,
+    },
+    CreateToken {
+        id: String,
+        secret_hash: [u8; 32],
+        ttl_ms: u64,
+        uses_max: u32,
+    },
+    RevokeToken {
+        id: String,
+    },
+    Submit(Submission),
+    Claim {
+        sub: SubKey,
+        node: NodeId,
+        incarnation: u64,
+        unix_ms: u64,
+    },
+    Report {
+        reports: Vec<(SubKey, u32, Progress)>,
+    },
+    /// `transient` failures are tried again.
+    Finish {
+        sub: SubKey,
+        token: u32,
+        outcome: Result<String, Failure>,
+        unix_ms: u64,
+    },
+    /// Carry out what log time has made due.
+    Sweep {
+        unix_ms: u64,
+    },
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub struct Failure {
+    pub error: String,
+    pub transient: bool,
+}
+
+/// Whose fault a refusal is, and so what the caller can do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
+pub enum RefusalKind {
+    Invalid,
+    NotFound,
+    Conflict,
+    Denied,
+    Busy,
+}
+
+/// A command that changed nothing, and why.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode, thiserror::Error)]
+#[error("{message}")]
+pub struct Refusal {
+    pub kind: RefusalKind,
+    pub message: String,
+}
+
+impl Refusal {
+    pub fn new(kind: RefusalKind, message: impl Into<String>) -> Self {
+        Self { kind, message: message.into() }
+    }
+}
+
+impl From<MembershipError> for Refusal {
+    fn from(error: MembershipError) -> Self {
+        let kind = match &error {
+            MembershipError::NameTaken(_) | MembershipError::NotAMember(_) => RefusalKind::Conflict,
+            MembershipError::NameInvalid(_) | MembershipError::Labels(_) => RefusalKind::Invalid,
+            MembershipError::UnknownNode(_) => RefusalKind::NotFound,
+            MembershipError::KeyRetired(_) => RefusalKind::Denied,
+            MembershipError::Full(_) => RefusalKind::Busy,
+        };
+        Self::new(kind, error.to_string())
+    }
+}
+
+impl From<SubmitError> for Refusal {
+    fn from(error: SubmitError) -> Self {
+        let kind = match error {
+            SubmitError::Busy => RefusalKind::Busy,
+            SubmitError::KeyReused(_) => RefusalKind::Conflict,
+            SubmitError::Empty | SubmitError::TooManySubs | SubmitError::Timeout => RefusalKind::Invalid,
+        };
+        Self::new(kind, error.to_string())
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub enum Reply {
+    Done,
+    Refused(Refusal),
+    Admitted {
+        node: NodeId,
+        replica: ReplicaId,
+    },
+    Submitted(OperationId),
+    Claimed(ClaimReply),
+    /// Sub-operations whose lease is no longer held.
+    Reported {
+        lost: Vec<SubKey>,
+    },
+    /// Whether the result counted.
+    Finished {
+        counted: bool,
+    },
+}
+
+impl From<Result<Reply, Refusal>> for Reply {
+    fn from(result: Result<Reply, Refusal>) -> Self {
+        result.unwrap_or_else(Reply::Refused)
+    }
+}

@@ -1,0 +1,326 @@
+//! The state itself and `apply`.
+
+use bincode::{Decode, Encode};
+use longshore_raft::FleetId;
+use longshore_raft::consensus::machine::{ApplyContext, LogTime, StateMachine};
+use longshore_raft::model::membership::{Membership, Standing};
+
+use super::command::*;
+use super::token::Tokens;
+use crate::codec;
+use crate::operations::{OperationId, Operations};
+
+/// Version of the encoded state and of commands. A node refuses a snapshot of a version it does not know.
+pub const STATE_VERSION: u16 = 1;
+
+#[derive(Debug, Clone, Default, PartialEq, Eq, Encode, Decode)]
+pub struct ControlState {
+    /// None until `Init` is applied.
+    pub fleet: Option<FleetRecord>,
+    pub membership: Membership,
+    pub tokens: Tokens,
+    pub operations: Operations,
+    /// Log time of the last command.
+    pub time: LogTime,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub struct FleetRecord {
+    pub id: FleetId,
+    pub authority: AuthorityRecord,
+}
+
+fn operation_refusal(node: &str) -> Refusal {
+    Refusal::new(RefusalKind::Conflict, format!("node {node} is leaving or has left and takes no new work"))
+}
+
+impl ControlState {
+    fn decide(&mut self, at: ApplyContext, command: Command) -> Result<Reply, Refusal> {
+        let now = at.time;
+        match command {
+            Command::Init { fleet, authority, key_hash, profile, unix_ms } => {
+                if self.fleet.is_some() {
+                    return Err(Refusal::new(
+                        RefusalKind::Conflict,
+                        "the fleet has been initialised already",
+                    ));
+                }
+                let node = self.membership.admit(key_hash, profile, unix_ms)?;
+                let reply = Reply::Admitted { node: node.id, replica: node.replica };
+                self.fleet = Some(FleetRecord { id: fleet, authority });
+                Ok(reply)
+            }
+            Command::Join { token, secret_hash, key_hash, profile, unix_ms } => {
+                let known = self.membership.all().any(|n| n.key_hash == key_hash);
+                if !known {
+                    self.tokens.check(&token, &secret_hash, now)?;
+                }
+                let node = self.membership.admit(key_hash, profile, unix_ms)?;
+                let reply = Reply::Admitted { node: node.id, replica: node.replica };
+                if !known {
+                    self.tokens.count_use(&token);
+                }
+                Ok(reply)
+            }
+            Command::Announce { node, address, zone, version, engine } => {
+                self.membership.announce(node, address, zone, version, engine)?;
+                Ok(Reply::Done)
+            }
+            Command::UpdateLabels { node, add, remove } => {
+                self.membership.update_labels(node, add, &remove)?;
+                Ok(Reply::Done)
+            }
+            Command::StartLeaving { node } => {
+                self.membership.set_standing(node, Standing::Leaving)?;
+                Ok(Reply::Done)
+            }
+            Command::Remove { node, left, unix_ms } => {
+                let standing = if left { Standing::Left } else { Standing::Removed };
+                self.membership.set_standing(node, standing)?;
+                self.sweep(now, unix_ms);
+                Ok(Reply::Done)
+            }
+            Command::CreateToken { id, secret_hash, ttl_ms, uses_max } => {
+                self.tokens.create(id, secret_hash, ttl_ms, uses_max, now)?;
+                Ok(Reply::Done)
+            }
+            Command::RevokeToken { id } => {
+                self.tokens.revoke(&id)?;
+                Ok(Reply::Done)
+            }
+            Command::Submit(submission) => {
+                for node in &submission.nodes {
+                    match self.membership.get(*node) {
+                        Some(n) if n.standing == Standing::Active => {}
+                        Some(n) => return Err(operation_refusal(&n.profile.name)),
+                        None => return Err(operation_refusal(&node.to_string())),
+                    }
+                }
+                let id = OperationId { index: at.index, position: at.position };
+                Ok(Reply::Submitted(self.operations.submit(id, now, submission)?))
+            }
+            Command::Claim { sub, node, incarnation, unix_ms } => {
+                Ok(Reply::Claimed(self.operations.claim(sub, node, incarnation, now, unix_ms)))
+            }
+            Command::Report { reports } => {
+                Ok(Reply::Reported { lost: self.operations.report(&reports, now) })
+            }
+            Command::Finish { sub, token, outcome, unix_ms } => {
+                let outcome = outcome.map_err(|f| (f.error, f.transient));
+                let counted = self.operations.finish(sub, token, outcome, now, unix_ms);
+                Ok(Reply::Finished { counted })
+            }
+            Command::Sweep { unix_ms } => {
+                self.sweep(now, unix_ms);
+                Ok(Reply::Done)
+            }
+        }
+    }
+
+    fn sweep(&mut self, now: LogTime, unix_ms: u64) {
+        let Self { membership, operations, .. } = self;
+        operations.sweep(now, unix_ms, |node| membership.get(node).is_some_and(|n| n.standing.is_member()));
+    }
+
+    /// Log time at which [`Command::Sweep`] has something to do.
+    pub fn next_deadline(&self) -> Option<LogTime> {
+        self.operations.next_deadline()
+    }
+}
+
+impl StateMachine for ControlState {
+    type Command = Command;
+    type Reply = Reply;
+
+    fn apply(&mut self, at: ApplyContext, command: Command) -> Reply {
+        assert!(at.time >= self.time, "log time went back from {:?} to {:?}", self.time, at.time);
+        self.time = at.time;
+        self.decide(at, command).into()
+    }
+
+    fn snapshot(&self) -> Vec<u8> {
+        let mut bytes = STATE_VERSION.to_le_bytes().to_vec();
+        let state =
+            codec::encode(self).expect("the limits of its parts keep the state below the codec's limit");
+        bytes.extend(state);
+        bytes
+    }
+
+    fn restore(bytes: &[u8]) -> Result<Self, String> {
+        let Some((version, state)) = bytes.split_first_chunk::<2>() else {
+            return Err("the state is cut short".into());
+        };
+        match u16::from_le_bytes(*version) {
+            STATE_VERSION => codec::decode(state).map_err(|e| e.to_string()),
+            other => Err(format!(
+                "the state has version {other}, this longshore knows {STATE_VERSION}: run the newer longshore"
+            )),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use longshore_raft::NodeId;
+    use longshore_raft::model::membership::NodeProfile;
+
+    use super::*;
+    use crate::control::token::TokenState;
+    use crate::operations::{OperationKind, Strategy, Submission};
+
+    /// A fleet of one whose log is written by the test: each command a new index, `ms` later than the last.
+    struct Log {
+        state: ControlState,
+        at: ApplyContext,
+    }
+
+    impl Log {
+        fn new() -> Self {
+            let at = ApplyContext { index: 0, position: 0, time: LogTime(0) };
+            let mut log = Self { state: ControlState::default(), at };
+            let authority = AuthorityRecord { certificate_pem: vec![1], key_pem: vec![2] };
+            let init = Command::Init {
+                fleet: FleetId([7; 16]),
+                authority,
+                key_hash: [1; 32],
+                profile: profile("a"),
+                unix_ms: 0,
+            };
+            assert!(matches!(log.apply(1, init), Reply::Admitted { node: NodeId(1), .. }));
+            log
+        }
+
+        fn apply(&mut self, ms: u64, command: Command) -> Reply {
+            self.at.index += 1;
+            self.at.time.0 += ms;
+            self.state.apply(self.at, command)
+        }
+
+        fn join(&mut self, token: &str, secret: u8, key: u8, name: &str) -> Reply {
+            let (secret_hash, key_hash) = ([secret; 32], [key; 32]);
+            self.apply(
+                1,
+                Command::Join {
+                    token: token.into(),
+                    secret_hash,
+                    key_hash,
+                    profile: profile(name),
+                    unix_ms: 0,
+                },
+            )
+        }
+    }
+
+    fn profile(name: &str) -> NodeProfile {
+        NodeProfile {
+            name: name.into(),
+            address: ([127, 0, 0, 1], 7400).into(),
+            zone: None,
+            labels: BTreeMap::new(),
+            version: "0.1.0".into(),
+        }
+    }
+
+    fn refusal(reply: Reply) -> String {
+        match reply {
+            Reply::Refused(r) => format!("{:?}: {}", r.kind, r.message),
+            other => panic!("expected a refusal, got {other:?}"),
+        }
+    }
+
+    fn create(id: &str, ttl_ms: u64, uses_max: u32) -> Command {
+        Command::CreateToken { id: id.into(), secret_hash: [9; 32], ttl_ms, uses_max }
+    }
+
+    #[test]
+    fn a_fleet_is_initialised_once() {
+        let mut log = Log::new();
+        let again = Command::Init {
+            fleet: FleetId([8; 16]),
+            authority: AuthorityRecord { certificate_pem: vec![], key_pem: vec![] },
+            key_hash: [2; 32],
+            profile: profile("b"),
+            unix_ms: 0,
+        };
+        assert!(refusal(log.apply(1, again)).starts_with("Conflict"));
+        assert_eq!(log.state.fleet.as_ref().unwrap().id, FleetId([7; 16]));
+    }
+
+    #[test]
+    fn every_fault_of_a_token_has_its_own_sentence() {
+        let mut log = Log::new();
+        log.apply(1, create("once", 1_000, 1));
+        assert_eq!(refusal(log.join("none", 9, 2, "b")), "Denied: the token is not one of this fleet");
+        assert_eq!(refusal(log.join("once", 8, 2, "b")), "Denied: the token is not one of this fleet");
+        assert!(matches!(log.join("once", 9, 2, "b"), Reply::Admitted { node: NodeId(2), .. }));
+        assert!(
+            matches!(log.join("once", 9, 2, "b"), Reply::Admitted { node: NodeId(2), .. }),
+            "a retried join neither needs nor uses the token again"
+        );
+        assert!(refusal(log.join("once", 9, 3, "c")).contains("as often as it may be"));
+        log.apply(1, create("short", 10, 0));
+        log.apply(20, Command::Sweep { unix_ms: 0 });
+        assert!(refusal(log.join("short", 9, 3, "c")).contains("has expired"));
+        log.apply(1, create("revoked", 1_000, 0));
+        log.apply(1, Command::RevokeToken { id: "revoked".into() });
+        assert!(refusal(log.join("revoked", 9, 3, "c")).contains("has been revoked"));
+        assert!(refusal(log.apply(1, Command::RevokeToken { id: "x".into() })).starts_with("NotFound"));
+        assert!(refusal(log.apply(1, create("long", u64::MAX, 0))).starts_with("Invalid"));
+        assert_eq!(log.state.tokens.get("once").unwrap().state(log.state.time), TokenState::UsedUp);
+    }
+
+    #[test]
+    fn a_refused_join_does_not_use_the_token_up() {
+        let mut log = Log::new();
+        log.apply(1, create("once", 10_000, 1));
+        assert!(refusal(log.join("once", 9, 2, "a")).contains("is taken"));
+        assert!(matches!(log.join("once", 9, 2, "b"), Reply::Admitted { .. }));
+    }
+
+    #[test]
+    fn a_node_that_leaves_gets_no_new_work_and_its_open_work_fails_when_it_is_gone() {
+        let mut log = Log::new();
+        log.apply(1, create("t", 10_000, 0));
+        log.join("t", 9, 2, "b");
+        let submit = |node| {
+            Command::Submit(Submission {
+                kind: OperationKind::Pull { images: vec!["busybox".parse().unwrap()] },
+                strategy: Strategy::Local,
+                nodes: vec![node],
+                timeout_ms: 60_000,
+                submitted_by: NodeId(1),
+                unix_ms: 0,
+                key: None,
+            })
+        };
+        let Reply::Submitted(id) = log.apply(1, submit(NodeId(2))) else { panic!("not submitted") };
+        log.apply(1, Command::StartLeaving { node: NodeId(2) });
+        assert!(refusal(log.apply(1, submit(NodeId(2)))).contains("takes no new work"));
+        assert!(log.state.operations.get(id).unwrap().ended.is_none());
+        log.apply(1, Command::Remove { node: NodeId(2), left: true, unix_ms: 5 });
+        let ended = log.state.operations.get(id).unwrap();
+        assert_eq!((ended.ended_unix_ms, ended.ended.is_some()), (Some(5), true));
+        assert!(refusal(log.join("t", 9, 2, "b")).contains("no longer in the fleet"));
+    }
+
+    #[test]
+    fn a_snapshot_gives_the_same_state_back_and_a_newer_version_is_refused() {
+        let mut log = Log::new();
+        log.apply(1, create("t", 10_000, 0));
+        log.join("t", 9, 2, "b");
+        let mut bytes = log.state.snapshot();
+        assert_eq!(ControlState::restore(&bytes).unwrap(), log.state);
+        bytes[0] += 1;
+        assert!(ControlState::restore(&bytes).unwrap_err().contains("run the newer longshore"));
+        assert!(ControlState::restore(&[1]).is_err());
+        assert!(ControlState::restore(&log.state.snapshot()[..20]).is_err());
+    }
+
+    #[test]
+    fn the_authority_key_is_never_printed() {
+        let log = Log::new();
+        assert!(!format!("{:?}", log.state).contains("key_pem"));
+    }
+}

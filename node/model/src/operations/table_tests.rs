@@ -1,0 +1,211 @@
+//! Tests of the operation table: the life of a sub-operation, and its rules under any order of events.
+
+use std::collections::BTreeMap;
+
+use proptest::prelude::{Just, any, prop, prop_assert, prop_assert_eq, prop_oneof, proptest};
+use proptest::strategy::Strategy as _;
+
+use super::*;
+
+const NODE: NodeId = NodeId(1);
+
+fn submission(nodes: &[u64], key: Option<u8>) -> Submission {
+    Submission {
+        kind: OperationKind::Pull { images: vec!["busybox".parse().unwrap()] },
+        strategy: Strategy::Replicated,
+        nodes: nodes.iter().map(|n| NodeId(*n)).collect(),
+        timeout_ms: 600_000,
+        submitted_by: NODE,
+        unix_ms: 0,
+        key: key.map(|k| [k; 32]),
+    }
+}
+
+fn id(index: u64) -> OperationId {
+    OperationId { index, position: 0 }
+}
+
+fn table() -> (Operations, SubKey) {
+    let mut table = Operations::default();
+    table.submit(id(1), LogTime(0), submission(&[1], None)).unwrap();
+    (table, SubKey { operation: id(1), index: 0 })
+}
+
+fn granted(reply: ClaimReply) -> u32 {
+    match reply {
+        ClaimReply::Granted { token } => token,
+        other => panic!("expected a grant, got {other:?}"),
+    }
+}
+
+#[test]
+fn a_result_counts_only_under_the_token_of_the_lease() {
+    let (mut t, key) = table();
+    let first = granted(t.claim(key, NODE, 7, LogTime(0), 0));
+    assert_eq!(t.claim(key, NodeId(2), 7, LogTime(0), 0), ClaimReply::Gone, "another node's");
+    assert!(matches!(t.claim(key, NODE, 7, LogTime(0), 0), ClaimReply::NotYet { .. }));
+    let second = granted(t.claim(key, NODE, 8, LogTime(1), 0));
+    assert!(!t.finish(key, first, Ok("old".into()), LogTime(2), 0), "the restarted node's old attempt");
+    assert_eq!(t.report(&[(key, first, Progress::default())], LogTime(2)), [key]);
+    assert!(t.finish(key, second, Ok("new".into()), LogTime(2), 0));
+    let op = t.get(id(1)).unwrap();
+    assert_eq!((op.state(), op.ended), (OperationState::Succeeded, Some(LogTime(2))));
+    assert_eq!(t.claim(key, NODE, 9, LogTime(3), 0), ClaimReply::Gone);
+}
+
+#[test]
+fn a_lease_that_is_not_renewed_is_given_up_after_the_grace() {
+    let (mut t, key) = table();
+    granted(t.claim(key, NODE, 7, LogTime(0), 0));
+    assert_eq!(t.report(&[(key, 1, Progress::default())], LogTime(5_000)), []);
+    let due = LogTime(5_000 + LEASE_MS + GRACE_MS);
+    assert_eq!(t.next_deadline(), Some(due));
+    t.sweep(LogTime(due.0 - 1), 0, |_| true);
+    assert!(matches!(t.get(id(1)).unwrap().subs[0].state, SubState::Running(_)));
+    t.sweep(due, 0, |_| true);
+    assert!(matches!(t.get(id(1)).unwrap().subs[0].state, SubState::Assigned { .. }));
+    assert_eq!(granted(t.claim(key, NODE, 7, due, 0)), 2);
+}
+
+#[test]
+fn transient_failures_back_off_and_end_after_the_last_attempt() {
+    let (mut t, key) = table();
+    let mut now = LogTime(0);
+    for attempt in 1..=ATTEMPTS_MAX {
+        let token = granted(t.claim(key, NODE, 7, now, 0));
+        assert_eq!(token, attempt);
+        assert!(t.finish(key, token, Err(("registry down".into(), true)), now, 0));
+        if attempt < ATTEMPTS_MAX {
+            let ClaimReply::NotYet { wait_ms } = t.claim(key, NODE, 7, now, 0) else { panic!("no backoff") };
+            assert_eq!(wait_ms, backoff_ms(attempt));
+            now.0 += wait_ms;
+        }
+    }
+    let op = t.get(id(1)).unwrap();
+    assert_eq!(op.state(), OperationState::Failed);
+    assert_eq!(op.subs[0].state, SubState::Failed { error: "registry down".into() });
+}
+
+#[test]
+fn partial_success_and_timeouts_are_told_apart() {
+    let mut t = Operations::default();
+    t.submit(id(1), LogTime(0), submission(&[1, 2], None)).unwrap();
+    let key = |index| SubKey { operation: id(1), index };
+    let token = granted(t.claim(key(0), NodeId(1), 7, LogTime(0), 0));
+    t.finish(key(0), token, Ok("sha256:x".into()), LogTime(1), 0);
+    let token = granted(t.claim(key(1), NodeId(2), 7, LogTime(0), 0));
+    t.finish(key(1), token, Err(("no route".into(), true)), LogTime(1), 0);
+    t.sweep(LogTime(600_000), 42, |_| true);
+    let op = t.get(id(1)).unwrap();
+    assert_eq!((op.state(), op.ended_unix_ms), (OperationState::Partial, Some(42)));
+    let SubState::Failed { error } = &op.subs[1].state else { panic!("not failed") };
+    assert_eq!(error, "timed out; the last attempt said: no route");
+}
+
+#[test]
+fn a_key_names_one_request() {
+    let mut t = Operations::default();
+    assert_eq!(t.submit(id(1), LogTime(0), submission(&[1], Some(5))), Ok(id(1)));
+    assert_eq!(t.submit(id(2), LogTime(0), submission(&[1, 2], Some(5))), Ok(id(1)), "nodes may differ");
+    let mut other = submission(&[1], Some(5));
+    other.kind = OperationKind::Pull { images: vec!["alpine".parse().unwrap()] };
+    assert_eq!(t.submit(id(3), LogTime(0), other), Err(SubmitError::KeyReused(id(1))));
+    assert_eq!(t.all().count(), 1);
+}
+
+#[test]
+fn limits() {
+    let mut t = Operations::default();
+    assert_eq!(t.submit(id(1), LogTime(0), submission(&[], None)), Err(SubmitError::Empty));
+    let many: Vec<u64> = (0..=SUBS_MAX as u64).collect();
+    assert_eq!(t.submit(id(1), LogTime(0), submission(&many, None)), Err(SubmitError::TooManySubs));
+    let late = Submission { timeout_ms: TIMEOUT_MAX_MS + 1, ..submission(&[1], None) };
+    assert_eq!(t.submit(id(1), LogTime(0), late), Err(SubmitError::Timeout));
+    for i in 0..ACTIVE_MAX as u64 {
+        t.submit(id(i), LogTime(0), submission(&[1], None)).unwrap();
+    }
+    assert_eq!(t.submit(id(9_999), LogTime(0), submission(&[1], None)), Err(SubmitError::Busy));
+}
+
+#[test]
+fn ended_records_are_kept_for_a_day_and_in_bounded_number() {
+    let mut t = Operations::default();
+    for i in 0..(ENDED_MAX as u64 + 10) {
+        t.submit(id(i), LogTime(i), submission(&[1], Some((i % 200) as u8))).ok();
+        let key = SubKey { operation: id(i), index: 0 };
+        if let ClaimReply::Granted { token } = t.claim(key, NODE, 7, LogTime(i), 0) {
+            t.finish(key, token, Err(("x".repeat(TEXT_BYTES_MAX * 2), false)), LogTime(i), 0);
+        }
+    }
+    assert!(t.all().count() <= ENDED_MAX + 1);
+    let SubState::Failed { error } = &t.all().next().unwrap().subs[0].state else { panic!("not failed") };
+    assert_eq!(error.len(), TEXT_BYTES_MAX);
+    t.sweep(LogTime(ENDED_KEPT_MS + 5_000), 0, |_| true);
+    assert_eq!((t.all().count(), t.next_deadline()), (0, None));
+}
+
+#[derive(Debug, Clone)]
+enum Step {
+    Claim { incarnation: u64 },
+    Report { token: u32 },
+    Finish { token: u32, ok: bool, transient: bool },
+    Sweep,
+}
+
+fn steps() -> impl proptest::strategy::Strategy<Value = Vec<(Step, u64)>> {
+    let step = prop_oneof![
+        (0u64..3).prop_map(|incarnation| Step::Claim { incarnation }),
+        (0u32..5).prop_map(|token| Step::Report { token }),
+        (0u32..5, any::<bool>(), any::<bool>()).prop_map(|(token, ok, transient)| Step::Finish {
+            token,
+            ok,
+            transient
+        }),
+        Just(Step::Sweep),
+    ];
+    prop::collection::vec((step, 0u64..15_000), 1..60)
+}
+
+proptest! {
+    /// Whatever happens in whatever order: tokens are given out once, two attempts of one process never overlap within a lease,
+    /// an ended sub-operation never changes, and an operation has ended exactly when its sub-operations have.
+    #[test]
+    fn rules_hold_under_any_order(steps in steps()) {
+        let (mut t, key) = table();
+        let mut now = LogTime(0);
+        let mut leases: BTreeMap<u32, (u64, LogTime)> = BTreeMap::new();
+        let mut end: Option<SubState> = None;
+        for (step, ms) in steps {
+            now.0 += ms;
+            match step {
+                Step::Claim { incarnation } => if let ClaimReply::Granted { token } = t.claim(key, NODE, incarnation, now, 0) {
+                    for (other, (inc, expires)) in &leases {
+                        prop_assert!(*inc <= incarnation || expires.0 <= now.0, "granted to a process that was outlived");
+                        prop_assert!(*other != token, "token {} twice", token);
+                        prop_assert!(*inc != incarnation || expires.0 <= now.0, "two attempts at once");
+                    }
+                    leases.insert(token, (incarnation, LogTime(now.0 + LEASE_MS)));
+                },
+                Step::Report { token } => if t.report(&[(key, token, Progress::default())], now).is_empty() {
+                    leases.get_mut(&token).expect("a renewed lease was granted").1 = LogTime(now.0 + LEASE_MS);
+                },
+                Step::Finish { token, ok, transient } => {
+                    let outcome = if ok { Ok("r".into()) } else { Err(("e".into(), transient)) };
+                    if t.finish(key, token, outcome, now, 0) {
+                        leases.get_mut(&token).expect("a finished lease was granted").1 = now;
+                    }
+                }
+                Step::Sweep => t.sweep(now, 0, |_| true),
+            }
+            let Some(op) = t.get(key.operation) else { break };
+            let state = &op.subs[0].state;
+            if let Some(end) = &end {
+                prop_assert_eq!(end, state, "an ended sub-operation changed");
+            }
+            if state.is_terminal() {
+                end = Some(state.clone());
+            }
+            prop_assert_eq!(op.ended.is_some(), op.subs.iter().all(|s| s.state.is_terminal()));
+        }
+    }
+}

@@ -1,0 +1,352 @@
+//! A fleet that tests script: enough state to tell that a request arrived whole, and knobs for what can go wrong.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use futures_util::StreamExt;
+use parking_lot::Mutex;
+use tokio::sync::{Semaphore, mpsc};
+
+use super::service::{ApiFuture, ApiStream, FleetService};
+use super::types::*;
+
+type Watcher = mpsc::UnboundedSender<Result<OperationView, ApiError>>;
+
+#[derive(Debug, Default)]
+struct State {
+    nodes: BTreeMap<String, NodeView>,
+    tokens: Vec<TokenView>,
+    operations: Vec<OperationView>,
+    keys: BTreeMap<String, String>,
+    watchers: BTreeMap<String, Vec<Watcher>>,
+    /// What each call of this name answers instead, taken from the front.
+    failures: BTreeMap<&'static str, Vec<ApiError>>,
+    panics: BTreeSet<&'static str>,
+    calls: Vec<String>,
+}
+
+#[derive(Debug)]
+pub(crate) struct FakeFleet {
+    state: Mutex<State>,
+    /// Calls wait here for a permit; closed means that none waits.
+    pub(crate) gate: Arc<Semaphore>,
+}
+
+impl FakeFleet {
+    pub(crate) fn new() -> Arc<Self> {
+        let gate = Arc::new(Semaphore::new(0));
+        gate.close();
+        Self::with_gate(gate)
+    }
+
+    /// Every call waits until the test adds permits to the gate.
+    pub(crate) fn gated() -> Arc<Self> {
+        Self::with_gate(Arc::new(Semaphore::new(0)))
+    }
+
+    fn with_gate(gate: Arc<Semaphore>) -> Arc<Self> {
+        let mut state = State::default();
+        for (index, name) in ["alpha", "beta", "gamma"].into_iter().enumerate() {
+            state.nodes.insert(name.to_owned(), node(index as u64 + 1, name));
+        }
+        Arc::new(Self { state: Mutex::new(state), gate })
+    }
+
+    /// The next calls of `name` fail with these.
+    pub(crate) fn fail(&self, name: &'static str, errors: impl IntoIterator<Item = ApiError>) {
+        self.state.lock().failures.entry(name).or_default().extend(errors);
+    }
+
+    pub(crate) fn panic_in(&self, name: &'static str) {
+        self.state.lock().panics.insert(name);
+    }
+
+    /// Calls so far, as `name argument`.
+    pub(crate) fn calls(&self) -> Vec<String> {
+        self.state.lock().calls.clone()
+    }
+
+    /// Stores an operation's new state and tells its watchers.
+    pub(crate) fn publish(&self, view: &OperationView) {
+        let mut state = self.state.lock();
+        match state.operations.iter_mut().find(|known| known.id == view.id) {
+            Some(known) => *known = view.clone(),
+            None => state.operations.push(view.clone()),
+        }
+        let watchers = state.watchers.entry(view.id.clone()).or_default();
+        watchers.retain(|watcher| watcher.send(Ok(view.clone())).is_ok());
+        if view.state.is_terminal() {
+            watchers.clear();
+        }
+    }
+
+    /// Ends the watches of an operation, with an error or silently.
+    pub(crate) fn end_watches(&self, id: &str, error: Option<ApiError>) {
+        for watcher in self.state.lock().watchers.remove(id).unwrap_or_default() {
+            if let Some(error) = &error {
+                let _ = watcher.send(Err(error.clone()));
+            }
+        }
+    }
+
+    pub(crate) fn watchers(&self, id: &str) -> usize {
+        let mut state = self.state.lock();
+        let watchers = state.watchers.entry(id.to_owned()).or_default();
+        watchers.retain(|watcher| !watcher.is_closed());
+        watchers.len()
+    }
+
+    /// Counts the call, waits at the gate, fails or panics if told to.
+    async fn enter(&self, name: &'static str, argument: &str) -> Result<(), ApiError> {
+        self.state.lock().calls.push(format!("{name} {argument}").trim_end().to_owned());
+        if let Ok(permit) = self.gate.acquire().await {
+            permit.forget();
+        }
+        let mut state = self.state.lock();
+        assert!(!state.panics.contains(name), "told to panic");
+        match state.failures.get_mut(name) {
+            Some(errors) if !errors.is_empty() => Err(errors.remove(0)),
+            _ => Ok(()),
+        }
+    }
+
+    fn find<'a>(state: &'a mut State, node: &str) -> Result<&'a mut NodeView, ApiError> {
+        let unknown = || ApiError::new(ErrorCode::NotFound, format!("there is no node {node}"));
+        state.nodes.get_mut(node).ok_or_else(unknown)
+    }
+}
+
+pub(crate) fn node(id: u64, name: &str) -> NodeView {
+    let engine = match id {
+        1 => {
+            EngineView::Ready { version: "26.1.5".into(), api_version: "1.45".into(), arch: "x86_64".into() }
+        }
+        2 => EngineView::NotConfigured,
+        _ => EngineView::Unavailable { reason: "no socket".into() },
+    };
+    NodeView {
+        id: format!("n{id}"),
+        name: name.to_owned(),
+        is_self: id == 1,
+        role: if id == 1 { NodeRole::Leader } else { NodeRole::Voter },
+        state: if id == 3 { NodeState::Suspect } else { NodeState::Alive },
+        address: format!("10.0.0.{id}:7400"),
+        zone: (id == 2).then(|| "east".to_owned()),
+        labels: BTreeMap::new(),
+        engine,
+        version: "0.1.0".into(),
+        last_seen_ms: Some((id - 1) * 700),
+        joined_at_ms: 1_700_000_000_000,
+        clock_skew_ms: None,
+        replica: Some(format!("r{id}")),
+    }
+}
+
+pub(crate) fn operation(id: &str, state: OperationState) -> OperationView {
+    let sub = |index: u32, node: &str| SubOperationView {
+        index,
+        node: node.to_owned(),
+        image: "docker.io/library/nginx:1.27".into(),
+        state: match state {
+            OperationState::Planned => SubOperationState::Assigned,
+            OperationState::Running => SubOperationState::Running,
+            OperationState::Succeeded => SubOperationState::Succeeded,
+            OperationState::Partial if index == 0 => SubOperationState::Succeeded,
+            OperationState::Partial | OperationState::Failed => SubOperationState::Failed,
+        },
+        attempts: 1,
+        layers_done: 0,
+        layers_total: 2,
+        current_bytes: 0,
+        total_bytes: 0,
+        result: None,
+        error: None,
+        started_at_ms: None,
+        ended_at_ms: None,
+    };
+    OperationView {
+        id: id.to_owned(),
+        kind: "pull".into(),
+        state,
+        strategy: Strategy::Replicated,
+        images: vec!["docker.io/library/nginx:1.27".into()],
+        submitted_by: "alpha".into(),
+        submitted_at_ms: 1_700_000_000_000,
+        ended_at_ms: None,
+        sub_operations: vec![sub(0, "alpha"), sub(1, "beta")],
+    }
+}
+
+impl FleetService for FakeFleet {
+    fn status(&self) -> ApiFuture<'_, StatusView> {
+        Box::pin(async {
+            self.enter("status", "").await?;
+            Ok(StatusView {
+                version: "0.1.0".into(),
+                fleet: "00112233445566778899aabbccddeeff".into(),
+                node_id: "n1".into(),
+                name: "alpha".into(),
+                address: "10.0.0.1:7400".into(),
+                role: NodeRole::Leader,
+                leader: Some("alpha".into()),
+                term: 3,
+                applied_index: 41,
+                committed_index: 42,
+                voters: 3,
+                nodes_alive: 2,
+                nodes_total: 3,
+                operations_running: 1,
+                engine: self.state.lock().nodes["alpha"].engine.clone(),
+                uptime_ms: 3_723_000,
+                clock_skew_max_ms: Some(-12),
+                warnings: vec!["node gamma is suspected to be dead".into()],
+            })
+        })
+    }
+
+    fn health(&self) -> ApiFuture<'_, HealthView> {
+        Box::pin(async {
+            self.enter("health", "").await?;
+            let reasons = vec!["there is no leader".to_owned()];
+            Ok(HealthView { live: true, ready: false, reasons })
+        })
+    }
+
+    fn list_nodes(&self) -> ApiFuture<'_, NodeList> {
+        Box::pin(async {
+            self.enter("list_nodes", "").await?;
+            Ok(NodeList { nodes: self.state.lock().nodes.values().cloned().collect(), stale: false })
+        })
+    }
+
+    fn inspect_node(&self, node: String) -> ApiFuture<'_, NodeView> {
+        Box::pin(async move {
+            self.enter("inspect_node", &node).await?;
+            Self::find(&mut self.state.lock(), &node).cloned()
+        })
+    }
+
+    fn update_node(&self, node: String, update: NodeUpdate) -> ApiFuture<'_, NodeView> {
+        Box::pin(async move {
+            self.enter("update_node", &node).await?;
+            let mut state = self.state.lock();
+            let view = Self::find(&mut state, &node)?;
+            view.labels.extend(update.label_add);
+            view.labels.retain(|key, _| !update.label_rm.contains(key));
+            Ok(view.clone())
+        })
+    }
+
+    fn remove_node(&self, node: String) -> ApiFuture<'_, NodeView> {
+        Box::pin(async move {
+            self.enter("remove_node", &node).await?;
+            let mut state = self.state.lock();
+            let view = Self::find(&mut state, &node)?.clone();
+            state.nodes.remove(&node);
+            Ok(NodeView { state: NodeState::Left, ..view })
+        })
+    }
+
+    fn leave(&self) -> ApiFuture<'_, LeaveView> {
+        Box::pin(async {
+            self.enter("leave", "").await?;
+            Ok(LeaveView { node: "alpha".into(), new_leader: Some("beta".into()) })
+        })
+    }
+
+    fn create_token(&self, request: TokenCreate) -> ApiFuture<'_, TokenCreated> {
+        Box::pin(async move {
+            self.enter("create_token", &format!("{:?} {:?}", request.ttl_ms, request.uses)).await?;
+            let mut state = self.state.lock();
+            let info = TokenView {
+                id: format!("t{}", state.tokens.len() + 1),
+                state: TokenState::Valid,
+                uses: 0,
+                uses_max: request.uses.unwrap_or(1),
+                expires_in_ms: request.ttl_ms.unwrap_or(3_600_000),
+            };
+            state.tokens.push(info.clone());
+            let token = "LSJ1-secret".to_owned();
+            let join_command = format!("longshore join --token {token} 10.0.0.1:7400");
+            Ok(TokenCreated { token, info, join_command })
+        })
+    }
+
+    fn list_tokens(&self) -> ApiFuture<'_, Vec<TokenView>> {
+        Box::pin(async {
+            self.enter("list_tokens", "").await?;
+            Ok(self.state.lock().tokens.clone())
+        })
+    }
+
+    fn revoke_token(&self, id: String) -> ApiFuture<'_, TokenView> {
+        Box::pin(async move {
+            self.enter("revoke_token", &id).await?;
+            let mut state = self.state.lock();
+            let token = state.tokens.iter_mut().find(|token| token.id == id);
+            let token =
+                token.ok_or_else(|| ApiError::new(ErrorCode::NotFound, format!("there is no token {id}")))?;
+            token.state = TokenState::Revoked;
+            Ok(token.clone())
+        })
+    }
+
+    fn submit_operation(
+        &self,
+        request: OperationRequest,
+        key: Option<String>,
+    ) -> ApiFuture<'_, OperationView> {
+        Box::pin(async move {
+            let OperationRequest::Pull { images, on, .. } = request;
+            self.enter("submit_operation", &format!("{} on {}", images.join(","), on.join(","))).await?;
+            let mut state = self.state.lock();
+            if let Some(id) = key.as_ref().and_then(|key| state.keys.get(key)) {
+                let known = state.operations.iter().find(|known| known.id == *id);
+                return Ok(known.expect("keys lead to operations").clone());
+            }
+            let view = operation(&format!("op{}", state.operations.len() + 1), OperationState::Planned);
+            state.operations.push(view.clone());
+            state.keys.extend(key.map(|key| (key, view.id.clone())));
+            Ok(view)
+        })
+    }
+
+    fn list_operations(&self, query: OperationQuery) -> ApiFuture<'_, Vec<OperationView>> {
+        Box::pin(async move {
+            self.enter("list_operations", &format!("{:?} {}", query.limit, query.active)).await?;
+            let state = self.state.lock();
+            let wanted =
+                state.operations.iter().rev().filter(|view| !query.active || !view.state.is_terminal());
+            Ok(wanted.take(query.limit.unwrap_or(100) as usize).cloned().collect())
+        })
+    }
+
+    fn inspect_operation(&self, id: String) -> ApiFuture<'_, OperationView> {
+        Box::pin(async move {
+            self.enter("inspect_operation", &id).await?;
+            let state = self.state.lock();
+            let found = state.operations.iter().find(|view| view.id == id).cloned();
+            found.ok_or_else(|| ApiError::new(ErrorCode::NotFound, format!("there is no operation {id}")))
+        })
+    }
+
+    fn watch_operation(&self, id: String) -> ApiFuture<'_, ApiStream<OperationView>> {
+        Box::pin(async move {
+            self.enter("watch_operation", &id).await?;
+            let mut state = self.state.lock();
+            let Some(now) = state.operations.iter().find(|view| view.id == id).cloned() else {
+                return Err(ApiError::new(ErrorCode::NotFound, format!("there is no operation {id}")));
+            };
+            let (sender, receiver) = mpsc::unbounded_channel();
+            let ended = now.state.is_terminal();
+            let _ = sender.send(Ok(now));
+            if !ended {
+                state.watchers.entry(id).or_default().push(sender);
+            }
+            let stream = futures_util::stream::unfold(receiver, |mut receiver| async {
+                receiver.recv().await.map(|item| (item, receiver))
+            });
+            Ok(stream.boxed() as ApiStream<OperationView>)
+        })
+    }
+}

@@ -1,0 +1,317 @@
+//! The table of routes and their handlers. A handler unpacks the request, calls the service, packs the answer.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+
+use axum::body::{Body, Bytes};
+use axum::extract::{FromRequest, FromRequestParts, Path, Query, Request, State};
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{MethodRouter, delete, get, post};
+use axum::{Json, Router};
+use futures_util::StreamExt;
+use serde::de::DeserializeOwned;
+use tokio_util::sync::CancellationToken;
+
+use super::errors::Rejection;
+use super::limits::IDEMPOTENCY_KEY_MAX_CHARS;
+use super::openapi;
+use super::service::FleetService;
+use super::types::*;
+use crate::config::names;
+
+/// What handlers share.
+#[derive(Clone)]
+pub(super) struct ApiState {
+    pub(super) service: Arc<dyn FleetService>,
+    /// Ends watches when the server stops; they would hold it up for ever.
+    pub(super) shutdown: CancellationToken,
+}
+
+type Handlers = fn() -> MethodRouter<ApiState>;
+
+/// Every route, as OpenAPI writes its path. The router is built from this and the OpenAPI document is tested against it.
+pub(super) const ROUTES: &[(&str, &[&str], Handlers)] = &[
+    ("/v1/status", &["get"], || get(status)),
+    ("/v1/nodes", &["get"], || get(list_nodes)),
+    ("/v1/nodes/{node}", &["get", "patch", "delete"], || {
+        get(inspect_node).patch(update_node).delete(remove_node)
+    }),
+    ("/v1/leave", &["post"], || post(leave)),
+    ("/v1/tokens", &["get", "post"], || get(list_tokens).post(create_token)),
+    ("/v1/tokens/{id}", &["delete"], || delete(revoke_token)),
+    ("/v1/operations", &["get", "post"], || get(list_operations).post(submit_operation)),
+    ("/v1/operations/{id}", &["get"], || get(inspect_operation)),
+    ("/v1/operations/{id}/watch", &["get"], || get(watch_operation)),
+    ("/v1/openapi.json", &["get"], || get(openapi_document)),
+    ("/livez", &["get"], || get(livez)),
+    ("/readyz", &["get"], || get(readyz)),
+];
+
+/// Media type of a watch: one JSON value a line.
+const NDJSON: &str = "application/x-ndjson";
+
+pub(super) fn routes(state: ApiState) -> Router {
+    let table =
+        ROUTES.iter().fold(Router::new(), |router, (path, _, handlers)| router.route(path, handlers()));
+    table.fallback(no_such_path).method_not_allowed_fallback(no_such_method).with_state(state)
+}
+
+/// The node's own view. Answers without a quorum.
+#[utoipa::path(get, path = "/v1/status", tag = "fleet", responses(
+    (status = 200, body = StatusView), (status = "default", body = ApiError)))]
+pub(super) async fn status(State(api): State<ApiState>) -> Result<Json<StatusView>, ApiError> {
+    api.service.status().await.map(Json)
+}
+
+/// All nodes. Answers without a quorum from the local copy, with `stale` set.
+#[utoipa::path(get, path = "/v1/nodes", tag = "nodes", responses(
+    (status = 200, body = NodeList), (status = "default", body = ApiError)))]
+pub(super) async fn list_nodes(State(api): State<ApiState>) -> Result<Json<NodeList>, ApiError> {
+    api.service.list_nodes().await.map(Json)
+}
+
+/// One node by name, id (`n3` or `3`) or `self`.
+#[utoipa::path(get, path = "/v1/nodes/{node}", tag = "nodes", params(("node" = String, Path)), responses(
+    (status = 200, body = NodeView), (status = "default", body = ApiError)))]
+pub(super) async fn inspect_node(
+    State(api): State<ApiState>,
+    Segment(node): Segment,
+) -> Result<Json<NodeView>, ApiError> {
+    api.service.inspect_node(node).await.map(Json)
+}
+
+/// Changes a node's labels.
+#[utoipa::path(patch, path = "/v1/nodes/{node}", tag = "nodes", params(("node" = String, Path)),
+    request_body = NodeUpdate, responses(
+    (status = 200, body = NodeView), (status = "default", body = ApiError)))]
+pub(super) async fn update_node(
+    State(api): State<ApiState>,
+    Segment(node): Segment,
+    JsonBody(update): JsonBody<NodeUpdate>,
+) -> Result<Json<NodeView>, ApiError> {
+    for (key, value) in &update.label_add {
+        let checked = names::check_label_key(key).and_then(|()| names::check_label_value(value));
+        checked.map_err(|message| ApiError::new(ErrorCode::Invalid, message))?;
+    }
+    api.service.update_node(node, update).await.map(Json)
+}
+
+/// Removes a dead node for good.
+#[utoipa::path(delete, path = "/v1/nodes/{node}", tag = "nodes", params(("node" = String, Path)), responses(
+    (status = 200, body = NodeView), (status = "default", body = ApiError)))]
+pub(super) async fn remove_node(
+    State(api): State<ApiState>,
+    Segment(node): Segment,
+) -> Result<Json<NodeView>, ApiError> {
+    api.service.remove_node(node).await.map(Json)
+}
+
+/// The answering node hands leadership over, leaves the fleet, and its process ends soon after the reply.
+#[utoipa::path(post, path = "/v1/leave", tag = "fleet", responses(
+    (status = 200, body = LeaveView), (status = "default", body = ApiError)))]
+pub(super) async fn leave(State(api): State<ApiState>) -> Result<Json<LeaveView>, ApiError> {
+    api.service.leave().await.map(Json)
+}
+
+/// Join tokens, without their secrets.
+#[utoipa::path(get, path = "/v1/tokens", tag = "tokens", responses(
+    (status = 200, body = Vec<TokenView>), (status = "default", body = ApiError)))]
+pub(super) async fn list_tokens(State(api): State<ApiState>) -> Result<Json<Vec<TokenView>>, ApiError> {
+    api.service.list_tokens().await.map(Json)
+}
+
+/// Makes a join token. Its secret is in this reply only.
+#[utoipa::path(post, path = "/v1/tokens", tag = "tokens", request_body = TokenCreate, responses(
+    (status = 201, body = TokenCreated), (status = "default", body = ApiError)))]
+pub(super) async fn create_token(
+    State(api): State<ApiState>,
+    JsonBody(request): JsonBody<TokenCreate>,
+) -> Result<(StatusCode, Json<TokenCreated>), ApiError> {
+    api.service.create_token(request).await.map(|created| (StatusCode::CREATED, Json(created)))
+}
+
+/// Revokes a join token.
+#[utoipa::path(delete, path = "/v1/tokens/{id}", tag = "tokens", params(("id" = String, Path)), responses(
+    (status = 200, body = TokenView), (status = "default", body = ApiError)))]
+pub(super) async fn revoke_token(
+    State(api): State<ApiState>,
+    Segment(id): Segment,
+) -> Result<Json<TokenView>, ApiError> {
+    api.service.revoke_token(id).await.map(Json)
+}
+
+/// Operations, newest first.
+#[utoipa::path(get, path = "/v1/operations", tag = "operations", params(
+    ("limit" = Option<u32>, Query, description = "At most so many; default 100, at most 1000"),
+    ("active" = Option<bool>, Query, description = "Only those not yet ended")), responses(
+    (status = 200, body = Vec<OperationView>), (status = "default", body = ApiError)))]
+pub(super) async fn list_operations(
+    State(api): State<ApiState>,
+    QueryString(query): QueryString<OperationQuery>,
+) -> Result<Json<Vec<OperationView>>, ApiError> {
+    api.service.list_operations(query).await.map(Json)
+}
+
+/// Submits an operation. Replies once its record is committed; the work goes on after that.
+#[utoipa::path(post, path = "/v1/operations", tag = "operations", request_body = OperationRequest, params(
+    ("Idempotency-Key" = Option<String>, Header, description = "The same key gives the same operation, at every node")),
+    responses((status = 202, body = OperationView), (status = "default", body = ApiError)))]
+pub(super) async fn submit_operation(
+    State(api): State<ApiState>,
+    headers: HeaderMap,
+    JsonBody(request): JsonBody<OperationRequest>,
+) -> Result<(StatusCode, Json<OperationView>), Rejection> {
+    let key = idempotency_key(&headers)?;
+    let view = api.service.submit_operation(request, key).await?;
+    Ok((StatusCode::ACCEPTED, Json(view)))
+}
+
+/// One operation.
+#[utoipa::path(get, path = "/v1/operations/{id}", tag = "operations", params(("id" = String, Path)), responses(
+    (status = 200, body = OperationView), (status = "default", body = ApiError)))]
+pub(super) async fn inspect_operation(
+    State(api): State<ApiState>,
+    Segment(id): Segment,
+) -> Result<Json<OperationView>, ApiError> {
+    api.service.inspect_operation(id).await.map(Json)
+}
+
+/// The operation now and after every change, one JSON value a line, until it has ended. A last line `{"error": ...}` says
+/// why the watch ended early; a stream that just ends was cut off (the node stops): watch again.
+#[utoipa::path(get, path = "/v1/operations/{id}/watch", tag = "operations", params(("id" = String, Path)), responses(
+    (status = 200, body = OperationView, content_type = "application/x-ndjson"),
+    (status = "default", body = ApiError)))]
+pub(super) async fn watch_operation(
+    State(api): State<ApiState>,
+    Segment(id): Segment,
+) -> Result<Response, ApiError> {
+    let views = api.service.watch_operation(id).await?;
+    let mut failed = false;
+    let lines = views
+        .take_until(api.shutdown.clone().cancelled_owned())
+        .take_while(move |item| {
+            // The line with the error is the last one.
+            let go_on = !failed;
+            failed |= item.is_err();
+            std::future::ready(go_on)
+        })
+        .map(|item| Ok::<_, Infallible>(watch_line(item)));
+    Ok(([(header::CONTENT_TYPE, NDJSON)], Body::from_stream(lines)).into_response())
+}
+
+fn watch_line(item: Result<OperationView, ApiError>) -> Bytes {
+    let encoded = match &item {
+        Ok(view) => serde_json::to_vec(view),
+        Err(error) => serde_json::to_vec(&WatchEnd { error: error.clone() }),
+    };
+    let mut line = encoded.expect("plain structs of strings and numbers encode as JSON");
+    line.push(b'\n');
+    Bytes::from(line)
+}
+
+/// This document.
+#[utoipa::path(get, path = "/v1/openapi.json", tag = "health", responses((status = 200, body = Object)))]
+pub(super) async fn openapi_document() -> Response {
+    ([(header::CONTENT_TYPE, "application/json")], openapi::json()).into_response()
+}
+
+/// 200 while the process works, 503 otherwise.
+#[utoipa::path(get, path = "/livez", tag = "health", responses(
+    (status = 200, body = HealthView), (status = 503, body = HealthView), (status = "default", body = ApiError)))]
+pub(super) async fn livez(State(api): State<ApiState>) -> Result<(StatusCode, Json<HealthView>), ApiError> {
+    let health = api.service.health().await?;
+    Ok((health_status(health.live), Json(health)))
+}
+
+/// 200 while the node can do its work: it has a leader, has caught up, and its engine answers. 503 otherwise, with reasons.
+#[utoipa::path(get, path = "/readyz", tag = "health", responses(
+    (status = 200, body = HealthView), (status = 503, body = HealthView), (status = "default", body = ApiError)))]
+pub(super) async fn readyz(State(api): State<ApiState>) -> Result<(StatusCode, Json<HealthView>), ApiError> {
+    let health = api.service.health().await?;
+    Ok((health_status(health.ready), Json(health)))
+}
+
+fn health_status(good: bool) -> StatusCode {
+    if good { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE }
+}
+
+async fn no_such_path(request: Request) -> ApiError {
+    ApiError::new(ErrorCode::NotFound, format!("there is no {}", request.uri().path()))
+        .hint("GET /v1/openapi.json lists what there is")
+}
+
+async fn no_such_method(request: Request) -> Rejection {
+    let message = format!("{} is not a method of {}", request.method(), request.uri().path());
+    let error = ApiError::new(ErrorCode::Invalid, message).hint("GET /v1/openapi.json lists what there is");
+    Rejection::new(StatusCode::METHOD_NOT_ALLOWED, error)
+}
+
+fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, Rejection> {
+    let Some(value) = headers.get("idempotency-key") else { return Ok(None) };
+    match value.to_str() {
+        Ok(key) if (1..=IDEMPOTENCY_KEY_MAX_CHARS).contains(&key.len()) => Ok(Some(key.to_owned())),
+        _ => Err(Rejection::invalid(format!(
+            "Idempotency-Key must be 1 to {IDEMPOTENCY_KEY_MAX_CHARS} printable ASCII characters"
+        ))),
+    }
+}
+
+/// A JSON request body. Its size was bounded before (see `middleware`).
+pub(super) struct JsonBody<T>(T);
+
+impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for JsonBody<T> {
+    type Rejection = Rejection;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, Rejection> {
+        if !is_json(request.headers()) {
+            let error = ApiError::new(ErrorCode::Invalid, "the body must be JSON")
+                .hint("send the header content-type: application/json; an empty request is {}");
+            return Err(Rejection::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, error));
+        }
+        let bytes = Bytes::from_request(request, state)
+            .await
+            .map_err(|error| Rejection::invalid(format!("the body could not be read: {error}")))?;
+        serde_json::from_slice(&bytes).map(JsonBody).map_err(|error| {
+            Rejection::invalid(match error.classify() {
+                serde_json::error::Category::Data => format!("the body does not fit: {error}"),
+                _ => format!("the body is not valid JSON: {error}"),
+            })
+        })
+    }
+}
+
+fn is_json(headers: &HeaderMap) -> bool {
+    let value = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or("");
+    let media_type = value.split(';').next().unwrap_or("").trim();
+    media_type.eq_ignore_ascii_case("application/json")
+}
+
+/// The one parameter of a path.
+pub(super) struct Segment(String);
+
+impl<S: Send + Sync> FromRequestParts<S> for Segment {
+    type Rejection = Rejection;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Rejection> {
+        match Path::<String>::from_request_parts(parts, state).await {
+            Ok(Path(value)) => Ok(Self(value)),
+            Err(error) => Err(Rejection::invalid(format!("the path is not valid: {}", error.body_text()))),
+        }
+    }
+}
+
+/// The query string.
+pub(super) struct QueryString<T>(T);
+
+impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for QueryString<T> {
+    type Rejection = Rejection;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Rejection> {
+        match Query::<T>::from_request_parts(parts, state).await {
+            Ok(Query(value)) => Ok(Self(value)),
+            Err(error) => Err(Rejection::invalid(format!("the query is not valid: {}", error.body_text()))),
+        }
+    }
+}

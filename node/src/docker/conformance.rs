@@ -1,0 +1,252 @@
+//! What every [`ContainerEngine`] that works must do. The fake passes it here, Docker itself in the end-to-end tests.
+//!
+//! Test support: it panics with what went wrong. It needs no clock, and waits for conditions only.
+
+use std::sync::Arc;
+
+use longshore_model::image::ImageReference;
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+
+use super::{ContainerEngine, EngineError, OnProgress, PullProgress, PulledImage};
+
+/// What the suite works on.
+#[derive(Debug)]
+pub struct Fixture {
+    /// Under a tag, in the registry, and not on the engine yet.
+    pub image: ImageReference,
+    /// Another that is in the registry and not on the engine, and takes long enough to pull that one can be given up midway.
+    pub slow_image: ImageReference,
+    /// In no registry, though its registry answers.
+    pub missing: ImageReference,
+}
+
+/// Runs the whole suite.
+pub async fn conforms(engine: &dyn ContainerEngine, fixture: &Fixture) {
+    says_what_it_is(engine).await;
+    does_not_know_what_was_never_pulled(engine, fixture).await;
+    let pulled = pulls_with_progress(engine, fixture).await;
+    pulls_again_without_effect(engine, fixture, &pulled).await;
+    pulls_by_digest(engine, fixture, &pulled).await;
+    says_what_is_missing(engine, fixture).await;
+    gives_up_when_dropped_and_can_start_over(engine, fixture).await;
+    pulls_the_same_image_twice_at_once(engine, fixture).await;
+}
+
+async fn says_what_it_is(engine: &dyn ContainerEngine) {
+    let info = engine.info().await.expect("an engine that is up says what it is");
+    assert!(!info.version.is_empty() && !info.name.is_empty(), "{info:?}");
+    assert!(!info.os.is_empty() && !info.arch.is_empty(), "{info:?}");
+    let minor = info.api_version.strip_prefix("1.").and_then(|minor| minor.parse::<u32>().ok());
+    assert!(minor.is_some_and(|minor| minor >= 41), "the API is 1.41 or newer: {info:?}");
+    assert_eq!(engine.info().await.expect("asked again"), info, "an engine does not change by itself");
+}
+
+async fn does_not_know_what_was_never_pulled(engine: &dyn ContainerEngine, fixture: &Fixture) {
+    for image in [&fixture.image, &fixture.slow_image, &fixture.missing] {
+        let found = engine.inspect_image(image).await.expect("an image that is not there is no error");
+        assert_eq!(found, None, "{image} should not be on the engine yet");
+    }
+}
+
+async fn pulls_with_progress(engine: &dyn ContainerEngine, fixture: &Fixture) -> PulledImage {
+    let watch = Watch::default();
+    let pulled = engine.pull(&fixture.image, watch.callback()).await.expect("the image is in the registry");
+    assert!(pulled.id.starts_with("sha256:"), "{pulled:?}");
+    assert!(pulled.digest.as_ref().is_some_and(|digest| digest.starts_with("sha256:")), "{pulled:?}");
+    assert!(pulled.size_bytes > 0, "{pulled:?}");
+
+    let seen = watch.seen();
+    let last = seen.last().expect("a pull of new layers reports progress");
+    assert!(last.layers_total > 0 && last.layers_done == last.layers_total, "{last:?}");
+    assert!(last.total_bytes > 0 && last.current_bytes == last.total_bytes, "{last:?}");
+    for pair in seen.windows(2) {
+        assert_ne!(pair[0], pair[1], "the same progress twice");
+        assert!(pair[0].layers_done <= pair[1].layers_done, "{pair:?}");
+        assert!(pair[0].current_bytes <= pair[1].current_bytes, "{pair:?}");
+    }
+
+    let found = engine.inspect_image(&fixture.image).await.expect("inspect after the pull");
+    assert_eq!(found.as_ref(), Some(&pulled));
+    pulled
+}
+
+async fn pulls_again_without_effect(engine: &dyn ContainerEngine, fixture: &Fixture, pulled: &PulledImage) {
+    let again = engine.pull(&fixture.image, ignore()).await.expect("a second pull");
+    assert_eq!(again, *pulled, "a pull is idempotent");
+}
+
+async fn pulls_by_digest(engine: &dyn ContainerEngine, fixture: &Fixture, pulled: &PulledImage) {
+    let digest = pulled.digest.as_deref().expect("checked before");
+    let pinned = parse(&format!("{}@{digest}", fixture.image.name()));
+    let by_digest = engine.pull(&pinned, ignore()).await.expect("a pull by digest");
+    assert_eq!(by_digest, *pulled);
+    assert_eq!(engine.inspect_image(&pinned).await.expect("inspect by digest").as_ref(), Some(pulled));
+}
+
+async fn says_what_is_missing(engine: &dyn ContainerEngine, fixture: &Fixture) {
+    let no_digest = format!("{}@sha256:{}", fixture.image.name(), "0".repeat(64));
+    for missing in [fixture.missing.clone(), parse(&no_digest)] {
+        let error = engine.pull(&missing, ignore()).await.expect_err("there is no such image");
+        assert!(matches!(error, EngineError::ImageNotFound { .. }), "{error:?}");
+        assert!(error.to_string().contains(&missing.familiar()), "{error} names the image");
+        assert!(!error.is_transient(), "{error:?}");
+        assert_eq!(engine.inspect_image(&missing).await.expect("inspect"), None);
+    }
+}
+
+async fn gives_up_when_dropped_and_can_start_over(engine: &dyn ContainerEngine, fixture: &Fixture) {
+    let watch = Watch::default();
+    let pull = engine.pull(&fixture.slow_image, watch.callback());
+    tokio::select! {
+        biased;
+        ended = pull => panic!("the slow pull ended before it could be dropped: {ended:?}"),
+        () = watch.first() => {}
+    }
+    let found = engine.inspect_image(&fixture.slow_image).await.expect("inspect");
+    assert_eq!(found, None, "a pull that was given up brings no image");
+}
+
+async fn pulls_the_same_image_twice_at_once(engine: &dyn ContainerEngine, fixture: &Fixture) {
+    let first = engine.pull(&fixture.slow_image, ignore());
+    let second = engine.pull(&fixture.slow_image, ignore());
+    let (first, second) = tokio::join!(biased; first, second);
+    let first = first.expect("one of two pulls at once, after one that was given up");
+    assert_eq!(second.expect("the other of two pulls at once"), first);
+    let found = engine.inspect_image(&fixture.slow_image).await.expect("inspect");
+    assert_eq!(found, Some(first));
+}
+
+/// Keeps all progress and wakes who waits for the first.
+#[derive(Debug, Default, Clone)]
+struct Watch {
+    seen: Arc<Mutex<Vec<PullProgress>>>,
+    first: Arc<Notify>,
+}
+
+impl Watch {
+    fn callback(&self) -> OnProgress {
+        let watch = self.clone();
+        Arc::new(move |progress| {
+            watch.seen.lock().push(progress);
+            watch.first.notify_one();
+        })
+    }
+
+    fn seen(&self) -> Vec<PullProgress> {
+        self.seen.lock().clone()
+    }
+
+    async fn first(&self) {
+        self.first.notified().await;
+    }
+}
+
+fn ignore() -> OnProgress {
+    Arc::new(|_| {})
+}
+
+fn parse(text: &str) -> ImageReference {
+    text.parse().unwrap_or_else(|error| panic!("{text:?} should be valid: {error}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use longshore_raft::consensus::runtime::TokioRuntime;
+
+    use super::super::{FakeEngine, NoEngine, PullScript};
+    use super::*;
+
+    type Fake = FakeEngine<TokioRuntime>;
+
+    fn fixture() -> (Fake, Fixture) {
+        let engine = Fake::new("fake");
+        let fixture = Fixture {
+            image: parse("localhost:5000/small:1"),
+            slow_image: parse("localhost:5000/large:1"),
+            missing: parse("localhost:5000/none:1"),
+        };
+        engine.publish(&fixture.image, vec![10, 2000]);
+        engine.publish(&fixture.slow_image, vec![10, 5, 7000]);
+        engine.standing_script(PullScript::Works { step: Duration::from_millis(1) });
+        (engine, fixture)
+    }
+
+    #[tokio::test]
+    async fn the_fake_conforms() {
+        let (engine, fixture) = fixture();
+        conforms(&engine, &fixture).await;
+        let counts = engine.counts(&fixture.slow_image);
+        assert_eq!((counts.started, counts.completed, counts.ended_early), (3, 2, 1));
+        assert_eq!((counts.most_at_once, counts.under_way), (2, 0));
+    }
+
+    #[tokio::test]
+    async fn the_fake_crashes_midway_and_comes_back_with_its_images() {
+        let (engine, fixture) = fixture();
+        let pulled = engine.pull(&fixture.image, ignore()).await.unwrap();
+        engine.script([PullScript::Crashes { after_steps: 3 }]);
+        let watch = Watch::default();
+        let lost = engine.pull(&fixture.slow_image, watch.callback()).await.unwrap_err();
+        assert!(matches!(lost, EngineError::Interrupted { .. }), "{lost:?}");
+        assert_eq!(watch.seen().len(), 3, "{:?}", watch.seen());
+        let down = engine.info().await.unwrap_err();
+        assert!(matches!(down, EngineError::Unavailable { .. }) && down.is_transient(), "{down:?}");
+        assert!(engine.pull(&fixture.image, ignore()).await.is_err());
+
+        engine.restart();
+        assert_eq!(engine.inspect_image(&fixture.image).await.unwrap(), Some(pulled));
+        engine.pull(&fixture.slow_image, ignore()).await.unwrap();
+        assert!(engine.forget(&fixture.slow_image));
+        assert_eq!(engine.inspect_image(&fixture.slow_image).await.unwrap(), None);
+    }
+
+    #[tokio::test]
+    async fn a_crash_interrupts_what_hangs() {
+        let (engine, fixture) = fixture();
+        engine.script([PullScript::Hangs { after_steps: 1 }]);
+        let watch = Watch::default();
+        let pull = engine.pull(&fixture.image, watch.callback());
+        let (ended, ()) = tokio::join!(biased; pull, async {
+            watch.first().await;
+            assert_eq!(engine.counts(&fixture.image).under_way, 1);
+            engine.crash();
+            // Back at once: the pull belongs to the life before, and is lost all the same.
+            engine.restart();
+        });
+        assert!(matches!(ended, Err(EngineError::Interrupted { .. })), "{ended:?}");
+        assert_eq!(engine.counts(&fixture.image).under_way, 0);
+    }
+
+    #[tokio::test]
+    async fn scripts_are_followed_in_order() {
+        let (engine, fixture) = fixture();
+        let full = EngineError::DiskFull { detail: "no space left on device".to_owned() };
+        engine.script([
+            PullScript::Fails { after_steps: 0, error: full },
+            PullScript::Works { step: Duration::ZERO },
+        ]);
+        assert!(matches!(engine.pull(&fixture.image, ignore()).await, Err(EngineError::DiskFull { .. })));
+        engine.pull(&fixture.image, ignore()).await.unwrap();
+        engine.unpublish(&fixture.image);
+        assert!(matches!(
+            engine.pull(&fixture.image, ignore()).await,
+            Err(EngineError::ImageNotFound { .. })
+        ));
+    }
+
+    #[tokio::test]
+    async fn no_engine_refuses_for_good() {
+        let image = parse("nginx");
+        let errors = [
+            NoEngine.info().await.unwrap_err(),
+            NoEngine.pull(&image, ignore()).await.unwrap_err(),
+            NoEngine.inspect_image(&image).await.unwrap_err(),
+        ];
+        for error in errors {
+            assert!(matches!(error, EngineError::Disabled) && !error.is_transient(), "{error:?}");
+        }
+    }
+}

@@ -1,0 +1,85 @@
+//! The ports of a node: everything that it reaches the outside through.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use longshore_raft::consensus::config::Timings;
+use longshore_raft::transport::join::JoinError;
+use longshore_raft::transport::pki::Identity;
+use longshore_raft::transport::{BoxFuture, Handler, JoinHandler, TransportRef};
+use longshore_storage::Disk;
+use longshore_storage::log::Committer;
+
+use crate::api::listener::Listener;
+use crate::api::server::Access;
+use crate::docker::ContainerEngine;
+
+/// Where a fleet may be found: an address, or a name to be resolved by the network port.
+pub type Seed = String;
+
+/// Starts this node's transport, and asks a fleet to be let in.
+pub trait Network: Send + Sync {
+    /// Starts to listen and to talk to peers.
+    fn start(
+        &self,
+        identity: &Identity,
+        handler: Arc<dyn Handler>,
+        join: Arc<dyn JoinHandler>,
+    ) -> Result<TransportRef, String>;
+    /// Sends one request to the first of `seeds` that answers and proves to be of the fleet with this authority.
+    fn join(
+        &self,
+        seeds: Vec<Seed>,
+        authority: [u8; 32],
+        request: Bytes,
+    ) -> BoxFuture<Result<Bytes, JoinError>>;
+}
+
+/// A committer that something drives: threads, or a simulated disk's task. Awaiting it stops it, and resolves when what was
+/// taken is durable.
+pub type StartedCommitter = BoxFuture<()>;
+
+/// A listener of the API, and what may be done through it.
+pub struct ApiDoor {
+    pub listener: Box<dyn Listener>,
+    pub access: Access,
+}
+
+impl fmt::Debug for ApiDoor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "ApiDoor({}, {:?})", self.listener.describe(), self.access)
+    }
+}
+
+/// All ports of one node.
+pub struct Ports {
+    /// The node's data folder.
+    pub disk: Arc<dyn Disk>,
+    /// Drives the log's committer until the log is closed.
+    pub drive: Box<dyn FnOnce(Committer) -> std::io::Result<StartedCommitter> + Send>,
+    pub network: Arc<dyn Network>,
+    /// None with `--docker none`.
+    pub engine: Option<Arc<dyn ContainerEngine>>,
+    pub doors: Vec<ApiDoor>,
+}
+
+impl fmt::Debug for Ports {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Ports").field("disk", &self.disk).field("doors", &self.doors).finish_non_exhaustive()
+    }
+}
+
+/// What a person decides about a node.
+#[derive(Debug, Clone)]
+pub struct NodeOptions {
+    pub name: String,
+    /// Where peers reach this node.
+    pub advertise: SocketAddr,
+    pub zone: Option<String>,
+    pub labels: BTreeMap<String, String>,
+    pub timings: Timings,
+    pub api_limits: crate::api::limits::ApiLimits,
+}

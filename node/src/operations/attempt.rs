@@ -1,0 +1,125 @@
+//! One attempt at one sub-operation: claim, pull, finish.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use longshore_model::control::{Command, Failure, Reply};
+use longshore_model::image::ImageReference;
+use longshore_model::operations::{ClaimReply, Progress, SubKey};
+use longshore_raft::Runtime;
+use longshore_raft::consensus::runtime::Instant as _;
+use tokio_util::sync::CancellationToken;
+
+use super::lease::{HeldLease, LEASE};
+use crate::core::Core;
+use crate::docker::{EngineError, PullProgress, PulledImage};
+
+/// Pause between two tries to bring a result into the log when there is no quorum.
+const FINISH_RETRY: Duration = Duration::from_millis(500);
+/// How long a result is worth bringing into the log: after lease and grace the attempt does not count any more.
+const FINISH_PATIENCE: Duration = LEASE.saturating_mul(2);
+
+/// What became of a claim.
+pub(super) enum Claimed<R: Runtime> {
+    Granted(Arc<HeldLease<R>>),
+    /// Ask again after so long.
+    Later(Duration),
+    Nothing,
+}
+
+/// Asks the log for the right to start.
+pub(super) async fn claim<R: Runtime>(core: &Core<R>, key: SubKey) -> Claimed<R> {
+    let asked = R::Instant::now();
+    let command =
+        Command::Claim { sub: key, node: core.me, incarnation: core.incarnation, unix_ms: R::unix_time_ms() };
+    match core.group.propose(command).await {
+        Ok(Reply::Claimed(ClaimReply::Granted { token })) => {
+            Claimed::Granted(Arc::new(HeldLease::new(key, token, asked)))
+        }
+        Ok(Reply::Claimed(ClaimReply::NotYet { wait_ms })) => Claimed::Later(Duration::from_millis(wait_ms)),
+        Ok(_) => Claimed::Nothing,
+        Err(error) => {
+            tracing::debug!(operation = %key.operation, %error, "cannot claim; trying again");
+            Claimed::Later(Duration::from_secs(1))
+        }
+    }
+}
+
+/// Pulls the image while the lease holds, and brings the outcome into the log.
+pub(super) async fn carry_out<R: Runtime>(
+    core: &Core<R>,
+    lease: Arc<HeldLease<R>>,
+    image: ImageReference,
+    stop: CancellationToken,
+) {
+    let work = pull(core, &lease, &image);
+    let outcome = tokio::select! {
+        biased;
+        () = stop.cancelled() => return,
+        () = lease.over() => {
+            tracing::warn!(operation = %lease.key.operation, %image, "the lease ended; the pull was stopped");
+            return;
+        }
+        outcome = work => outcome,
+    };
+    let outcome = match outcome {
+        Ok(pulled) => {
+            tracing::info!(operation = %lease.key.operation, %image, id = %pulled.id, "pulled");
+            Ok(pulled.digest.unwrap_or(pulled.id))
+        }
+        Err(error) => {
+            tracing::warn!(operation = %lease.key.operation, %image, %error, "the pull failed");
+            Err(Failure { transient: error.is_transient(), error: error.to_string() })
+        }
+    };
+    tokio::select! {
+        biased;
+        () = stop.cancelled() => {}
+        () = finish(core, &lease, outcome) => {}
+    }
+}
+
+async fn pull<R: Runtime>(
+    core: &Core<R>,
+    lease: &Arc<HeldLease<R>>,
+    image: &ImageReference,
+) -> Result<PulledImage, EngineError> {
+    let Some(engine) = &core.engine else {
+        let detail = "this node was started with --docker none".to_owned();
+        return Err(EngineError::Refused { detail });
+    };
+    let held = Arc::clone(lease);
+    let on_progress = Arc::new(move |p: PullProgress| {
+        held.set_progress(Progress {
+            layers_done: p.layers_done,
+            layers_total: p.layers_total,
+            current_bytes: p.current_bytes,
+            total_bytes: p.total_bytes,
+        });
+    });
+    engine.pull(image, on_progress).await
+}
+
+async fn finish<R: Runtime>(core: &Core<R>, lease: &HeldLease<R>, outcome: Result<String, Failure>) {
+    let give_up = R::Instant::now() + FINISH_PATIENCE;
+    loop {
+        let command = Command::Finish {
+            sub: lease.key,
+            token: lease.token,
+            outcome: outcome.clone(),
+            unix_ms: R::unix_time_ms(),
+        };
+        match core.group.propose(command).await {
+            Ok(Reply::Finished { counted: true }) => return,
+            Ok(_) => {
+                tracing::warn!(operation = %lease.key.operation, "the result came after the lease; it does not count");
+                return;
+            }
+            Err(error) if R::Instant::now() >= give_up => {
+                tracing::warn!(operation = %lease.key.operation, %error, "the result could not be recorded in time");
+                return;
+            }
+            Err(_) => R::sleep(FINISH_RETRY).await,
+        }
+    }
+}

@@ -1,0 +1,134 @@
+//! The node behind the HTTP API: checks requests, turns them into commands, and the state into views.
+//!
+//! Must never: change anything but through the control group's log.
+
+mod nodes;
+mod operations;
+mod tokens;
+mod views;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use longshore_model::control::{Command, RefusalKind, Reply};
+use longshore_raft::Runtime;
+use longshore_raft::consensus::machine::GroupError;
+use tokio::sync::Notify;
+
+use crate::api::service::{ApiFuture, ApiStream, FleetService};
+use crate::api::types::*;
+use crate::core::Core;
+
+/// How long a listing waits for a quorum before it shows the local copy.
+const LISTING_PATIENCE: Duration = Duration::from_millis(1_500);
+
+/// One per node.
+pub(crate) struct Service<R: Runtime> {
+    core: Arc<Core<R>>,
+    /// Notified when this node has left, so that the process ends.
+    left: Arc<Notify>,
+}
+
+impl<R: Runtime> Service<R> {
+    pub(crate) fn new(core: Arc<Core<R>>, left: Arc<Notify>) -> Self {
+        Self { core, left }
+    }
+
+    /// Proposes a command; a refusal by the state machine is an error.
+    async fn propose(&self, command: Command) -> Result<Reply, ApiError> {
+        match self.core.group.propose(command).await.map_err(group_error)? {
+            Reply::Refused(refusal) => {
+                let code = match refusal.kind {
+                    RefusalKind::Invalid => ErrorCode::Invalid,
+                    RefusalKind::NotFound => ErrorCode::NotFound,
+                    RefusalKind::Conflict => ErrorCode::Conflict,
+                    RefusalKind::Denied => ErrorCode::Denied,
+                    RefusalKind::Busy => ErrorCode::Busy,
+                };
+                Err(ApiError::new(code, refusal.message))
+            }
+            reply => Ok(reply),
+        }
+    }
+
+    /// Waits until the local state holds everything committed before now.
+    async fn linearize(&self) -> Result<(), ApiError> {
+        self.core.group.read_barrier().await.map(drop).map_err(group_error)
+    }
+
+    /// As `linearize`, but only for a moment; false if there was no quorum in that time.
+    async fn linearize_briefly(&self) -> bool {
+        matches!(R::timeout(LISTING_PATIENCE, self.core.group.read_barrier()).await, Ok(Ok(_)))
+    }
+}
+
+fn group_error(error: GroupError) -> ApiError {
+    let message = error.to_string();
+    match error {
+        GroupError::NotLeader { .. } | GroupError::NoQuorum { .. } => ApiError::new(
+            ErrorCode::NoQuorum,
+            message,
+        )
+        .hint(
+            "a majority of the voters must be running and able to reach each other; see `longshore node ls`",
+        ),
+        GroupError::OutcomeUnknown { .. } | GroupError::ClientExpired(_) => ApiError::new(
+            ErrorCode::OutcomeUnknown,
+            message,
+        )
+        .hint("look whether it took effect before you try again, or try again with the same idempotency key"),
+        GroupError::Busy(_) => ApiError::new(ErrorCode::Busy, message),
+        GroupError::TooLarge { .. } => ApiError::new(ErrorCode::TooLarge, message),
+        GroupError::Membership(_) => ApiError::new(ErrorCode::Conflict, message),
+        GroupError::Stopped { .. } => ApiError::new(ErrorCode::Internal, message).hint("see this node's log"),
+    }
+}
+
+impl<R: Runtime> FleetService for Service<R> {
+    fn status(&self) -> ApiFuture<'_, StatusView> {
+        Box::pin(async { Ok(self.status_view()) })
+    }
+    fn health(&self) -> ApiFuture<'_, HealthView> {
+        Box::pin(async { Ok(self.health_view()) })
+    }
+    fn list_nodes(&self) -> ApiFuture<'_, NodeList> {
+        Box::pin(self.nodes())
+    }
+    fn inspect_node(&self, node: String) -> ApiFuture<'_, NodeView> {
+        Box::pin(self.node(node))
+    }
+    fn update_node(&self, node: String, update: NodeUpdate) -> ApiFuture<'_, NodeView> {
+        Box::pin(self.relabel_node(node, update))
+    }
+    fn remove_node(&self, node: String) -> ApiFuture<'_, NodeView> {
+        Box::pin(self.remove_dead_node(node))
+    }
+    fn leave(&self) -> ApiFuture<'_, LeaveView> {
+        Box::pin(self.leave_fleet())
+    }
+    fn create_token(&self, request: TokenCreate) -> ApiFuture<'_, TokenCreated> {
+        Box::pin(self.new_token(request))
+    }
+    fn list_tokens(&self) -> ApiFuture<'_, Vec<TokenView>> {
+        Box::pin(self.tokens())
+    }
+    fn revoke_token(&self, id: String) -> ApiFuture<'_, TokenView> {
+        Box::pin(self.revoke(id))
+    }
+    fn submit_operation(
+        &self,
+        request: OperationRequest,
+        key: Option<String>,
+    ) -> ApiFuture<'_, OperationView> {
+        Box::pin(self.submit(request, key))
+    }
+    fn list_operations(&self, query: OperationQuery) -> ApiFuture<'_, Vec<OperationView>> {
+        Box::pin(self.operations(query))
+    }
+    fn inspect_operation(&self, id: String) -> ApiFuture<'_, OperationView> {
+        Box::pin(self.operation(id))
+    }
+    fn watch_operation(&self, id: String) -> ApiFuture<'_, ApiStream<OperationView>> {
+        Box::pin(self.watch(id))
+    }
+}

@@ -1,0 +1,144 @@
+//! Runs a node on this machine.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use longshore_raft::consensus::config::Timings;
+use longshore_raft::consensus::runtime::TokioRuntime;
+use longshore_storage::disk::RealDisk;
+use longshore_storage::log::{Committer, spawn_committer};
+use tokio_util::sync::CancellationToken;
+
+use super::lock::{DataDirLock, LockError};
+use super::network::UdpNetwork;
+use crate::api::listener::{BindError, TcpApiListener, UnixApiListener};
+use crate::api::server::Access;
+use crate::cli::{Announcer, signals};
+use crate::config::NodeConfig;
+use crate::docker::{BollardEngine, ContainerEngine};
+use crate::logging::LogHandle;
+use crate::node::{ApiDoor, Event, Exit, Node, NodeError, NodeOptions, Ports, Start, StartedCommitter};
+
+/// Why a node could not run on this machine.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    #[error(transparent)]
+    Lock(#[from] LockError),
+    #[error(transparent)]
+    Node(#[from] NodeError),
+    #[error(transparent)]
+    Api(#[from] BindError),
+    #[error("cannot {action}: {source}")]
+    System { action: &'static str, source: std::io::Error },
+}
+
+impl ServeError {
+    /// What the user can do about it.
+    pub fn hint(&self) -> Option<&'static str> {
+        match self {
+            Self::Lock(LockError::InUse { .. }) => {
+                Some("a longshore runs there already; stop it, or give another folder with --data-dir")
+            }
+            Self::Node(error) => error.hint(),
+            _ => None,
+        }
+    }
+
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::Node(error) => error.exit_code(),
+            _ => 1,
+        }
+    }
+}
+
+/// Runs a node until it is told to stop, leaves, or fails. Prints what a person should see on standard output.
+pub async fn serve(config: NodeConfig, start: Start, log: LogHandle) -> Result<Exit, ServeError> {
+    let _lock = DataDirLock::acquire(&config.data_dir)?;
+    let system = |action| move |source| ServeError::System { action, source };
+    let shutdown = CancellationToken::new();
+    stop_on_signals(shutdown.clone());
+    config.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
+
+    let (network, bound) = UdpNetwork::bind(config.listen).map_err(|e| NodeError::Listen {
+        address: config.listen,
+        detail: match e.kind() {
+            std::io::ErrorKind::AddrInUse => "the port is already in use".to_owned(),
+            _ => e.to_string(),
+        },
+    })?;
+    let disk = RealDisk::open(&config.data_dir).map_err(system("open the data folder"))?;
+    let mut doors = vec![ApiDoor {
+        listener: Box::new(UnixApiListener::bind(&config.socket_path())?),
+        access: Access::Full,
+    }];
+    if let Some(address) = config.api {
+        let listener = TcpApiListener::bind(address).await?;
+        let access = Access::ReadOnly { bound: listener.local_addr().ip() };
+        doors.push(ApiDoor { listener: Box::new(listener), access });
+    }
+    let engine = config.docker.as_ref().map(|socket| {
+        let engine: Arc<dyn ContainerEngine> = Arc::new(BollardEngine::new(socket));
+        engine
+    });
+    let ports =
+        Ports { disk: Arc::new(disk), drive: Box::new(drive), network: Arc::new(network), engine, doors };
+    let options = NodeOptions {
+        name: config.name.clone(),
+        advertise: advertised(config.advertise, bound),
+        zone: config.zone.clone(),
+        labels: config.labels.clone(),
+        timings: Timings::control(),
+        api_limits: config.api_limits.clone(),
+    };
+    let on_event = Arc::new(move |event| {
+        let mut out = Announcer::stdout();
+        let printed = match event {
+            Event::Fleet(fleet) => out.fleet(fleet),
+            Event::Listening { node, name, address } => {
+                log.set_node_id(node);
+                out.node(node, &name, address)
+            }
+            Event::Invitation { token, advertise } => out.invitation(&token, advertise),
+            Event::Ready => out.ready(),
+        };
+        // A closed standard output is nobody's loss.
+        drop(printed);
+    });
+    Ok(Node::<TokioRuntime>::run(ports, options, start, on_event, shutdown).await?)
+}
+
+fn advertised(wanted: SocketAddr, bound: SocketAddr) -> SocketAddr {
+    let port = if wanted.port() == 0 { bound.port() } else { wanted.port() };
+    SocketAddr::new(wanted.ip(), port)
+}
+
+/// The committer has threads of its own; the future ends them, and resolves when what was taken is durable.
+fn drive(committer: Committer) -> std::io::Result<StartedCommitter> {
+    let threads = spawn_committer(committer)?;
+    Ok(Box::pin(async move {
+        #[expect(clippy::disallowed_methods, reason = "real threads exist outside the simulated world only")]
+        let ended = tokio::task::spawn_blocking(move || threads.close()).await;
+        if let Err(error) = ended {
+            tracing::error!(%error, "the log's threads ended badly");
+        }
+    }))
+}
+
+/// The first signal asks the node to stop; a second one ends the process at once.
+fn stop_on_signals(shutdown: CancellationToken) {
+    #[expect(clippy::disallowed_methods, reason = "signals exist outside the simulated world only")]
+    drop(tokio::spawn(async move {
+        loop {
+            match signals::stop_requested().await {
+                Ok(_) if shutdown.is_cancelled() => std::process::exit(130),
+                Ok(signal) => tracing::info!(signal, "stopping; a second signal ends the process at once"),
+                Err(error) => {
+                    tracing::warn!(%error, "cannot watch for signals; only kill -9 will stop this process");
+                    return;
+                }
+            }
+            shutdown.cancel();
+        }
+    }));
+}

@@ -1,0 +1,94 @@
+//! Timings and limits of a group, and openraft's configuration made of them.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use openraft::{Config, ConfigError, SnapshotPolicy};
+
+/// Most bytes of one encoded command. A larger payload belongs in a blob that the command names.
+pub const COMMAND_BYTES_MAX: usize = 1 << 20;
+/// Bytes after which a batch is closed; so an entry is at most this plus one command, and a forwarded batch stays below
+/// the 4 MiB of `Lane::Control`.
+pub(crate) const BATCH_BYTES_MAX: usize = 1 << 20;
+/// Bytes of entries after which one append request is closed; with one entry on top it stays below the 20 MiB of
+/// `Lane::Append`, and small enough that a slow link acknowledges something within the timeout.
+pub(crate) const APPEND_BYTES_MAX: usize = 4 << 20;
+/// Entries of one append request.
+const APPEND_ENTRIES_MAX: u64 = 512;
+/// Append requests on the way to one follower.
+pub(crate) const APPEND_PIPELINE_MAX: usize = 16;
+/// Bytes of entries on the way to one follower, above which no more is sent: fills a link of 1 Gbit/s at 60 ms.
+pub(crate) const APPEND_PIPELINE_BYTES_MAX: usize = 8 << 20;
+
+/// How long things take in one group.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Timings {
+    pub heartbeat_ms: u64,
+    /// The leader's lease is `election_max_ms`; without the failure detector's help a follower campaigns after the lease
+    /// plus a random time between the two.
+    pub election_min_ms: u64,
+    pub election_max_ms: u64,
+    /// How long [`Group::propose`](super::group::Group::propose) and reads keep trying.
+    pub propose_deadline: Duration,
+    /// Log time after which a client that sent nothing is forgotten.
+    pub client_idle: Duration,
+    /// A snapshot is taken after this many entries.
+    pub snapshot_every_entries: u64,
+    /// Entries kept in the log although a snapshot covers them, so that a follower that was away for a moment needs no
+    /// snapshot.
+    pub keep_entries: u64,
+}
+
+impl Timings {
+    /// For the control group: failover matters, and there is one of it.
+    pub fn control() -> Self {
+        Self {
+            heartbeat_ms: 100,
+            election_min_ms: 300,
+            election_max_ms: 600,
+            propose_deadline: Duration::from_secs(10),
+            client_idle: Duration::from_secs(3600),
+            snapshot_every_entries: 10_000,
+            keep_entries: 1_000,
+        }
+    }
+
+    /// For the others, of which there are many; failover comes from the failure detector, not from these.
+    pub fn partition() -> Self {
+        Self { heartbeat_ms: 500, election_min_ms: 1500, election_max_ms: 3000, ..Self::control() }
+    }
+
+    /// openraft's form.
+    pub(crate) fn raft_config(&self, name: String) -> Result<Arc<Config>, ConfigError> {
+        let config = Config {
+            cluster_name: name,
+            heartbeat_interval: self.heartbeat_ms,
+            election_timeout_min: self.election_min_ms,
+            election_timeout_max: self.election_max_ms,
+            enable_pre_vote: Some(true),
+            // The state machine is in memory, so a leader that restarts must be elected again before it serves.
+            enable_leader_restore: Some(false),
+            // Half of the time silent when there is no quorum: a connected minority gets its chance to elect.
+            quorum_loss_probe_interval: Some(2 * self.election_max_ms),
+            snapshot_policy: SnapshotPolicy::LogsSinceLast(self.snapshot_every_entries),
+            max_in_snapshot_log_to_keep: self.keep_entries,
+            purge_batch_size: (self.snapshot_every_entries / 8).clamp(1, 256),
+            max_payload_entries: APPEND_ENTRIES_MAX,
+            // A learner counts as caught up, and can be given a vote, when it lacks fewer entries than this.
+            replication_lag_threshold: 1000,
+            api_channel_size: Some(4096),
+            notification_channel_size: Some(4096),
+            api_batch_capacity: 256,
+            install_snapshot_timeout: SNAPSHOT_STEP_TIMEOUT.as_millis() as u64,
+            ..Config::default()
+        };
+        debug_assert!(config.allow_log_reversion.is_none(), "a reverted log is a new replica");
+        Ok(Arc::new(config.validate()?))
+    }
+}
+
+/// How long one append request may take: a dead peer is the failure detector's to find, so this only bounds what a
+/// broken one can hold up.
+pub(crate) const APPEND_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long one chunk of a snapshot may take; installing takes at most ten times as long.
+pub(crate) const SNAPSHOT_STEP_TIMEOUT: Duration = Duration::from_secs(5);

@@ -1,0 +1,281 @@
+//! One replica's engine, without its machine's type: openraft and everything around it.
+//!
+//! Invariant: `server` changes whenever role, term, leader or membership does, or the core stops; `changes` then, and
+//! whenever something was applied.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use longshore_storage::{LogStore, StreamId};
+use openraft::Raft;
+use openraft::ServerState;
+use openraft::alias::WatchReceiverOf;
+use openraft::async_runtime::watch::WatchReceiver;
+use openraft::metrics::RaftServerMetrics;
+use parking_lot::Mutex;
+
+use super::changes::Changes;
+use super::config::Timings;
+use super::inbox::Inbox;
+use super::log::GroupLog;
+use super::machine::{GroupError, GroupStatus, Member, Role};
+use super::network::Network;
+use super::proposer::{Outcome, Proposer, Queue};
+use super::router::Router;
+use super::runtime::Runtime;
+use super::session::Session;
+use super::snapshots::Snapshots;
+use super::state::{Machine, State};
+use super::types::{Membership, Types};
+use crate::model::ids::{GroupId, NodeId, ReplicaId};
+use crate::transport::TransportRef;
+
+/// What a replica is made of.
+pub(crate) struct CoreOptions {
+    pub(crate) group: GroupId,
+    pub(crate) replica: ReplicaId,
+    pub(crate) node: NodeId,
+    pub(crate) machine: Box<dyn Machine>,
+    pub(crate) log: Arc<dyn LogStore>,
+    pub(crate) snapshots: Arc<dyn Snapshots>,
+    pub(crate) transport: TransportRef,
+    pub(crate) router: Arc<Router>,
+    pub(crate) timings: Timings,
+    pub(crate) hints: Vec<NodeId>,
+}
+
+pub(crate) struct Core<R: Runtime> {
+    pub(crate) group: GroupId,
+    pub(crate) replica: ReplicaId,
+    pub(crate) node: NodeId,
+    pub(crate) timings: Timings,
+    pub(crate) raft: Raft<Types<R>, State<R>>,
+    pub(crate) state: State<R>,
+    pub(crate) transport: TransportRef,
+    pub(crate) router: Arc<Router>,
+    /// Role, term, leader, membership.
+    pub(crate) server: Changes,
+    /// Those, and what is applied.
+    pub(crate) changes: Arc<Changes>,
+    pub(crate) queue: Queue,
+    pub(crate) session: Arc<Session>,
+    pub(crate) inbox: Inbox<R>,
+    /// Whether an election is being pressed for.
+    pub(crate) pressing: AtomicBool,
+    server_metrics: WatchReceiverOf<Types<R>, RaftServerMetrics<Types<R>>>,
+    guide: Mutex<Guide>,
+    stopped: AtomicBool,
+}
+
+/// Where to send what this replica can not do itself.
+#[derive(Debug, Default)]
+struct Guide {
+    /// Whom another replica named as the leader.
+    leader: Option<Member>,
+    /// Nodes that may have a replica, for one that has no membership yet.
+    hints: Vec<NodeId>,
+    /// Counts attempts without a known leader, so that they go round.
+    turn: usize,
+}
+
+impl<R: Runtime> Core<R> {
+    pub(crate) async fn open(options: CoreOptions) -> Result<Arc<Self>, GroupError> {
+        let CoreOptions { group, replica, node, machine, log, snapshots, transport, router, timings, hints } =
+            options;
+        let failed = |detail: String| GroupError::Stopped { group, detail };
+        let stream = StreamId { group: group.0, replica: replica.0 };
+        let config = timings.raft_config(group.to_string()).map_err(|e| failed(e.to_string()))?;
+        let changes = Arc::new(Changes::default());
+        let state = State::<R>::new(machine, changes.clone(), snapshots, stream);
+        let network = Network::<R>::new(transport.clone(), group, replica);
+        let storage = GroupLog::<R>::new(log, stream);
+        let raft = Raft::new(replica, config, network, storage, state.clone()).await;
+        let raft = raft.map_err(|e| failed(e.to_string()))?;
+        let (queue, items) = Queue::new();
+        let core = Arc::new(Self {
+            group,
+            replica,
+            node,
+            timings,
+            inbox: Inbox::new(raft.clone(), state.clone()),
+            server_metrics: raft.server_metrics(),
+            raft,
+            state,
+            transport,
+            router,
+            server: Changes::default(),
+            changes,
+            queue,
+            session: Arc::default(),
+            pressing: AtomicBool::new(false),
+            guide: Mutex::new(Guide { hints, ..Guide::default() }),
+            stopped: AtomicBool::new(false),
+        });
+        let _watch = R::spawn(core.clone().watch());
+        let _propose = R::spawn(Proposer::new(core.clone(), items).run());
+        core.router.add(core.clone());
+        Ok(core)
+    }
+
+    /// Turns openraft's watch, which one task follows, into changes that any number can wait for.
+    async fn watch(self: Arc<Self>) {
+        let mut metrics = self.server_metrics.clone();
+        while metrics.changed().await.is_ok() {
+            self.server.bump();
+            self.changes.bump();
+            // A leader that was suspected before this replica knew it.
+            if let Some(leader) = self.leader().filter(|leader| self.router.is_suspect(leader.node)) {
+                self.clone().press_for_election(leader.node, false);
+            }
+        }
+        self.stopped.store(true, Ordering::Release);
+        self.server.bump();
+        self.changes.bump();
+    }
+
+    pub(crate) async fn shutdown(&self) {
+        self.router.remove(self.group, self.replica);
+        if let Err(e) = self.raft.shutdown().await {
+            tracing::warn!(group = %self.group, replica = %self.replica, error = ?e, "core did not stop cleanly");
+        }
+        self.until_stopped().await;
+    }
+
+    pub(crate) fn is_stopped(&self) -> bool {
+        self.stopped.load(Ordering::Acquire)
+    }
+
+    pub(crate) async fn until_stopped(&self) {
+        self.until(|| self.is_stopped()).await;
+    }
+
+    /// Resolves when this replica does not lead in `term` any more.
+    pub(crate) async fn left_office(&self, term: u64) {
+        self.until(|| self.is_stopped() || self.office() != Some(term)).await;
+    }
+
+    /// Waits for a condition on what `server` announces.
+    async fn until(&self, condition: impl Fn() -> bool) {
+        loop {
+            let seen = self.server.version();
+            if condition() {
+                return;
+            }
+            self.server.after(seen).await;
+        }
+    }
+
+    /// A look at openraft's view of the group; short, since it holds a lock that the core needs.
+    pub(crate) fn server<T>(&self, look: impl FnOnce(&RaftServerMetrics<Types<R>>) -> T) -> T {
+        look(&self.server_metrics.borrow_watched())
+    }
+
+    /// The term in which this replica leads, if it does.
+    pub(crate) fn office(&self) -> Option<u64> {
+        if self.is_stopped() {
+            return None;
+        }
+        self.server(|m| {
+            let mine = m.vote.committed && m.vote.leader_id.voted_for == self.replica;
+            (m.state == ServerState::Leader && mine).then_some(m.vote.leader_id.term)
+        })
+    }
+
+    /// The leader, if one is known and its node too.
+    pub(crate) fn leader(&self) -> Option<Member> {
+        self.server(|m| {
+            let replica = m.current_leader?;
+            let node = *m.membership_config.get_node(&replica)?;
+            Some(Member { replica, node })
+        })
+    }
+
+    /// Where to send what only the leader can do: to the leader, or round all who may know it.
+    pub(crate) fn target(&self) -> Option<(NodeId, Option<ReplicaId>)> {
+        let usable = |m: &Member| m.node != self.node && !self.router.is_suspect(m.node);
+        if let Some(leader) = self.leader().filter(usable) {
+            return Some((leader.node, Some(leader.replica)));
+        }
+        let mut nodes: Vec<NodeId> = self.server(|m| m.membership_config.nodes().map(|(_, &n)| n).collect());
+        let mut guide = self.guide.lock();
+        if let Some(leader) = guide.leader.take().filter(usable) {
+            return Some((leader.node, Some(leader.replica)));
+        }
+        nodes.extend(&guide.hints);
+        nodes.sort_unstable();
+        nodes.dedup();
+        nodes.retain(|&n| n != self.node && !self.router.is_suspect(n));
+        guide.turn = guide.turn.wrapping_add(1);
+        nodes.get(guide.turn % nodes.len().max(1)).map(|&node| (node, None))
+    }
+
+    /// Remembers whom `from` named as leader, for the next attempt.
+    pub(crate) fn learn(&self, from: NodeId, outcome: &Outcome) {
+        if let Outcome::NotLeader(Some(leader)) = outcome {
+            self.learn_leader(from, *leader);
+        }
+    }
+
+    pub(crate) fn learn_leader(&self, from: NodeId, leader: Member) {
+        // Whoever names itself and yet declines is about to hand over.
+        if leader.node != from {
+            self.guide.lock().leader = Some(leader);
+        }
+    }
+
+    pub(crate) fn set_hints(&self, hints: Vec<NodeId>) {
+        self.guide.lock().hints = hints;
+    }
+
+    pub(crate) fn status(&self) -> GroupStatus {
+        let metrics = self.raft.metrics();
+        let m = metrics.borrow_watched();
+        let fatal = match &m.running_state {
+            Ok(()) => self.is_stopped().then(|| "shut down".to_owned()),
+            Err(e) => Some(e.to_string()),
+        };
+        let membership = m.membership_config.membership();
+        let role = match m.state {
+            _ if fatal.is_some() => Role::Stopped,
+            ServerState::Leader => Role::Leader,
+            ServerState::Follower => Role::Follower,
+            ServerState::Candidate => Role::Candidate,
+            ServerState::Learner => Role::Learner,
+            ServerState::Shutdown => Role::Stopped,
+        };
+        let member = |replica: ReplicaId| membership.get_node(&replica).map(|&node| Member { replica, node });
+        let index = |id: &Option<super::types::LogId>| id.as_ref().map(|id| id.index);
+        GroupStatus {
+            group: self.group,
+            replica: self.replica,
+            role,
+            term: m.current_term,
+            leader: m.current_leader.and_then(member),
+            last_log: m.last_log_index,
+            committed: index(&m.local_committed),
+            // What the state says, not what openraft has heard of it yet: `changed` announces this.
+            applied: index(&self.state.applied.read().last),
+            snapshot: index(&m.snapshot),
+            purged: index(&m.purged),
+            voters: voters(membership),
+            learners: membership.learner_ids().filter_map(member).collect(),
+            matched: m
+                .replication
+                .iter()
+                .flatten()
+                .map(|(&replica, matched)| (replica, index(matched)))
+                .collect(),
+            quorum_ack_ms: m
+                .last_quorum_acked
+                .filter(|_| m.state == ServerState::Leader)
+                .map(|at| openraft::Instant::elapsed(&at.into_inner()).as_millis() as u64),
+            fatal,
+        }
+    }
+}
+
+/// Every voter, of both sets while they change.
+pub(crate) fn voters(membership: &Membership) -> Vec<Member> {
+    let member = |replica: ReplicaId| membership.get_node(&replica).map(|&node| Member { replica, node });
+    membership.voter_ids().filter_map(member).collect()
+}

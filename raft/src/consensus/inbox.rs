@@ -1,0 +1,253 @@
+//! The receiving side of one replica: what other nodes ask of it.
+//!
+//! Append requests of one peer are handed to openraft in the order they came, without waiting for each other's flush;
+//! a pipeline that failed is void up to its end (the sender starts another, under another session number).
+//! Must never: block the transport, queue without a limit, or take what was meant for another replica.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures_util::StreamExt;
+use openraft::Raft;
+use openraft::async_runtime::watch::WatchReceiver;
+use openraft::raft::{AppendEntriesRequest, AppendEntriesResponse};
+use parking_lot::Mutex;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+
+use super::core::Core;
+use super::proposer::Outcome;
+use super::router::Port;
+use super::runtime::Runtime;
+use super::snapshot_transfer::Receiver;
+use super::state::State;
+use super::types::{LogId, Op, Snapshot, Types, Vote};
+use super::wire::{self, Append, GroupBody, Refusal, Reply, SnapshotPart};
+use crate::model::ids::{GroupId, NodeId, ReplicaId};
+use crate::transport::{Lane, Replier};
+
+/// Append requests of one peer that wait to be handed over: four times what a sender has on the way.
+const APPENDS_WAITING_MAX: usize = 64;
+/// Other requests to one replica in work at a time; each costs a task.
+const REQUESTS_MAX: usize = 1024;
+
+pub(crate) struct Inbox<R: Runtime> {
+    raft: Raft<Types<R>, State<R>>,
+    state: State<R>,
+    pipelines: Mutex<BTreeMap<NodeId, Pipeline<R>>>,
+    snapshot: Receiver,
+    in_work: Arc<Semaphore>,
+}
+
+/// The append requests of one peer's current session.
+struct Pipeline<R: Runtime> {
+    session: u64,
+    requests: mpsc::Sender<(AppendEntriesRequest<Types<R>>, Replier)>,
+}
+
+fn refuse(replier: Replier, refusal: Refusal) {
+    replier.reply(wire::encode_reply(&Reply::Refused(refusal)));
+}
+
+impl<R: Runtime> Inbox<R> {
+    pub(crate) fn new(raft: Raft<Types<R>, State<R>>, state: State<R>) -> Self {
+        let in_work = Arc::new(Semaphore::new(REQUESTS_MAX));
+        Self { raft, state, pipelines: Mutex::default(), snapshot: Receiver::default(), in_work }
+    }
+
+    fn on_append(&self, from: NodeId, lane: Lane, append: Append, replier: Replier) {
+        let session = append.session;
+        let rpc = match append.into_rpc::<R>() {
+            Ok(rpc) => rpc,
+            Err(e) => return refuse(replier, Refusal::Invalid(e.to_string())),
+        };
+        if lane == Lane::Heartbeat {
+            return self.on_heartbeat(rpc, replier);
+        }
+        let mut pipelines = self.pipelines.lock();
+        let current = pipelines.get(&from).filter(|p| p.session == session);
+        let sender = match current {
+            Some(pipeline) => pipeline.requests.clone(),
+            None => {
+                let (requests, waiting) = mpsc::channel(APPENDS_WAITING_MAX);
+                let _task = R::spawn(run_pipeline(self.raft.clone(), waiting));
+                pipelines.insert(from, Pipeline { session, requests: requests.clone() });
+                requests
+            }
+        };
+        drop(pipelines);
+        match sender.try_send((rpc, replier)) {
+            Ok(()) => {}
+            Err(mpsc::error::TrySendError::Full((_, replier))) => refuse(replier, Refusal::Busy),
+            Err(mpsc::error::TrySendError::Closed((_, replier))) => refuse(replier, Refusal::BrokenPipeline),
+        }
+    }
+
+    /// Heartbeats need no order: each stands for itself, and carries no entries.
+    fn on_heartbeat(&self, rpc: AppendEntriesRequest<Types<R>>, replier: Replier) {
+        if !rpc.entries.is_empty() {
+            return refuse(replier, Refusal::Invalid("entries do not belong on the heartbeat lane".into()));
+        }
+        let (raft, position) = (self.raft.clone(), rpc.prev_log_id);
+        self.work(replier, async move {
+            match raft.append_entries(rpc).await {
+                // Without a position there is nothing to conflict with.
+                Ok(AppendEntriesResponse::Conflict) if position.is_none() => {
+                    Reply::Refused(Refusal::Invalid("a conflict with nothing".into()))
+                }
+                Ok(response) => Reply::appended::<R>(response.into_stream_result(position, position)),
+                Err(_) => Reply::Refused(Refusal::Stopped),
+            }
+        });
+    }
+
+    /// Answers from a task of its own, unless too many are at work.
+    fn work(&self, replier: Replier, answer: impl Future<Output = Reply> + Send + 'static) {
+        let permit: OwnedSemaphorePermit = match self.in_work.clone().try_acquire_owned() {
+            Ok(permit) => permit,
+            Err(_) => return refuse(replier, Refusal::Busy),
+        };
+        let _task = R::spawn(async move {
+            replier.reply(wire::encode_reply(&answer.await));
+            drop(permit);
+        });
+    }
+
+    fn on_snapshot(&self, part: SnapshotPart, replier: Replier) {
+        match part {
+            SnapshotPart::Begin { vote, last, hash, len } => {
+                let metrics = self.raft.server_metrics();
+                let mine: Vote = metrics.borrow_watched().vote;
+                let last: Option<LogId> = last.map(Into::into);
+                let reply = if mine > vote.into() {
+                    Reply::HigherVote((&mine).into())
+                } else if self.state.applied.read().last >= last {
+                    Reply::SnapshotDone((&mine).into())
+                } else {
+                    self.snapshot.begin(hash, len)
+                };
+                replier.reply(wire::encode_reply(&reply));
+            }
+            SnapshotPart::Chunk { hash, offset, data } => {
+                replier.reply(wire::encode_reply(&self.snapshot.chunk(hash, offset, &data)));
+            }
+            SnapshotPart::Install { vote, hash, meta } => {
+                let Some(data) = self.snapshot.take(hash) else {
+                    return refuse(replier, Refusal::BrokenPipeline);
+                };
+                let raft = self.raft.clone();
+                self.work(replier, async move {
+                    let meta = match meta.try_into() {
+                        Ok(meta) => meta,
+                        Err(e) => return Reply::Refused(Refusal::Invalid(format!("{e}"))),
+                    };
+                    if !hash_matches::<R>(data.clone(), hash).await {
+                        return Reply::Refused(Refusal::Invalid("the data does not match its hash".into()));
+                    }
+                    match raft.install_full_snapshot(vote.into(), Snapshot { meta, snapshot: data }).await {
+                        Ok(response) => Reply::SnapshotDone((&response.vote).into()),
+                        Err(_) => Reply::Refused(Refusal::Stopped),
+                    }
+                });
+            }
+        }
+    }
+}
+
+async fn hash_matches<R: Runtime>(data: Bytes, hash: [u8; 32]) -> bool {
+    R::blocking(move || blake3::hash(&data) == hash).await.unwrap_or(false)
+}
+
+/// Feeds one session's requests to openraft and its answers back, both in order.
+async fn run_pipeline<R: Runtime>(
+    raft: Raft<Types<R>, State<R>>,
+    waiting: mpsc::Receiver<(AppendEntriesRequest<Types<R>>, Replier)>,
+) {
+    let repliers: Arc<Mutex<VecDeque<Replier>>> = Arc::default();
+    let taken = repliers.clone();
+    let requests = futures_util::stream::unfold(waiting, move |mut waiting| {
+        let taken = taken.clone();
+        async move {
+            let (rpc, replier) = waiting.recv().await?;
+            taken.lock().push_back(replier);
+            Some((rpc, waiting))
+        }
+    });
+    let mut results = raft.stream_append(requests).boxed();
+    while let Some(result) = results.next().await {
+        let replier = repliers.lock().pop_front().expect("a request was taken for every result");
+        match result {
+            Ok(result) => replier.reply(wire::encode_reply(&Reply::appended::<R>(result))),
+            Err(_) => refuse(replier, Refusal::Stopped),
+        }
+    }
+    // The stream ended on a failure, or with the session. What is still queued is dropped, which refuses it.
+    let rest = std::mem::take(&mut *repliers.lock());
+    rest.into_iter().for_each(|replier| refuse(replier, Refusal::BrokenPipeline));
+}
+
+impl<R: Runtime> Core<R> {
+    /// Queues ops that another node sent; the outcome goes back as the reply.
+    fn on_propose(&self, ops: Vec<Op>, replier: Replier) {
+        if ops.len() > super::proposer::BATCH_OPS_MAX {
+            return refuse(replier, Refusal::Invalid(format!("{} ops in one message", ops.len())));
+        }
+        let Some(pending) = self.queue.push(ops, true) else { return refuse(replier, Refusal::Busy) };
+        self.inbox.work(replier, async move {
+            let outcome =
+                pending.outcome.await.unwrap_or_else(|_| Outcome::Unknown("the replica stopped".into()));
+            outcome.into()
+        });
+    }
+}
+
+impl<R: Runtime> Port for Core<R> {
+    fn group(&self) -> GroupId {
+        self.group
+    }
+
+    fn replica(&self) -> ReplicaId {
+        self.replica
+    }
+
+    fn deliver(self: Arc<Self>, from: NodeId, lane: Lane, body: GroupBody, replier: Replier) {
+        if self.is_stopped() {
+            return refuse(replier, Refusal::Stopped);
+        }
+        let core = self.clone();
+        match body {
+            GroupBody::Append(append) => self.inbox.on_append(from, lane, append, replier),
+            GroupBody::Snapshot(part) => self.inbox.on_snapshot(part, replier),
+            GroupBody::Propose(ops) => self.on_propose(ops, replier),
+            GroupBody::ReadIndex => {
+                self.inbox.work(replier, async move { core.read_index_here().await.into() })
+            }
+            GroupBody::Vote { pre, vote, last, leadership_transfer } => {
+                self.inbox.work(replier, async move {
+                    let rpc = wire::vote_request(vote, last, leadership_transfer);
+                    let response =
+                        if pre { core.raft.pre_vote(rpc).await } else { core.raft.vote(rpc).await };
+                    response.map_or(Reply::Refused(Refusal::Stopped), |r| Reply::voted(&r))
+                })
+            }
+            GroupBody::TransferLeader { from, to, last } => self.inbox.work(replier, async move {
+                match core.raft.handle_transfer_leader(wire::transfer_request(from, to, last)).await {
+                    Ok(result) => Reply::TransferLeader(result.err().map(|e| e.to_string())),
+                    Err(_) => Reply::Refused(Refusal::Stopped),
+                }
+            }),
+        }
+    }
+
+    fn on_lost(self: Arc<Self>, node: NodeId, restarted: bool) {
+        self.press_for_election(node, restarted);
+    }
+
+    fn step_aside(self: Arc<Self>, avoid: &dyn Fn(NodeId) -> bool) {
+        self.hand_over(avoid);
+    }
+
+    fn poke(&self) {
+        self.server.bump();
+    }
+}

@@ -1,0 +1,273 @@
+//! openraft's network over the transport: one client per peer and purpose.
+//!
+//! Append requests are pipelined: many on the way, answers taken in order; the first failure ends the pipeline and
+//! openraft starts another from what was acknowledged. Heartbeats travel on their own lane, so that no backlog of
+//! entries costs a leader its lease. Must never: retry (openraft does), or grant a vote that the peer did not grant.
+
+use std::collections::VecDeque;
+use std::future::{Future, poll_fn};
+use std::marker::PhantomData;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::{Stream, StreamExt};
+use openraft::OptionalSend;
+use openraft::base::{BoxFuture, BoxStream};
+use openraft::error::{RPCError, ReplicationClosed, StreamingError};
+use openraft::network::{
+    Backoff, NetAppend, NetBackoff, NetSnapshot, NetStreamAppend, NetTransferLeader, NetVote, RPCOption,
+    RPCTypes, RaftNetworkFactory,
+};
+use openraft::raft::{
+    AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, StreamAppendResult, TransferLeaderError,
+    TransferLeaderRequest, TransferLeaderResponse, VoteRequest, VoteResponse,
+};
+
+use super::config::{APPEND_PIPELINE_BYTES_MAX, APPEND_PIPELINE_MAX, APPEND_TIMEOUT};
+use super::link::{Link, LinkError};
+use super::runtime::Runtime;
+use super::snapshot_transfer;
+use super::types::{Entry, LogId, Op, Payload, Snapshot, Types, Vote};
+use super::wire::{Append, GroupBody, Reply};
+use crate::model::ids::{GroupId, NodeId, ReplicaId};
+use crate::transport::{self, Lane, TransportRef};
+
+/// First wait after a peer could not be reached; doubled up to [`BACKOFF_MAX`].
+const BACKOFF_MIN: Duration = Duration::from_millis(50);
+/// A peer that comes back waits at most this long for its entries.
+const BACKOFF_MAX: Duration = Duration::from_millis(500);
+
+type RpcError<R> = RPCError<Types<R>>;
+/// One answer of a pipeline.
+type Appended<R> = Result<StreamAppendResult<Types<R>>, RpcError<R>>;
+
+/// Makes the clients of one replica.
+pub(crate) struct Network<R> {
+    transport: TransportRef,
+    group: GroupId,
+    replica: ReplicaId,
+    /// Numbers pipelines; starts at random, so that a restarted process does not go on with an old one's number.
+    sessions: Arc<AtomicU64>,
+    runtime: PhantomData<fn() -> R>,
+}
+
+impl<R: Runtime> Network<R> {
+    pub(crate) fn new(transport: TransportRef, group: GroupId, replica: ReplicaId) -> Self {
+        let mut start = [0; 8];
+        R::entropy(&mut start);
+        let sessions = Arc::new(AtomicU64::new(u64::from_le_bytes(start)));
+        Self { transport, group, replica, sessions, runtime: PhantomData }
+    }
+
+    fn client(&self, to: ReplicaId, node: NodeId, lane: Lane) -> Client<R> {
+        let link =
+            Link { transport: self.transport.clone(), group: self.group, from: self.replica, to, node };
+        Client { link, lane, sessions: self.sessions.clone(), runtime: PhantomData }
+    }
+}
+
+impl<R: Runtime> RaftNetworkFactory<Types<R>> for Network<R> {
+    type Network = Client<R>;
+
+    async fn new_client(&mut self, target: ReplicaId, node: &NodeId) -> Client<R> {
+        self.client(target, *node, Lane::Append { key: self.group.0 })
+    }
+
+    async fn new_heartbeat_client(&mut self, target: ReplicaId, node: &NodeId) -> Client<R> {
+        self.client(target, *node, Lane::Heartbeat)
+    }
+}
+
+/// Talks to one replica for one purpose.
+pub(crate) struct Client<R> {
+    link: Link,
+    /// Where append requests go; everything else has a lane of its own.
+    lane: Lane,
+    sessions: Arc<AtomicU64>,
+    runtime: PhantomData<fn() -> R>,
+}
+
+impl<R: Runtime> Client<R> {
+    async fn control(
+        &self,
+        body: GroupBody,
+        action: RPCTypes,
+        option: &RPCOption,
+    ) -> Result<Reply, RpcError<R>> {
+        let timeout = option.hard_ttl();
+        let reply = self.link.ask(Lane::Control, body, timeout).await;
+        reply.map_err(|e| self.link.rpc_error(e, action, timeout))
+    }
+
+    fn unexpected(&self, action: RPCTypes) -> RpcError<R> {
+        self.link.rpc_error(LinkError::Unexpected, action, Duration::ZERO)
+    }
+}
+
+impl<R: Runtime> NetVote<Types<R>> for Client<R> {
+    async fn vote(
+        &mut self,
+        rpc: VoteRequest<Types<R>>,
+        option: RPCOption,
+    ) -> Result<VoteResponse<Types<R>>, RpcError<R>> {
+        let reply = self.control(GroupBody::vote(false, &rpc), RPCTypes::Vote, &option).await?;
+        reply.into_vote_response().map_err(|_| self.unexpected(RPCTypes::Vote))
+    }
+
+    async fn pre_vote(
+        &mut self,
+        rpc: VoteRequest<Types<R>>,
+        option: RPCOption,
+    ) -> Result<VoteResponse<Types<R>>, RpcError<R>> {
+        let reply = self.control(GroupBody::vote(true, &rpc), RPCTypes::Vote, &option).await?;
+        reply.into_vote_response().map_err(|_| self.unexpected(RPCTypes::Vote))
+    }
+}
+
+impl<R: Runtime> NetTransferLeader<Types<R>> for Client<R> {
+    async fn transfer_leader(
+        &mut self,
+        req: TransferLeaderRequest<Types<R>>,
+        option: RPCOption,
+    ) -> Result<TransferLeaderResponse<Types<R>>, RpcError<R>> {
+        let body = GroupBody::transfer_leader(&req);
+        match self.control(body, RPCTypes::TransferLeader, &option).await? {
+            Reply::TransferLeader(None) => Ok(Ok(())),
+            // The reason is in the peer's log; openraft only needs to know that the transfer was declined.
+            Reply::TransferLeader(Some(_)) => {
+                let expected = req.last_log_id().copied();
+                Ok(Err(TransferLeaderError::LogNotFlushed { expected, actual: None }))
+            }
+            _ => Err(self.unexpected(RPCTypes::TransferLeader)),
+        }
+    }
+}
+
+impl<R: Runtime> NetBackoff<Types<R>> for Client<R> {
+    fn backoff(&self) -> Option<Backoff> {
+        let delays = std::iter::successors(Some(BACKOFF_MIN), |d| Some((*d * 2).min(BACKOFF_MAX)));
+        Some(Backoff::new(delays))
+    }
+}
+
+impl<R: Runtime> NetSnapshot<Types<R>> for Client<R> {
+    type SnapshotData = Bytes;
+
+    async fn full_snapshot(
+        &mut self,
+        vote: Vote,
+        snapshot: Snapshot,
+        cancel: impl Future<Output = ReplicationClosed> + OptionalSend + 'static,
+        _option: RPCOption,
+    ) -> Result<SnapshotResponse<Types<R>>, StreamingError<Types<R>>> {
+        tokio::select! {
+            biased;
+            closed = cancel => Err(StreamingError::Closed(closed)),
+            sent = snapshot_transfer::send::<R>(&self.link, vote, snapshot) => sent,
+        }
+    }
+}
+
+impl<R: Runtime> NetAppend<Types<R>> for Client<R> {
+    async fn append_entries(
+        &mut self,
+        rpc: AppendEntriesRequest<Types<R>>,
+        option: RPCOption,
+    ) -> Result<AppendEntriesResponse<Types<R>>, RpcError<R>> {
+        let requests = futures_util::stream::iter([rpc]);
+        let result = self.stream_append(requests, option).await?.next().await;
+        result.unwrap_or_else(|| Err(self.unexpected(RPCTypes::AppendEntries))).map(Into::into)
+    }
+}
+
+impl<R: Runtime> NetStreamAppend<Types<R>> for Client<R> {
+    fn stream_append<'s, S>(
+        &'s mut self,
+        input: S,
+        _option: RPCOption,
+    ) -> BoxFuture<'s, Result<BoxStream<'s, Appended<R>>, RpcError<R>>>
+    where
+        S: Stream<Item = AppendEntriesRequest<Types<R>>> + OptionalSend + Unpin + 'static,
+    {
+        let pipeline = Pipeline {
+            link: self.link.clone(),
+            lane: self.lane,
+            session: self.sessions.fetch_add(1, Ordering::Relaxed),
+            input: Some(input),
+            waiting: VecDeque::new(),
+            waiting_bytes: 0,
+        };
+        let replies = futures_util::stream::unfold(pipeline, |mut pipeline| async move {
+            let next = poll_fn(|cx| pipeline.poll_next(cx)).await;
+            next.map(|result| (result, pipeline))
+        });
+        let replies: BoxStream<'s, _> = Box::pin(replies);
+        Box::pin(async move { Ok(replies) })
+    }
+}
+
+/// Append requests on the way to one replica, oldest first.
+struct Pipeline<S> {
+    link: Link,
+    lane: Lane,
+    session: u64,
+    /// `None` once the input ended or a request failed.
+    input: Option<S>,
+    waiting: VecDeque<Waiting>,
+    waiting_bytes: usize,
+}
+
+struct Waiting {
+    last: Option<LogId>,
+    bytes: usize,
+    reply: transport::BoxFuture<Result<Reply, LinkError>>,
+}
+
+impl<S> Pipeline<S> {
+    fn poll_next<R: Runtime>(&mut self, cx: &mut Context<'_>) -> Poll<Option<Appended<R>>>
+    where
+        S: Stream<Item = AppendEntriesRequest<Types<R>>> + Unpin,
+    {
+        while self.waiting.len() < APPEND_PIPELINE_MAX && self.waiting_bytes < APPEND_PIPELINE_BYTES_MAX {
+            let Some(input) = &mut self.input else { break };
+            match input.poll_next_unpin(cx) {
+                Poll::Pending => break,
+                Poll::Ready(None) => self.input = None,
+                Poll::Ready(Some(rpc)) => {
+                    let last = rpc.entries.last().map(|e| e.log_id).or(rpc.prev_log_id);
+                    let body = GroupBody::Append(Append::new(self.session, &rpc));
+                    let reply = self.link.ask(self.lane, body, APPEND_TIMEOUT);
+                    let bytes = rpc.entries.iter().map(weight).sum();
+                    self.waiting_bytes += bytes;
+                    self.waiting.push_back(Waiting { last, bytes, reply });
+                }
+            }
+        }
+        let Some(oldest) = self.waiting.front_mut() else {
+            return if self.input.is_none() { Poll::Ready(None) } else { Poll::Pending };
+        };
+        let Poll::Ready(reply) = oldest.reply.as_mut().poll(cx) else { return Poll::Pending };
+        let (expected, bytes) = self.waiting.pop_front().map_or((None, 0), |w| (w.last, w.bytes));
+        self.waiting_bytes -= bytes;
+        let result = reply
+            .and_then(|r| r.into_append_result().map_err(|_| LinkError::Unexpected))
+            .map_err(|e| self.link.rpc_error(e, RPCTypes::AppendEntries, APPEND_TIMEOUT));
+        // Anything but full success voids what was sent after it.
+        if !matches!(&result, Ok(Ok(last)) if *last == expected) {
+            self.input = None;
+            self.waiting.clear();
+        }
+        Poll::Ready(Some(result))
+    }
+}
+
+/// About as many bytes as an entry takes on the wire.
+fn weight(entry: &Entry) -> usize {
+    match &entry.payload {
+        Payload::Normal(batch) => batch.ops.iter().map(Op::weight).sum(),
+        Payload::Blank | Payload::Membership(_) => 0,
+    }
+}

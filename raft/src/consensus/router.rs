@@ -1,0 +1,199 @@
+//! Takes what comes in from other nodes to the replica it is meant for. One a node; implements the transport's handler.
+//!
+//! Also keeps what all groups share: which nodes are suspected. Must never: hand a message to a replica other than the
+//! one it names, or block.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::sync::{Arc, OnceLock};
+
+use bytes::Bytes;
+use parking_lot::RwLock;
+use tokio_util::sync::CancellationToken;
+
+use super::wire::{self, GroupBody, GroupRequest, Message, Ping, Refusal, Reply};
+use crate::model::ids::{GroupId, NodeId, ReplicaId};
+use crate::transport::{Handler, Lane, Replier};
+
+/// A replica, as the router sees it.
+pub(crate) trait Port: Send + Sync {
+    fn group(&self) -> GroupId;
+    fn replica(&self) -> ReplicaId;
+    fn deliver(self: Arc<Self>, from: NodeId, lane: Lane, body: GroupBody, replier: Replier);
+    /// `node` is suspected, or `restarted`: if it leads, see to a new leader.
+    fn on_lost(self: Arc<Self>, node: NodeId, restarted: bool);
+    /// Hand leadership, if held, to a voter whose node is not one to avoid.
+    fn step_aside(self: Arc<Self>, avoid: &dyn Fn(NodeId) -> bool);
+    /// What is known of other nodes changed: waiting proposals look again.
+    fn poke(&self);
+}
+
+/// Where pings go.
+pub(crate) trait PingPort: Send + Sync {
+    fn on_ping(&self, from: NodeId, ping: Ping) -> Reply;
+}
+
+/// Routes messages to the groups of one node. Bodies that are not consensus messages (first byte not
+/// [`CONSENSUS_TAG`]) go to the fallback handler, so that a node can use the same connections for its own.
+pub struct Router {
+    node: NodeId,
+    groups: RwLock<BTreeMap<GroupId, Arc<dyn Port>>>,
+    suspects: RwLock<BTreeSet<NodeId>>,
+    pings: RwLock<Option<Arc<dyn PingPort>>>,
+    fallback: OnceLock<Arc<dyn Handler>>,
+    removed: CancellationToken,
+}
+
+/// First byte of every consensus message, its version included. No other protocol's message may start with 0xC0 to 0xCF.
+pub const CONSENSUS_TAG: u8 = wire::WIRE_VERSION;
+
+impl fmt::Debug for Router {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let groups: Vec<GroupId> = self.groups.read().keys().copied().collect();
+        f.debug_struct("Router")
+            .field("node", &self.node)
+            .field("groups", &groups)
+            .field("suspects", &*self.suspects.read())
+            .finish()
+    }
+}
+
+impl Router {
+    pub fn new(node: NodeId) -> Arc<Self> {
+        Arc::new(Self {
+            node,
+            groups: RwLock::default(),
+            suspects: RwLock::default(),
+            pings: RwLock::default(),
+            fallback: OnceLock::new(),
+            removed: CancellationToken::new(),
+        })
+    }
+
+    /// Cancelled when a peer says that this node was removed from the fleet.
+    pub fn removed(&self) -> CancellationToken {
+        self.removed.clone()
+    }
+
+    /// Sets the handler for everything that is not a consensus message; and for connection events. Once.
+    pub fn set_fallback(&self, handler: Arc<dyn Handler>) {
+        let first = self.fallback.set(handler).is_ok();
+        assert!(first, "the fallback handler is set once, before the transport starts");
+    }
+
+    /// Whether the failure detector suspects a node (or declared it failed).
+    pub fn is_suspect(&self, node: NodeId) -> bool {
+        self.suspects.read().contains(&node)
+    }
+
+    pub(crate) fn add(&self, port: Arc<dyn Port>) {
+        let earlier = self.groups.write().insert(port.group(), port);
+        assert!(earlier.is_none(), "one replica a group and node");
+    }
+
+    pub(crate) fn remove(&self, group: GroupId, replica: ReplicaId) {
+        let mut groups = self.groups.write();
+        if groups.get(&group).is_some_and(|p| p.replica() == replica) {
+            groups.remove(&group);
+        }
+    }
+
+    pub(crate) fn set_pings(&self, port: Option<Arc<dyn PingPort>>) {
+        *self.pings.write() = port;
+    }
+
+    fn ports(&self) -> Vec<Arc<dyn Port>> {
+        self.groups.read().values().cloned().collect()
+    }
+
+    /// Marks a node; on suspicion every group that it led sees to a new leader.
+    pub(crate) fn set_suspect(&self, node: NodeId, suspect: bool) {
+        let changed = match suspect {
+            true => self.suspects.write().insert(node),
+            false => self.suspects.write().remove(&node),
+        };
+        if !changed {
+            return;
+        }
+        for port in self.ports() {
+            port.poke();
+            if suspect {
+                port.on_lost(node, false);
+            }
+        }
+    }
+
+    /// A node's process is another than before: what it led has no leader.
+    pub(crate) fn restarted(&self, node: NodeId) {
+        self.ports().into_iter().for_each(|port| port.on_lost(node, true));
+    }
+
+    /// Forgets suspects that are no peers any more: nobody is left to clear them.
+    pub(crate) fn keep_suspects(&self, peers: &BTreeSet<NodeId>) {
+        self.suspects.write().retain(|node| peers.contains(node));
+    }
+
+    pub(crate) fn step_aside(&self, avoid: &dyn Fn(NodeId) -> bool) {
+        self.ports().into_iter().for_each(|port| port.step_aside(avoid));
+    }
+
+    fn on_group(&self, from: NodeId, lane: Lane, request: GroupRequest, replier: Replier) {
+        let GroupRequest { group, to, body } = request;
+        let port = self.groups.read().get(&group).cloned();
+        let refusal = match &port {
+            None => Some(Refusal::UnknownGroup),
+            Some(port) if to.is_some_and(|to| to != port.replica()) => {
+                Some(Refusal::WrongReplica(port.replica()))
+            }
+            Some(_) if to.is_none() && !matches!(body, GroupBody::Propose(_) | GroupBody::ReadIndex) => {
+                Some(Refusal::Invalid("no replica is named".into()))
+            }
+            Some(_) => None,
+        };
+        match (port, refusal) {
+            (Some(port), None) => port.deliver(from, lane, body, replier),
+            (_, refusal) => {
+                replier.reply(wire::encode_reply(&Reply::Refused(refusal.unwrap_or(Refusal::UnknownGroup))));
+            }
+        }
+    }
+}
+
+impl Handler for Router {
+    fn on_request(&self, from: NodeId, lane: Lane, body: Bytes, replier: Replier) {
+        if body.first().is_some_and(|&tag| tag & 0xF0 != CONSENSUS_TAG & 0xF0) {
+            return match self.fallback.get() {
+                Some(handler) => handler.on_request(from, lane, body, replier),
+                None => replier.refuse("unknown protocol"),
+            };
+        }
+        match wire::decode_message(&body) {
+            Ok(Message::Group(request)) => self.on_group(from, lane, request, replier),
+            Ok(Message::Ping(ping)) => {
+                let port = self.pings.read().clone();
+                match port {
+                    Some(port) => replier.reply(wire::encode_reply(&port.on_ping(from, ping))),
+                    None => replier.refuse("starting"),
+                }
+            }
+            Err(e) => {
+                tracing::warn!(%from, ?lane, error = %e, "refused a message that could not be decoded");
+                replier.refuse(e.to_string());
+            }
+        }
+    }
+
+    fn on_connection(&self, peer: NodeId, up: bool) {
+        if let Some(handler) = self.fallback.get() {
+            handler.on_connection(peer, up);
+        }
+    }
+
+    fn on_removed(&self, by: NodeId) {
+        tracing::warn!(node = %self.node, %by, "a peer says that this node was removed from the fleet");
+        self.removed.cancel();
+        if let Some(handler) = self.fallback.get() {
+            handler.on_removed(by);
+        }
+    }
+}

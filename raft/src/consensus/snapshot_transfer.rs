@@ -1,0 +1,219 @@
+//! Moving a snapshot to another replica: in chunks, a few on the way, resumed where the receiver stands.
+//!
+//! The transfer is named by the blake3 hash of the data, so the same snapshot sent again (after a lost chunk, a lost
+//! reply, or by the next leader) goes on where it stopped. Invariant: data is installed only when its hash is right.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
+use openraft::error::{NetworkError, StreamingError};
+use openraft::network::RPCTypes;
+use openraft::raft::SnapshotResponse;
+use parking_lot::Mutex;
+
+use super::codec::Blob;
+use super::config::SNAPSHOT_STEP_TIMEOUT;
+use super::link::{Link, LinkError};
+use super::runtime::Runtime;
+use super::types::{Snapshot, Types, Vote};
+use super::wire::{GroupBody, Refusal, Reply, SnapshotPart};
+use crate::transport::{Lane, TransportError};
+
+/// Bytes of one chunk: small, so that chunks of many transfers take turns and heartbeats pass.
+pub(crate) const CHUNK_BYTES: usize = 64 << 10;
+/// Chunks on the way at a time: 1 MiB, enough for 100 MB/s at 10 ms.
+const CHUNKS_IN_FLIGHT: usize = 16;
+/// Largest snapshot that is taken: it is assembled in memory.
+pub(crate) const SNAPSHOT_BYTES_MAX: u64 = 1 << 30;
+/// Failures in a row, without a byte of progress between, after which the sender leaves it to openraft to try again.
+const FAILURES_MAX: u32 = 5;
+/// Lost chunks that are sent again at once within one attempt; the next one costs a timeout.
+const REWINDS_MAX: u32 = 64;
+/// Wait after a failure; times the failures in a row.
+const FAILURE_PAUSE: Duration = Duration::from_millis(100);
+
+type Sent<R> = Result<SnapshotResponse<Types<R>>, StreamingError<Types<R>>>;
+
+/// Sends a snapshot and has it installed.
+pub(crate) async fn send<R: Runtime>(link: &Link, vote: Vote, snapshot: Snapshot) -> Sent<R> {
+    let data = snapshot.snapshot.clone();
+    let hash = R::blocking(move || *blake3::hash(&data).as_bytes()).await;
+    let hash = hash.map_err(|e| StreamingError::Network(NetworkError::new(&e)))?;
+    let mut sender = Sender { link, vote, snapshot, hash, furthest: 0 };
+    let mut failures = 0;
+    loop {
+        let before = sender.furthest;
+        let error = match sender.attempt().await {
+            Ok(vote) => return Ok(SnapshotResponse::new(vote)),
+            Err(e) => e,
+        };
+        failures = if sender.furthest > before { 1 } else { failures + 1 };
+        let unreachable = matches!(error, LinkError::Transport(TransportError::Unreachable { .. }));
+        if unreachable || failures >= FAILURES_MAX {
+            let error = link.rpc_error(error, RPCTypes::InstallSnapshot, SNAPSHOT_STEP_TIMEOUT);
+            return Err(error.into());
+        }
+        R::sleep(FAILURE_PAUSE * failures).await;
+    }
+}
+
+struct Sender<'a> {
+    link: &'a Link,
+    vote: Vote,
+    snapshot: Snapshot,
+    hash: [u8; 32],
+    /// Furthest offset the receiver ever asked for: progress is measured by it.
+    furthest: u64,
+}
+
+impl Sender<'_> {
+    /// One try from where the receiver stands to the end. Returns the receiver's vote.
+    async fn attempt(&mut self) -> Result<Vote, LinkError> {
+        let (vote, last) = ((&self.vote).into(), self.snapshot.meta.last_log_id.as_ref().map(Into::into));
+        let (hash, len) = (self.hash, self.snapshot.snapshot.len() as u64);
+        let begin = SnapshotPart::Begin { vote, last, hash, len };
+        let start = match self.ask(begin, SNAPSHOT_STEP_TIMEOUT).await? {
+            Reply::SnapshotNext(offset) => offset,
+            Reply::SnapshotDone(vote) | Reply::HigherVote(vote) => return Ok(vote.into()),
+            _ => return Err(LinkError::Unexpected),
+        };
+        self.send_chunks(start).await?;
+        let meta = (&self.snapshot.meta).into();
+        let install = SnapshotPart::Install { vote, hash, meta };
+        match self.ask(install, SNAPSHOT_STEP_TIMEOUT * 10).await? {
+            Reply::SnapshotDone(vote) => Ok(vote.into()),
+            _ => Err(LinkError::Unexpected),
+        }
+    }
+
+    async fn send_chunks(&mut self, start: u64) -> Result<(), LinkError> {
+        let len = self.snapshot.snapshot.len() as u64;
+        let (mut next, mut arrived, mut rewinds) = (start, start, 0);
+        let mut waiting = FuturesUnordered::new();
+        while arrived < len {
+            while next < len && waiting.len() < CHUNKS_IN_FLIGHT {
+                let end = len.min(next + CHUNK_BYTES as u64);
+                let data = self.snapshot.snapshot.slice(next as usize..end as usize);
+                let part = SnapshotPart::Chunk { hash: self.hash, offset: next, data: Blob(data) };
+                let (offset, reply) = (next, self.ask(part, SNAPSHOT_STEP_TIMEOUT));
+                waiting.push(async move { (offset, end, reply.await) });
+                next = end;
+            }
+            let Some((offset, end, reply)) = waiting.next().await else { return Err(LinkError::Unexpected) };
+            match reply {
+                Ok(Reply::SnapshotNext(wanted)) if wanted <= len => {
+                    arrived = arrived.max(wanted);
+                    // The lane keeps order, so what is missing before this chunk is lost.
+                    if wanted < offset && wanted == arrived && rewinds < REWINDS_MAX {
+                        rewinds += 1;
+                        waiting.clear();
+                        next = wanted;
+                    }
+                }
+                Ok(_) => return Err(LinkError::Unexpected),
+                // Only the reply was lost, if a later one told that the chunk arrived.
+                Err(_) if end <= arrived => {}
+                Err(e) => return Err(e),
+            }
+            self.furthest = self.furthest.max(arrived);
+        }
+        Ok(())
+    }
+
+    fn ask(
+        &self,
+        part: SnapshotPart,
+        timeout: Duration,
+    ) -> crate::transport::BoxFuture<Result<Reply, LinkError>> {
+        self.link.ask(Lane::Bulk, GroupBody::Snapshot(part), timeout)
+    }
+}
+
+/// The receiving side: at most one transfer a replica is being assembled.
+#[derive(Default)]
+pub(crate) struct Receiver(Mutex<Option<Partial>>);
+
+struct Partial {
+    hash: [u8; 32],
+    len: u64,
+    data: Vec<u8>,
+}
+
+impl Receiver {
+    /// Where to go on; starts over if another transfer was under way.
+    pub(crate) fn begin(&self, hash: [u8; 32], len: u64) -> Reply {
+        if len > SNAPSHOT_BYTES_MAX {
+            let why = format!("a snapshot of {len} bytes is over the limit of {SNAPSHOT_BYTES_MAX}");
+            return Reply::Refused(Refusal::Invalid(why));
+        }
+        let mut partial = self.0.lock();
+        match &*partial {
+            Some(p) if p.hash == hash && p.len == len => Reply::SnapshotNext(p.data.len() as u64),
+            _ => {
+                *partial = Some(Partial { hash, len, data: Vec::new() });
+                Reply::SnapshotNext(0)
+            }
+        }
+    }
+
+    /// Takes a chunk if it is the next one; says which is wanted either way.
+    pub(crate) fn chunk(&self, hash: [u8; 32], offset: u64, chunk: &[u8]) -> Reply {
+        let mut partial = self.0.lock();
+        let Some(p) = partial.as_mut().filter(|p| p.hash == hash) else {
+            return Reply::Refused(Refusal::BrokenPipeline);
+        };
+        let have = p.data.len() as u64;
+        if offset == have && chunk.len() as u64 <= p.len - have {
+            p.data.extend_from_slice(chunk);
+        }
+        Reply::SnapshotNext(p.data.len() as u64)
+    }
+
+    /// The assembled data, to be checked against its hash. `None` if it is not complete.
+    pub(crate) fn take(&self, hash: [u8; 32]) -> Option<Bytes> {
+        let mut partial = self.0.lock();
+        let complete = partial.as_ref().is_some_and(|p| p.hash == hash && p.data.len() as u64 == p.len);
+        if complete { partial.take().map(|p| p.data.into()) } else { None }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ONE: [u8; 32] = [1; 32];
+    const TWO: [u8; 32] = [2; 32];
+
+    #[test]
+    fn chunks_are_taken_in_order_and_a_transfer_goes_on_where_it_stopped() {
+        let receiver = Receiver::default();
+        assert_eq!(receiver.begin(ONE, 10), Reply::SnapshotNext(0));
+        assert_eq!(receiver.chunk(ONE, 0, b"abcd"), Reply::SnapshotNext(4));
+        assert_eq!(receiver.chunk(ONE, 8, b"ij"), Reply::SnapshotNext(4), "a chunk is missing");
+        assert_eq!(receiver.chunk(ONE, 0, b"abcd"), Reply::SnapshotNext(4), "a repeat");
+        assert_eq!(receiver.take(ONE), None, "not complete");
+        assert_eq!(receiver.begin(ONE, 10), Reply::SnapshotNext(4), "the next leader sends the same");
+        assert_eq!(receiver.chunk(ONE, 4, b"efghij"), Reply::SnapshotNext(10));
+        assert_eq!(receiver.chunk(ONE, 10, b"k"), Reply::SnapshotNext(10), "more than was announced");
+        assert_eq!(receiver.take(TWO), None);
+        assert_eq!(receiver.take(ONE).as_deref(), Some(&b"abcdefghij"[..]));
+        assert_eq!(receiver.take(ONE), None, "once");
+    }
+
+    #[test]
+    fn another_transfer_replaces_an_unfinished_one() {
+        let receiver = Receiver::default();
+        receiver.begin(ONE, 10);
+        receiver.chunk(ONE, 0, b"abcd");
+        assert_eq!(receiver.begin(TWO, 4), Reply::SnapshotNext(0));
+        assert_eq!(receiver.chunk(ONE, 4, b"efgh"), Reply::Refused(Refusal::BrokenPipeline));
+        assert!(matches!(receiver.begin(ONE, SNAPSHOT_BYTES_MAX + 1), Reply::Refused(Refusal::Invalid(_))));
+        assert_eq!(
+            receiver.chunk(TWO, 0, b"wxyz"),
+            Reply::SnapshotNext(4),
+            "what was refused replaced nothing"
+        );
+    }
+}

@@ -1,0 +1,553 @@
+//! Our own forms of what goes over the wire and to disk, and their conversion to and from openraft's. Nowhere else.
+//!
+//! Every message and record starts with one byte of format version. Must never: trust a length, an index or an
+//! identifier that came in; whatever is malformed is an error, not a panic.
+
+use std::collections::BTreeSet;
+
+use bincode::{Decode, Encode};
+use bytes::Bytes;
+use openraft::raft::{
+    AppendEntriesRequest, StreamAppendError, StreamAppendResult, TransferLeaderRequest, VoteRequest,
+    VoteResponse,
+};
+
+use super::codec::{Blob, CodecError, decode_versioned, encode_versioned};
+use super::machine::Member;
+use super::runtime::Runtime;
+use super::types::{
+    Batch, CommittedLeaderId, Entry, LogId, Membership, Op, OpReply, Payload, SnapshotMeta, StoredMembership,
+    Types, Vote,
+};
+use crate::model::ids::{GroupId, NodeId, ReplicaId};
+
+/// First byte of every message of this module; other values are other protocols' or other versions'.
+pub(crate) const WIRE_VERSION: u8 = 0xC1;
+/// First byte of every record in a log or snapshot.
+const DISK_VERSION: u8 = 1;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
+pub(crate) struct WLogId {
+    term: u64,
+    index: u64,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
+pub(crate) struct WVote {
+    term: u64,
+    candidate: ReplicaId,
+    committed: bool,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub(crate) struct WMembership {
+    /// One set of voters, or two while they change (joint consensus).
+    configs: Vec<Vec<ReplicaId>>,
+    members: Vec<Member>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+enum WPayload {
+    Blank,
+    Batch(Batch),
+    Membership(WMembership),
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub(crate) struct WEntry {
+    id: WLogId,
+    payload: WPayload,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub(crate) struct WSnapshotMeta {
+    last: Option<WLogId>,
+    membership_at: Option<WLogId>,
+    membership: WMembership,
+}
+
+/// Anything that one node asks of another.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub(crate) enum Message {
+    Group(GroupRequest),
+    Ping(Ping),
+}
+
+/// A request to one replica.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub(crate) struct GroupRequest {
+    pub(crate) group: GroupId,
+    /// The replica it is meant for: another under the same node, older or newer, must refuse it. `None` only for
+    /// [`GroupBody::Propose`] and [`GroupBody::ReadIndex`], which any replica can answer rightly.
+    pub(crate) to: Option<ReplicaId>,
+    pub(crate) body: GroupBody,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub(crate) enum GroupBody {
+    Append(Append),
+    Vote { pre: bool, vote: WVote, last: Option<WLogId>, leadership_transfer: bool },
+    TransferLeader { from: WVote, to: ReplicaId, last: Option<WLogId> },
+    Snapshot(SnapshotPart),
+    Propose(Vec<Op>),
+    ReadIndex,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub(crate) struct Append {
+    /// Requests of one session are one pipeline: after the first failure the rest of it is void.
+    pub(crate) session: u64,
+    vote: WVote,
+    prev: Option<WLogId>,
+    entries: Vec<WEntry>,
+    commit: Option<WLogId>,
+}
+
+/// Step of a snapshot transfer; `hash` (blake3 of the whole data) names the transfer.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub(crate) enum SnapshotPart {
+    /// Asks where to go on from; answered with [`Reply::SnapshotNext`], or [`Reply::SnapshotDone`] if the receiver has
+    /// applied up to `last` already.
+    Begin { vote: WVote, last: Option<WLogId>, hash: [u8; 32], len: u64 },
+    /// Answered with [`Reply::SnapshotNext`]: the offset that is wanted next.
+    Chunk { hash: [u8; 32], offset: u64, data: Blob },
+    /// Verifies and installs; answered with [`Reply::SnapshotDone`].
+    Install { vote: WVote, hash: [u8; 32], meta: WSnapshotMeta },
+}
+
+/// Sent every 100 ms by the lower node id of a pair.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
+pub(crate) struct Ping {
+    /// Of the sender's process: another one means that it restarted.
+    pub(crate) incarnation: u64,
+    /// Age in milliseconds of the sender's oldest write that is not durable yet.
+    pub(crate) unsynced_ms: u64,
+    pub(crate) unix_ms: u64,
+    /// Milliseconds since the sender last heard from the receiver, or first knew of it.
+    pub(crate) deaf_ms: u64,
+    /// How far the receiver's clock is ahead of the sender's, as the sender measured it last.
+    pub(crate) skew_ms: Option<i64>,
+}
+
+/// The answer to a [`Message`].
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub(crate) enum Reply {
+    Appended(Option<WLogId>),
+    Conflict(WLogId),
+    HigherVote(WVote),
+    Voted {
+        vote: WVote,
+        granted: bool,
+        last: Option<WLogId>,
+    },
+    /// `None`: accepted; else why not.
+    TransferLeader(Option<String>),
+    SnapshotNext(u64),
+    SnapshotDone(WVote),
+    Proposed(Vec<OpReply>),
+    ReadIndex(u64),
+    /// Nothing was proposed or read.
+    NotLeader {
+        leader: Option<Member>,
+    },
+    /// The leader has no quorum; nothing was proposed or read.
+    NoQuorum,
+    /// May or may not be proposed.
+    Unknown(String),
+    Refused(Refusal),
+    Pong {
+        incarnation: u64,
+        unsynced_ms: u64,
+        unix_ms: u64,
+    },
+}
+
+/// Why a replica did not take a request at all.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode, thiserror::Error)]
+pub(crate) enum Refusal {
+    #[error("no replica of that group here")]
+    UnknownGroup,
+    #[error("meant for another replica; here is {0}")]
+    WrongReplica(ReplicaId),
+    #[error("an earlier request of the same pipeline failed")]
+    BrokenPipeline,
+    #[error("too many requests are waiting")]
+    Busy,
+    #[error("the replica has stopped")]
+    Stopped,
+    #[error("invalid: {0}")]
+    Invalid(String),
+}
+
+pub(crate) fn encode_message(message: &Message) -> Bytes {
+    encode_versioned(WIRE_VERSION, message)
+}
+pub(crate) fn decode_message(bytes: &[u8]) -> Result<Message, CodecError> {
+    decode_versioned(WIRE_VERSION, bytes)
+}
+pub(crate) fn encode_reply(reply: &Reply) -> Bytes {
+    encode_versioned(WIRE_VERSION, reply)
+}
+pub(crate) fn decode_reply(bytes: &[u8]) -> Result<Reply, CodecError> {
+    decode_versioned(WIRE_VERSION, bytes)
+}
+
+pub(crate) fn encode_entry(entry: &Entry) -> Bytes {
+    encode_versioned(DISK_VERSION, &WEntry::from(entry))
+}
+pub(crate) fn decode_entry(bytes: &[u8]) -> Result<Entry, CodecError> {
+    decode_versioned::<WEntry>(DISK_VERSION, bytes)?.try_into()
+}
+pub(crate) fn encode_log_id(id: &LogId) -> Bytes {
+    encode_versioned(DISK_VERSION, &WLogId::from(id))
+}
+pub(crate) fn decode_log_id(bytes: &[u8]) -> Result<LogId, CodecError> {
+    Ok(decode_versioned::<WLogId>(DISK_VERSION, bytes)?.into())
+}
+pub(crate) fn encode_vote(vote: &Vote) -> Bytes {
+    encode_versioned(DISK_VERSION, &WVote::from(vote))
+}
+pub(crate) fn decode_vote(bytes: &[u8]) -> Result<Vote, CodecError> {
+    Ok(decode_versioned::<WVote>(DISK_VERSION, bytes)?.into())
+}
+pub(crate) fn encode_snapshot_meta(meta: &SnapshotMeta) -> Bytes {
+    encode_versioned(DISK_VERSION, &WSnapshotMeta::from(meta))
+}
+pub(crate) fn decode_snapshot_meta(bytes: &[u8]) -> Result<SnapshotMeta, CodecError> {
+    decode_versioned::<WSnapshotMeta>(DISK_VERSION, bytes)?.try_into()
+}
+
+impl From<&LogId> for WLogId {
+    fn from(id: &LogId) -> Self {
+        Self { term: id.leader_id.term, index: id.index }
+    }
+}
+impl From<WLogId> for LogId {
+    fn from(id: WLogId) -> Self {
+        LogId::new(CommittedLeaderId::new(id.term), id.index)
+    }
+}
+
+impl From<&Vote> for WVote {
+    fn from(vote: &Vote) -> Self {
+        Self { term: vote.leader_id.term, candidate: vote.leader_id.voted_for, committed: vote.committed }
+    }
+}
+impl From<WVote> for Vote {
+    fn from(vote: WVote) -> Self {
+        let new = if vote.committed { Vote::new_committed } else { Vote::new };
+        new(vote.term, vote.candidate)
+    }
+}
+
+impl From<&Membership> for WMembership {
+    fn from(membership: &Membership) -> Self {
+        Self {
+            configs: membership.get_joint_config().iter().map(|c| c.iter().copied().collect()).collect(),
+            members: membership.nodes().map(|(&replica, &node)| Member { replica, node }).collect(),
+        }
+    }
+}
+impl TryFrom<WMembership> for Membership {
+    type Error = CodecError;
+    fn try_from(wire: WMembership) -> Result<Self, CodecError> {
+        if wire.configs.is_empty() && wire.members.is_empty() {
+            return Ok(Membership::default());
+        }
+        let configs: Vec<BTreeSet<ReplicaId>> =
+            wire.configs.into_iter().map(|c| c.into_iter().collect()).collect();
+        let nodes: std::collections::BTreeMap<ReplicaId, NodeId> =
+            wire.members.into_iter().map(|m| (m.replica, m.node)).collect();
+        Membership::new(configs, nodes).map_err(|e| CodecError::Malformed(e.to_string()))
+    }
+}
+
+impl From<&Entry> for WEntry {
+    fn from(entry: &Entry) -> Self {
+        let payload = match &entry.payload {
+            Payload::Blank => WPayload::Blank,
+            Payload::Normal(batch) => WPayload::Batch(batch.clone()),
+            Payload::Membership(m) => WPayload::Membership(m.into()),
+        };
+        Self { id: (&entry.log_id).into(), payload }
+    }
+}
+impl TryFrom<WEntry> for Entry {
+    type Error = CodecError;
+    fn try_from(wire: WEntry) -> Result<Self, CodecError> {
+        let payload = match wire.payload {
+            WPayload::Blank => Payload::Blank,
+            WPayload::Batch(batch) => Payload::Normal(batch),
+            WPayload::Membership(m) => Payload::Membership(m.try_into()?),
+        };
+        Ok(Entry { log_id: wire.id.into(), payload })
+    }
+}
+
+impl From<&SnapshotMeta> for WSnapshotMeta {
+    fn from(meta: &SnapshotMeta) -> Self {
+        Self {
+            last: meta.last_log_id.as_ref().map(Into::into),
+            membership_at: meta.last_membership.log_id().as_ref().map(Into::into),
+            membership: meta.last_membership.membership().into(),
+        }
+    }
+}
+impl TryFrom<WSnapshotMeta> for SnapshotMeta {
+    type Error = CodecError;
+    fn try_from(wire: WSnapshotMeta) -> Result<Self, CodecError> {
+        let membership_at = wire.membership_at.map(Into::into);
+        Ok(SnapshotMeta {
+            last_log_id: wire.last.map(Into::into),
+            last_membership: StoredMembership::new(membership_at, wire.membership.try_into()?),
+        })
+    }
+}
+
+impl Append {
+    pub(crate) fn new<R: Runtime>(session: u64, rpc: &AppendEntriesRequest<Types<R>>) -> Self {
+        Self {
+            session,
+            vote: (&rpc.vote).into(),
+            prev: rpc.prev_log_id.as_ref().map(Into::into),
+            entries: rpc.entries.iter().map(Into::into).collect(),
+            commit: rpc.leader_commit.as_ref().map(Into::into),
+        }
+    }
+
+    /// openraft's form. Refuses entries that do not follow on from `prev`, since openraft asserts that they do.
+    pub(crate) fn into_rpc<R: Runtime>(self) -> Result<AppendEntriesRequest<Types<R>>, CodecError> {
+        let mut next = self.prev.map_or(Some(0), |p| p.index.checked_add(1));
+        for entry in &self.entries {
+            if Some(entry.id.index) != next {
+                return Err(CodecError::Malformed("entries are not consecutive".into()));
+            }
+            next = entry.id.index.checked_add(1);
+        }
+        Ok(AppendEntriesRequest {
+            vote: self.vote.into(),
+            prev_log_id: self.prev.map(Into::into),
+            entries: self.entries.into_iter().map(Entry::try_from).collect::<Result<_, _>>()?,
+            leader_commit: self.commit.map(Into::into),
+        })
+    }
+}
+
+impl Reply {
+    pub(crate) fn appended<R: Runtime>(result: StreamAppendResult<Types<R>>) -> Self {
+        match result {
+            Ok(last) => Reply::Appended(last.as_ref().map(Into::into)),
+            Err(StreamAppendError::Conflict(id)) => Reply::Conflict((&id).into()),
+            Err(StreamAppendError::HigherVote(vote)) => Reply::HigherVote((&vote).into()),
+        }
+    }
+
+    /// The append result in this reply, or the reply itself.
+    pub(crate) fn into_append_result<R: Runtime>(self) -> Result<StreamAppendResult<Types<R>>, Reply> {
+        match self {
+            Reply::Appended(last) => Ok(Ok(last.map(Into::into))),
+            Reply::Conflict(id) => Ok(Err(StreamAppendError::Conflict(id.into()))),
+            Reply::HigherVote(vote) => Ok(Err(StreamAppendError::HigherVote(vote.into()))),
+            other => Err(other),
+        }
+    }
+
+    pub(crate) fn voted<R: Runtime>(resp: &VoteResponse<Types<R>>) -> Self {
+        Reply::Voted {
+            vote: (&resp.vote).into(),
+            granted: resp.vote_granted,
+            last: resp.last_log_id.as_ref().map(Into::into),
+        }
+    }
+
+    pub(crate) fn into_vote_response<R: Runtime>(self) -> Result<VoteResponse<Types<R>>, Reply> {
+        match self {
+            Reply::Voted { vote, granted, last } => Ok(VoteResponse {
+                vote: vote.into(),
+                vote_granted: granted,
+                last_log_id: last.map(Into::into),
+            }),
+            other => Err(other),
+        }
+    }
+}
+
+impl GroupBody {
+    pub(crate) fn vote<R: Runtime>(pre: bool, rpc: &VoteRequest<Types<R>>) -> Self {
+        GroupBody::Vote {
+            pre,
+            vote: (&rpc.vote).into(),
+            last: rpc.last_log_id.as_ref().map(Into::into),
+            leadership_transfer: rpc.leadership_transfer,
+        }
+    }
+
+    pub(crate) fn transfer_leader<R: Runtime>(rpc: &TransferLeaderRequest<Types<R>>) -> Self {
+        GroupBody::TransferLeader {
+            from: rpc.from_leader().into(),
+            to: *rpc.to_node_id(),
+            last: rpc.last_log_id().map(Into::into),
+        }
+    }
+}
+
+pub(crate) fn vote_request<R: Runtime>(
+    vote: WVote,
+    last: Option<WLogId>,
+    leadership_transfer: bool,
+) -> VoteRequest<Types<R>> {
+    VoteRequest { vote: vote.into(), last_log_id: last.map(Into::into), leadership_transfer }
+}
+
+pub(crate) fn transfer_request<R: Runtime>(
+    from: WVote,
+    to: ReplicaId,
+    last: Option<WLogId>,
+) -> TransferLeaderRequest<Types<R>> {
+    TransferLeaderRequest::new(from.into(), to, last.map(Into::into))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::consensus::machine::LogTime;
+    use crate::consensus::runtime::TokioRuntime;
+    use crate::consensus::types::CommandId;
+    use crate::model::ids::ClientId;
+
+    type Rt = TokioRuntime;
+
+    fn log_id() -> impl Strategy<Value = LogId> {
+        (0u64..5, any::<u64>()).prop_map(|(term, index)| WLogId { term, index }.into())
+    }
+
+    fn vote() -> impl Strategy<Value = Vote> {
+        (any::<u64>(), any::<u64>(), any::<bool>()).prop_map(|(term, candidate, committed)| {
+            WVote { term, candidate: ReplicaId(candidate), committed }.into()
+        })
+    }
+
+    fn op() -> impl Strategy<Value = Op> {
+        let body = proptest::collection::vec(any::<u8>(), 0..50).prop_map(Blob::from);
+        let id = proptest::option::of((any::<u64>(), any::<u64>(), any::<u64>()).prop_map(
+            |(client, seq, acked)| CommandId { client: ClientId(client), seq, acked_below: acked },
+        ));
+        prop_oneof![
+            (id, body).prop_map(|(id, body)| Op::Command { id, body }),
+            Just(Op::Register),
+            any::<u64>().prop_map(|t| Op::ExpireClients { unseen_since: LogTime(t) }),
+        ]
+    }
+
+    fn membership() -> impl Strategy<Value = Membership> {
+        proptest::collection::btree_set(1u64..20, 1..6).prop_map(|voters| {
+            let voters: BTreeSet<ReplicaId> = voters.into_iter().map(ReplicaId).collect();
+            let nodes: std::collections::BTreeMap<_, _> =
+                (1..25).map(|n| (ReplicaId(n), NodeId(n * 7))).collect();
+            Membership::new(vec![voters], nodes).unwrap()
+        })
+    }
+
+    fn payload() -> impl Strategy<Value = Payload> {
+        let batch = (any::<u64>(), proptest::collection::vec(op(), 0..8));
+        prop_oneof![
+            Just(Payload::Blank),
+            batch.prop_map(|(time, ops)| Payload::Normal(Batch { time: LogTime(time), ops })),
+            membership().prop_map(Payload::Membership),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn records_come_back_as_they_were(id in log_id(), payload in payload(), vote in vote(), membership in membership()) {
+            let entry = Entry { log_id: id, payload };
+            prop_assert_eq!(decode_entry(&encode_entry(&entry)), Ok(entry));
+            prop_assert_eq!(decode_log_id(&encode_log_id(&id)), Ok(id));
+            prop_assert_eq!(decode_vote(&encode_vote(&vote)), Ok(vote));
+            let last_membership = StoredMembership::new(Some(id), membership);
+            let meta = SnapshotMeta { last_log_id: Some(id), last_membership };
+            prop_assert_eq!(decode_snapshot_meta(&encode_snapshot_meta(&meta)), Ok(meta));
+        }
+
+        #[test]
+        fn append_requests_come_back_as_they_were(
+            vote in vote(),
+            commit in proptest::option::of(log_id()),
+            payloads in proptest::collection::vec(payload(), 0..6),
+        ) {
+            let prev: LogId = WLogId { term: 1, index: 41 }.into();
+            let entries: Vec<Entry> = payloads
+                .into_iter()
+                .zip(42..)
+                .map(|(payload, index)| Entry { log_id: WLogId { term: 2, index }.into(), payload })
+                .collect();
+            let rpc = AppendEntriesRequest::<Types<Rt>> { vote, prev_log_id: Some(prev), entries, leader_commit: commit };
+            let body = GroupBody::Append(Append::new(9, &rpc));
+            let message = Message::Group(GroupRequest { group: GroupId(3), to: Some(ReplicaId(4)), body });
+            let decoded = decode_message(&encode_message(&message)).unwrap();
+            prop_assert_eq!(&decoded, &message);
+            let Message::Group(GroupRequest { body: GroupBody::Append(append), .. }) = decoded else { unreachable!() };
+            let back = append.into_rpc::<Rt>().unwrap();
+            prop_assert_eq!(back.entries, rpc.entries);
+            prop_assert_eq!((back.vote, back.prev_log_id, back.leader_commit), (vote, Some(prev), commit));
+        }
+
+        #[test]
+        fn garbage_never_panics(mut bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
+            for version in [WIRE_VERSION, DISK_VERSION] {
+                if let Some(first) = bytes.first_mut() {
+                    *first = version;
+                }
+                if let Ok(Message::Group(GroupRequest { body: GroupBody::Append(append), .. })) = decode_message(&bytes) {
+                    let _ = append.into_rpc::<Rt>();
+                }
+                let _ = (decode_reply(&bytes), decode_entry(&bytes), decode_vote(&bytes), decode_log_id(&bytes));
+                let _ = decode_snapshot_meta(&bytes);
+            }
+        }
+
+        /// One flipped or missing byte of a real message: an error or another message, never a panic.
+        #[test]
+        fn damage_never_panics(payload in payload(), at in any::<prop::sample::Index>(), flip in 1u8.., cut in any::<bool>()) {
+            let entry = Entry { log_id: WLogId { term: 1, index: 7 }.into(), payload };
+            let mut bytes = encode_entry(&entry).to_vec();
+            let at = at.index(bytes.len());
+            if cut { bytes.truncate(at) } else { bytes[at] ^= flip }
+            prop_assert_ne!(decode_entry(&bytes), Ok(entry));
+        }
+    }
+
+    #[test]
+    fn entries_that_are_not_consecutive_are_refused() {
+        let entry = |index| WEntry { id: WLogId { term: 1, index }, payload: WPayload::Blank };
+        let append = |prev: Option<u64>, indexes: &[u64]| Append {
+            session: 0,
+            vote: WVote { term: 1, candidate: ReplicaId(1), committed: true },
+            prev: prev.map(|index| WLogId { term: 1, index }),
+            entries: indexes.iter().copied().map(entry).collect(),
+            commit: None,
+        };
+        for (prev, indexes, fine) in [
+            (None, &[0, 1][..], true),
+            (Some(4), &[5, 6], true),
+            (Some(4), &[], true),
+            (None, &[1], false),
+            (Some(4), &[6], false),
+            (Some(4), &[5, 7], false),
+            (Some(4), &[5, 5], false),
+            (Some(u64::MAX), &[0], false),
+        ] {
+            assert_eq!(append(prev, indexes).into_rpc::<Rt>().is_ok(), fine, "{prev:?} {indexes:?}");
+        }
+    }
+
+    #[test]
+    fn voters_that_are_no_members_are_refused() {
+        let wire = WMembership { configs: vec![vec![ReplicaId(1)]], members: Vec::new() };
+        assert!(Membership::try_from(wire).is_err());
+        let empty = WMembership { configs: vec![Vec::new()], members: Vec::new() };
+        assert!(Membership::try_from(empty).is_err());
+    }
+}

@@ -1,0 +1,58 @@
+//! What the kernel says of a process: CPU time, memory, whether it is there.
+
+use std::time::Duration;
+
+/// CPU time a process has used, user and system, over all its threads.
+pub fn cpu_time(pid: u32) -> Duration {
+    let stat = read(pid, "stat");
+    let ticks = cpu_ticks(&stat).unwrap_or_else(|| panic!("unreadable /proc/{pid}/stat: {stat}"));
+    Duration::from_secs_f64(ticks as f64 / rustix::param::clock_ticks_per_second() as f64)
+}
+
+/// Resident memory in bytes.
+pub fn resident_bytes(pid: u32) -> u64 {
+    let status = read(pid, "status");
+    status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmRSS:"))
+        .and_then(|rest| rest.trim().strip_suffix(" kB"))
+        .and_then(|kib| kib.trim().parse::<u64>().ok())
+        .map(|kib| kib * 1024)
+        .unwrap_or_else(|| panic!("no VmRSS in /proc/{pid}/status"))
+}
+
+/// Fields 14 and 15 of `/proc/pid/stat` (proc(5)). The name, field 2, may hold spaces and parentheses.
+fn cpu_ticks(stat: &str) -> Option<u64> {
+    let after_name = &stat[stat.rfind(')')? + 1..];
+    let mut fields = after_name.split_ascii_whitespace().skip(11);
+    let user: u64 = fields.next()?.parse().ok()?;
+    let system: u64 = fields.next()?.parse().ok()?;
+    Some(user + system)
+}
+
+fn read(pid: u32, file: &str) -> String {
+    let path = format!("/proc/{pid}/{file}");
+    std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("cannot read {path}: {error}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ticks_are_found_after_an_awkward_name() {
+        let stat = "42 (a ) b) S 1 42 42 0 -1 4194304 100 0 0 0 17 25 0 0 20 0 1 0 100 1 1";
+        assert_eq!(cpu_ticks(stat), Some(42));
+    }
+
+    #[test]
+    fn this_process_has_memory_and_used_time() {
+        let pid = std::process::id();
+        assert!(resident_bytes(pid) > 100 * 1024);
+        let before = cpu_time(pid);
+        let mut x = 1_u64;
+        while cpu_time(pid) == before {
+            x = std::hint::black_box(x.wrapping_mul(31));
+        }
+    }
+}
