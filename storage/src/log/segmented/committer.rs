@@ -45,7 +45,7 @@ pub struct Committer {
     hints: BTreeMap<StreamId, Bytes>,
     last: Option<LastBatch>,
     phase: Phase,
-    /// Nothing was written since the mark.
+    /// Nothing was written or hinted at since the mark.
     marked: bool,
     disconnected: bool,
     /// Maintenance has something to write.
@@ -184,15 +184,15 @@ impl Committer {
     /// that the last batch was acknowledged, and carries the committed positions that found no batch to ride along with.
     /// The next batch overwrites it. Returns whether it wrote.
     pub fn mark(&mut self) -> bool {
-        if self.phase != Phase::Idle || (self.marked && self.hints.is_empty()) {
+        if self.phase != Phase::Idle || self.marked {
             return false;
         }
         let Some(active) = &self.active else { return false };
-        let (epoch, tail, room) = (active.segment.epoch, active.tail, active.segment.bytes - active.tail);
-        self.batch.begin(Position { epoch, offset: tail });
+        let (tail, room) = (active.tail, active.segment.bytes - active.tail);
         if tail == DATA_START || (room as usize) < BATCH_HEADER_BYTES {
             return false;
         }
+        self.batch.begin(Position { epoch: active.segment.epoch, offset: tail });
         for (stream, committed) in &self.hints {
             let record = Record::Committed { stream: *stream, committed: committed.clone() };
             if padded((self.batch.len() + record.encoded_len()) as u32) > room {
@@ -270,6 +270,7 @@ impl Committer {
         if fired.is_empty() {
             return 0;
         }
+        self.marked = false;
         let wakers = self.shared.settle(&fired);
         wakers.into_iter().for_each(std::task::Waker::wake);
         let count = fired.len();

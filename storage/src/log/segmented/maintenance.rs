@@ -22,6 +22,8 @@ use crate::disk::DiskFile;
 /// Bytes of zeros that one step writes and syncs: a commit that comes in between waits for a quarter of a
 /// megabyte at most.
 const FILL_BYTES: u32 = 256 << 10;
+/// The same when the committer has nothing to go on with, so that there are no commits to come in between.
+const URGENT_FILL_BYTES: u32 = 8 << 20;
 /// Bytes of live records that wait to be moved; more are read when these are written.
 const MOVE_QUEUE_BYTES: usize = 256 << 10;
 /// Records of a segment being rewritten that one step looks up under the lock.
@@ -184,7 +186,8 @@ impl Maintenance {
 
     fn fill(&self, mut filling: Filling, jobs: &mut Jobs) -> io::Result<()> {
         let config = &self.shared.config;
-        let count = FILL_BYTES.min(config.segment_bytes - filling.filled);
+        let step = if self.is_behind() { URGENT_FILL_BYTES } else { FILL_BYTES };
+        let count = step.min(config.segment_bytes - filling.filled);
         let filled = filling
             .file
             .write_at(&vec![0; count as usize], filling.filled.into())
