@@ -279,6 +279,9 @@ impl LogStore for SegmentedLog {
 
     fn is_cached(&self, stream: StreamId, range: Range<u64>) -> bool {
         let state = self.shared.state.lock();
+        if state.damage_of(stream).is_some() {
+            return true;
+        }
         // A stream caches a run up to its last entry, so the first one asked for decides.
         state
             .held_in(stream, &range)

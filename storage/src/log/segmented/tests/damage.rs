@@ -362,6 +362,7 @@ fn whatever_rots_no_stream_is_silently_wrong() {
                 Err(StorageError::Damaged { .. }) => hit = true,
                 Err(error) => panic!("{context}: {error}"),
             }
+            log.is_cached(*stream, 0..u64::MAX);
             match log.read(*stream, 0..u64::MAX, usize::MAX) {
                 Ok(seen) => assert_eq!(&seen, held, "{context}"),
                 Err(StorageError::Damaged { .. }) => hit = true,
