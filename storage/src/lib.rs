@@ -10,6 +10,10 @@ pub mod log;
 mod mix;
 pub mod snapshot;
 
-pub use disk::{Disk, DiskFile};
+pub use disk::{Disk, DiskFile, MemDisk, RealDisk};
 pub use error::{StorageError, StorageResult};
-pub use log::{LogOp, LogStore, OnDurable, StreamId, StreamState};
+pub use log::{
+    Committer, LogConfig, LogOp, LogStore, OnDurable, RecoveryReport, SegmentedLog, StreamId, StreamState,
+    spawn_committer,
+};
+pub use snapshot::{SnapshotFile, SnapshotInfo, SnapshotStore};

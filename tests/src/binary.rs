@@ -33,7 +33,19 @@ fn build() -> PathBuf {
     let profile = std::env::var("LONGSHORE_TEST_PROFILE").unwrap_or_else(|_| "release".to_owned());
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     eprintln!("building the longshore binary, profile {profile}");
-    let output = Command::new(cargo)
+    let mut command = Command::new(cargo);
+    // What cargo told this test about its own package would look like a changed environment to build scripts (ring's
+    // watches these), and everything above it would be built again.
+    for (name, _) in std::env::vars_os() {
+        let name = name.to_string_lossy();
+        if ["CARGO_PKG_", "CARGO_MANIFEST_", "CARGO_CRATE_", "CARGO_BIN_", "CARGO_PRIMARY_"]
+            .iter()
+            .any(|p| name.starts_with(p))
+        {
+            command.env_remove(&*name);
+        }
+    }
+    let output = command
         .current_dir(workspace())
         .args(["build", "--package", "longshore-node", "--bin", "longshore", "--profile", &profile])
         .args(["--message-format", "json-render-diagnostics"])

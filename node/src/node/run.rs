@@ -16,6 +16,7 @@ use longshore_raft::transport::TransportRef;
 use longshore_raft::transport::pki::Authority;
 use longshore_raft::{FleetId, GroupId, NodeId, Runtime};
 use longshore_storage::log::{LogConfig, SegmentedLog};
+use longshore_storage::snapshot::SnapshotStore;
 use longshore_storage::{LogStore, StreamId};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
@@ -141,7 +142,7 @@ impl<R: Runtime> Node<R> {
         tracing::info!(?report, "the log is open");
         let committer = (ports.drive)(committer)
             .map_err(|e| NodeError::Fatal(format!("the log's threads cannot be started: {e}")))?;
-        let snapshots = Arc::new(longshore_raft::consensus::snapshots::MemorySnapshots::default());
+        let snapshots = Arc::new(SnapshotStore::new(Arc::clone(&ports.disk), SNAPSHOT_DIR)?);
 
         let router = Router::new(me);
         let removed = CancellationToken::new();

@@ -12,6 +12,23 @@ use super::Service;
 use crate::api::types::*;
 use crate::core::Core;
 
+/// A leader that no majority has answered for so long can commit nothing.
+const QUORUM_SILENCE_MS: u64 = 1_500;
+
+/// Why no change can be committed now, if so.
+fn no_quorum(status: &GroupStatus) -> Option<&'static str> {
+    let alone = status.role == Role::Leader
+        && status.voters.len() > 1
+        && status.quorum_ack_ms.is_none_or(|ms| ms > QUORUM_SILENCE_MS);
+    match status.leader {
+        None => Some("there is no leader: changes wait until a majority of the voters is reachable"),
+        Some(_) if alone => {
+            Some("no majority of the voters answers this leader: changes wait until one does")
+        }
+        Some(_) => None,
+    }
+}
+
 /// A wall clock that is further off than this makes log lines and absolute times of users hard to follow.
 const SKEW_WARNING_MS: i64 = 5_000;
 
@@ -88,10 +105,7 @@ impl<R: Runtime> Service<R> {
 
     pub(super) fn health_view(&self) -> HealthView {
         let status = self.core.group.status();
-        let mut reasons = Vec::new();
-        if status.leader.is_none() {
-            reasons.push("there is no leader".to_owned());
-        }
+        let mut reasons: Vec<String> = no_quorum(&status).map(str::to_owned).into_iter().collect();
         if status.applied < status.committed {
             reasons.push("this node is catching up".to_owned());
         }

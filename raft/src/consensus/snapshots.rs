@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::fmt::Debug;
 
 use bytes::Bytes;
-use longshore_storage::{StorageResult, StreamId};
+use longshore_storage::snapshot::SnapshotStore;
+use longshore_storage::{StorageError, StorageResult, StreamId};
 use parking_lot::Mutex;
 
 /// A snapshot as it was saved.
@@ -21,6 +22,23 @@ pub trait Snapshots: Debug + Send + Sync + 'static {
     fn save(&self, stream: StreamId, meta: &[u8], data: &[u8]) -> StorageResult<()>;
     /// The stream's snapshot, verified.
     fn load(&self, stream: StreamId) -> StorageResult<Option<StoredSnapshot>>;
+}
+
+impl Snapshots for SnapshotStore {
+    fn save(&self, stream: StreamId, meta: &[u8], data: &[u8]) -> StorageResult<()> {
+        SnapshotStore::save(self, stream, meta, data).map(drop)
+    }
+
+    fn load(&self, stream: StreamId) -> StorageResult<Option<StoredSnapshot>> {
+        let Some(found) = SnapshotStore::load(self, stream)? else { return Ok(None) };
+        // The log may have been purged up to the newer one: with the older one there would be a hole.
+        if let Some(file) = found.damaged_newer.first() {
+            let detail =
+                "the newest snapshot is damaged, and the log may not reach back to an older one".to_owned();
+            return Err(StorageError::Damaged { file: file.clone(), offset: 0, detail });
+        }
+        Ok(Some(StoredSnapshot { meta: found.meta, data: found.data }))
+    }
 }
 
 /// Keeps snapshots in memory: for tests.

@@ -49,3 +49,10 @@ pub trait DiskFile: Send + Sync + Debug {
     /// Makes contents and length durable (`fdatasync`).
     fn sync_data(&self) -> io::Result<()>;
 }
+
+/// Makes a folder and its parents, all names durable.
+pub(crate) fn make_dir(disk: &dyn Disk, dir: &str) -> io::Result<()> {
+    disk.create_dir(dir)?;
+    disk.sync_dir("")?;
+    dir.match_indices('/').try_for_each(|(slash, _)| disk.sync_dir(&dir[..slash]))
+}

@@ -58,6 +58,10 @@ impl Faults {
         plan.failing.push((call, at));
     }
 
+    pub(super) fn clear(&self) {
+        self.plan.lock().failing.clear();
+    }
+
     pub(super) fn set_capacity(&self, bytes: Option<u64>) {
         self.plan.lock().capacity = bytes;
     }

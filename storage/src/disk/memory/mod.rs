@@ -102,6 +102,11 @@ impl MemDisk {
         self.faults.fail_nth(call, nth);
     }
 
+    /// Forgets the calls that were to fail.
+    pub fn clear_faults(&self) {
+        self.faults.clear();
+    }
+
     /// Most bytes that all files together may have; a write that needs more fails with `StorageFull`.
     pub fn set_capacity(&self, bytes: Option<u64>) {
         self.faults.set_capacity(bytes);

@@ -8,7 +8,7 @@ use super::format::FORMAT_VERSION;
 use super::maintenance::{segment_number, segment_path};
 use super::scan::is_begun;
 use super::segment::{Front, Segment, read_front};
-use crate::disk::Disk;
+use crate::disk::{Disk, make_dir};
 use crate::{StorageError, StorageResult};
 
 /// Files whose use is still to be found out, and those that have none.
@@ -83,11 +83,4 @@ impl Files {
         assert!(older.keys().all(|older| *older < epoch), "the newest was taken first");
         older
     }
-}
-
-/// Makes a folder and its parents, all names durable.
-pub(crate) fn make_dir(disk: &dyn Disk, dir: &str) -> std::io::Result<()> {
-    disk.create_dir(dir)?;
-    disk.sync_dir("")?;
-    dir.match_indices('/').try_for_each(|(slash, _)| disk.sync_dir(&dir[..slash]))
 }

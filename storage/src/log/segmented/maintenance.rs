@@ -91,10 +91,7 @@ impl Maintenance {
             drop(state);
             return self.seal(seal);
         }
-        if state.work.spares.len() < self.shared.config.spare_segments {
-            drop(state);
-            return self.prepare_with(&mut jobs);
-        }
+        // What frees room comes before what needs it.
         if state.find_reclaims() {
             return Upkeep::Worked;
         }
@@ -102,10 +99,17 @@ impl Maintenance {
             && let Some(segment) = state.work.free.pop()
         {
             drop(state);
-            return self.settle("removing", self.remove(&segment.path));
+            return self.settle("removing a segment", self.remove(&segment.path));
         }
+        let wants_spare = state.work.spares.len() < self.shared.config.spare_segments;
         drop(state);
-        self.rewrite(&mut jobs)
+        if !wants_spare {
+            return self.rewrite(&mut jobs);
+        }
+        match self.prepare_with(&mut jobs) {
+            Upkeep::Full if self.rewrite(&mut jobs) == Upkeep::Worked => Upkeep::Worked,
+            upkeep => upkeep,
+        }
     }
 
     /// Blocks until there may be work, or the time is over; false once the log is stopped.
@@ -175,8 +179,7 @@ impl Maintenance {
         drop(state);
         let path = segment_path(&config.dir, number);
         let file = self.shared.disk.open(&path, true)?;
-        jobs.filling = Some(Filling { path, file, filled: 0 });
-        Ok(())
+        self.fill(Filling { path, file, filled: 0 }, jobs)
     }
 
     fn fill(&self, mut filling: Filling, jobs: &mut Jobs) -> io::Result<()> {

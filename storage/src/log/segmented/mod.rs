@@ -38,7 +38,6 @@ use std::sync::Arc;
 pub use self::committer::{Committer, Step};
 pub use self::config::{LogConfig, MonotonicMs};
 pub use self::driver::{CommitterThreads, monotonic_clock, spawn_committer};
-pub(crate) use self::files::make_dir;
 pub use self::handle::SegmentedLog;
 pub use self::maintenance::{Maintenance, Upkeep};
 pub use self::recovery::RecoveryReport;

@@ -220,13 +220,12 @@ fn settle_segments(
         items.iter().for_each(|item| footer.add(item));
         if Some(segment.epoch) == newest
             && let Some(last) = last
-            && end.rot.is_empty()
         {
             report.torn_tail = end.torn.map(|offset| (segment.path.clone(), offset.into()));
             make_durable(&segment, last.as_previous.position.offset, end.tail)?;
             resume.active = Some(Active { segment, tail: end.tail, footer });
         } else {
-            // Behind rot nothing is appended; maintenance writes the footer once the loss is on record.
+            // Maintenance writes the footer, once what was lost is on record.
             state.work.to_seal.push_back(Seal { segment, footer, last });
         }
     }
@@ -321,7 +320,7 @@ fn stream_state(
     let vote = held.vote.map(|location| payload(location, true)).transpose()?.flatten();
     // A committed position is a hint: a lost one is one that was never saved.
     let committed = held.committed.map(|location| payload(location, false)).transpose()?.flatten();
-    let bounds = held.bounds.map(|(bounds, location)| (bounds, location));
+    let bounds = held.bounds;
     let marker = match bounds {
         Some((bounds, location)) if bounds.purged.is_some() => payload(location, true)?,
         _ => None,

@@ -100,11 +100,11 @@ impl Bench {
         loop {
             let step = self.committer.step();
             let upkeep = self.maintenance.step();
-            if matches!(step, Step::Idle | Step::Stopped | Step::Stalled)
-                && matches!(upkeep, Upkeep::Idle | Upkeep::Stopped | Upkeep::Full)
-                && !self.committer.has_work()
-            {
-                return;
+            let rests = matches!(upkeep, Upkeep::Idle | Upkeep::Stopped | Upkeep::Full);
+            match step {
+                Step::Idle if rests && !self.committer.has_work() => return,
+                Step::Stopped | Step::Stalled if rests => return,
+                _ => {}
             }
         }
     }
@@ -121,11 +121,6 @@ impl Bench {
     pub(super) fn files(&self) -> Vec<String> {
         self.disk.list(&self.config.dir).expect("the folder is there")
     }
-}
-
-pub(super) fn append(stream: StreamId, first: u64, entries: &[&[u8]]) -> LogOp {
-    let entries = entries.iter().map(|entry| Bytes::copy_from_slice(entry)).collect();
-    LogOp::Append { stream, first, entries }
 }
 
 /// Entries of `len` bytes that say their index.
