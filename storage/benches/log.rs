@@ -32,8 +32,8 @@ fn main() {
     let parent = std::env::var_os("LONGSHORE_BENCH_DIR").map_or_else(std::env::temp_dir, Into::into);
     let root = tempfile::tempdir_in(parent).expect("the folder can be made");
     println!("folder {}", root.path().display());
-    let parts: [(&str, fn(&Path)); 3] =
-        [("latency", latency), ("throughput", throughput), ("recovery", recovery)];
+    type Part = (&'static str, fn(&Path));
+    let parts: [Part; 3] = [("latency", latency), ("throughput", throughput), ("recovery", recovery)];
     let chosen: Vec<String> =
         std::env::args().skip(1).filter(|argument| !argument.starts_with('-')).collect();
     for (name, part) in parts {

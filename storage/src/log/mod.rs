@@ -39,7 +39,7 @@ pub type OnDurable = Box<dyn FnOnce(StorageResult<()>) + Send>;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum LogOp {
     /// Entries with consecutive indexes from `first`. `first` must be the stream's last index + 1 (a fresh stream
-    /// accepts any `first`).
+    /// accepts any `first`). The last index of a stream that was purged and holds nothing is its purge point.
     Append {
         stream: StreamId,
         first: u64,
@@ -51,7 +51,8 @@ pub enum LogOp {
         last: Option<u64>,
     },
     /// Removes the entries up to and including `index`. `marker` is kept with the stream and given back as
-    /// [`StreamState::purged`]. `index` may lie beyond the last entry (a snapshot was installed).
+    /// [`StreamState::purged`]. `index` may lie beyond the last entry (a snapshot was installed). Purging to before the
+    /// purge point does nothing; purging to before the first entry with a gap between is `Invalid`.
     PurgeTo {
         stream: StreamId,
         index: u64,
@@ -82,7 +83,7 @@ pub const MAX_ENTRY_BYTES: usize = 16 << 20;
 pub struct StreamState {
     /// Index and marker of the last purged entry.
     pub purged: Option<(u64, Bytes)>,
-    /// Index of the last entry, if any is held. Entries held are `purged + 1 ..= last`.
+    /// Indexes of the first and the last entry, if any is held. With a purge point, `first` is the index after it.
     pub first: Option<u64>,
     pub last: Option<u64>,
     pub vote: Option<Bytes>,
@@ -94,10 +95,16 @@ pub struct StreamState {
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
 /// A durable log of many streams.
+///
+/// Every call on a stream with damage in what was acknowledged fails with `Damaged`, but a tombstone.
 pub trait LogStore: Send + Sync + 'static {
-    /// Takes the operations, in order, or none of them. Never blocks. `Busy` when the queue is full.
+    /// Takes the operations, in order, or none of them. Never blocks. `Busy` when the queue is full: await [`ready`], try
+    /// again. `on_durable` is dropped unfired if this fails.
+    ///
+    /// [`ready`]: LogStore::ready
     fn submit(&self, ops: Vec<LogOp>, on_durable: OnDurable) -> StorageResult<()>;
-    /// Resolves when the queue has room for an operation of `bytes`; errors when the store is poisoned or closed.
+    /// Resolves when the queue has room for an operation of `bytes`; errors when the store is poisoned or closed. Reserves
+    /// nothing: another caller may be quicker.
     fn ready(&self, bytes: usize) -> BoxFuture<'_, StorageResult<()>>;
     /// Entries of `range` that the stream holds, in order, with their indexes. Stops early, but after at least one
     /// entry, once `max_bytes` is exceeded. May read the disk.
@@ -105,9 +112,9 @@ pub trait LogStore: Send + Sync + 'static {
     -> StorageResult<Vec<(u64, Bytes)>>;
     /// True if `read` of this range would be answered from memory.
     fn is_cached(&self, stream: StreamId, range: Range<u64>) -> bool;
-    /// The stream's state; a stream never written to has the default one.
+    /// The stream's state; a stream never written to has the default one, a tombstoned one says so for ever.
     fn state(&self, stream: StreamId) -> StorageResult<StreamState>;
-    /// All streams ever written to and not reclaimed, sorted.
+    /// All streams that were written to and not given up, sorted; the damaged too.
     fn streams(&self) -> Vec<StreamId>;
     /// Age in milliseconds of the oldest write not yet durable; 0 if there is none. The failure detector sends it along.
     fn oldest_unsynced_ms(&self) -> u64;

@@ -21,6 +21,19 @@ enum Change {
     SetLen(usize),
 }
 
+impl Change {
+    /// What is left of a write when `len` bytes at `from` are written over: none, one or two pieces.
+    fn without(self, from: usize, len: usize) -> Vec<Self> {
+        let Self::Write { offset, data } = self else { return vec![self] };
+        let (end, to) = (offset + data.len(), from + len);
+        let piece = |from: usize, to: usize| {
+            (from < to).then(|| Self::Write { offset: from, data: data[from - offset..to - offset].to_vec() })
+        };
+        let (front, back) = (piece(offset, end.min(from)), piece(offset.max(to), end));
+        front.into_iter().chain(back).collect()
+    }
+}
+
 impl Inode {
     pub(super) fn len(&self) -> u64 {
         self.current.len() as u64
@@ -51,9 +64,15 @@ impl Inode {
             self.abandoned.append(&mut self.unsynced);
             return;
         }
+        // Whatever became of an abandoned write, what is synced over it is what is there.
+        self.abandoned.retain(|change| matches!(change, Change::Write { .. }));
         for change in self.unsynced.drain(..) {
             match change {
-                Change::Write { offset, data } => write_into(&mut self.durable, &data, offset),
+                Change::Write { offset, data } => {
+                    write_into(&mut self.durable, &data, offset);
+                    self.abandoned =
+                        self.abandoned.drain(..).flat_map(|old| old.without(offset, data.len())).collect();
+                }
                 Change::SetLen(len) => self.durable.resize(len, 0),
             }
         }

@@ -99,7 +99,12 @@ impl Names {
             .partition(|change| change.dir == dir && !change.abandoned);
         self.unsynced = rest;
         for change in synced {
-            apply(&mut self.durable, change);
+            // Whatever became of an abandoned change, the synced one of the same name is what is there.
+            for (path, _) in &change.edits {
+                let abandoned = self.unsynced.iter_mut().filter(|old| old.dir == dir);
+                abandoned.for_each(|old| old.edits.retain(|(of_old, _)| of_old != path));
+            }
+            apply_edits(&mut self.durable, &change.edits);
         }
         Ok(())
     }
@@ -111,7 +116,7 @@ impl Names {
             if stopped.contains(&change.dir) || chance.below(2) == 0 {
                 stopped.insert(change.dir);
             } else {
-                apply(&mut self.durable, change);
+                apply_edits(&mut self.durable, &change.edits);
             }
         }
         let all = self.durable.clone();
@@ -149,10 +154,6 @@ impl Names {
         apply_edits(&mut self.current, &change.edits);
         self.unsynced.push(change);
     }
-}
-
-fn apply(names: &mut BTreeMap<String, Node>, change: Change) {
-    apply_edits(names, &change.edits);
 }
 
 fn apply_edits(names: &mut BTreeMap<String, Node>, edits: &[(String, Option<Node>)]) {

@@ -115,6 +115,28 @@ fn what_a_failed_sync_left_out_is_never_written_by_a_later_one() {
 }
 
 #[test]
+fn what_is_synced_over_an_abandoned_write_stays() {
+    for seed in 0..50 {
+        let disk = disk_with("file", &[0; 2048]);
+        let file = disk.open("file", false).unwrap();
+        file.write_at(&[1; 2048], 0).unwrap();
+        disk.fail_nth(DiskCall::Sync, 1);
+        assert!(file.sync_data().is_err());
+        file.write_at(&[2; 600], 500).unwrap();
+        file.sync_data().unwrap();
+        disk.rename("file", "renamed").unwrap();
+        disk.fail_nth(DiskCall::SyncDir, 1);
+        assert!(disk.sync_dir("").is_err());
+        disk.rename("renamed", "file").unwrap();
+        disk.sync_dir("").unwrap();
+        disk.crash(&mut SeededChance::new(seed));
+        let found = contents(&disk, "file");
+        assert_eq!(found[500..1100], [2; 600]);
+        assert!(found[..500].iter().chain(&found[1100..]).all(|byte| *byte < 2));
+    }
+}
+
+#[test]
 fn injected_faults_hit_the_call_named() {
     let disk = disk_with("file", b"abc");
     let file = disk.open("file", false).unwrap();

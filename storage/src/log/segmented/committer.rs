@@ -16,12 +16,12 @@ use crossbeam::channel::{Receiver, RecvTimeoutError, TryRecvError};
 
 use super::super::{OnDurable, StreamId};
 use super::batch::{BATCH_HEADER_BYTES, BatchBuilder, LastBatch};
-use super::bloom::Bloom;
 use super::footer::FooterBuilder;
 use super::format::{DATA_START, Position, padded};
 use super::handle::SegmentedLog;
 use super::maintenance::{Maintenance, Upkeep};
-use super::record::{Kind, Record};
+use super::publish::Finished;
+use super::record::Record;
 use super::segment::Segment;
 use super::shared::{Message, Seal, SegmentState, Shared, Stopped, Submit};
 use crate::StorageError;
@@ -66,12 +66,6 @@ pub(super) struct Active {
 pub(super) struct Resume {
     pub(super) active: Option<Active>,
     pub(super) last: Option<LastBatch>,
-}
-
-struct Finished {
-    number: u64,
-    bytes: usize,
-    on_durable: OnDurable,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -315,8 +309,9 @@ impl Committer {
             return Filled::Nothing;
         }
         let fresh = self.active.as_ref().is_some_and(|active| active.tail == DATA_START);
-        if fresh {
-            self.batch.push(&Record::Manifest { epochs: self.shared.live_epochs(self.active.as_ref()) });
+        if let Some(active) = self.active.as_ref().filter(|_| fresh) {
+            let epochs = self.shared.live_epochs(active.segment.epoch);
+            self.batch.push(&Record::Manifest { epochs });
         }
         if let Some(lost) = self.shared.unrecorded_loss() {
             let record = Record::Lost { streams: lost };
@@ -480,103 +475,5 @@ impl fmt::Debug for Committer {
             .field("sequence", &self.last.map(|last| last.sequence))
             .field("active", &self.active.as_ref().map(|active| (active.segment.epoch, active.tail)))
             .finish_non_exhaustive()
-    }
-}
-
-impl Shared {
-    /// The segments that a fresh one follows.
-    fn live_epochs(&self, active: Option<&Active>) -> Vec<u32> {
-        let fresh = active.map(|active| active.segment.epoch);
-        self.state.lock().segments.keys().copied().filter(|epoch| Some(*epoch) != fresh).collect()
-    }
-
-    fn unrecorded_loss(&self) -> Option<Bloom> {
-        self.state.lock().lost.as_ref().filter(|lost| !lost.recorded).map(|lost| lost.streams)
-    }
-
-    /// Whether the log has records of its own to write.
-    fn has_log_records(&self) -> bool {
-        let state = self.state.lock();
-        let lost = state.lost.as_ref().is_some_and(|lost| !lost.recorded);
-        lost || !state.work.reclaims.is_empty() || !state.work.moves.is_empty()
-    }
-
-    /// Offers the log's own records to `push` until it refuses one, or `max_moved_bytes` were moved.
-    fn take_log_records(&self, max_moved_bytes: usize, mut push: impl FnMut(&Record) -> bool) {
-        let mut guard = self.state.lock();
-        let state = &mut *guard;
-        while let Some(epoch) = state.work.reclaims.front() {
-            if !push(&Record::Reclaim { epoch: *epoch }) {
-                return;
-            }
-            state.work.reclaims.pop_front();
-        }
-        let mut moved = 0;
-        while moved < max_moved_bytes
-            && let Some((item, payload)) = state.work.moves.front()
-        {
-            // The index is as it will be when this batch begins: nothing else is being written.
-            if let Some(record) = state.index.rewritten(item, payload.clone()) {
-                if !push(&record) {
-                    return;
-                }
-                moved += record.encoded_len();
-            }
-            state.work.moves.pop_front();
-        }
-    }
-
-    /// Counts submits as done. Returns who may find room now.
-    fn settle(&self, finished: &[Finished]) -> Vec<std::task::Waker> {
-        let mut state = self.state.lock();
-        state.settle(finished);
-        std::mem::take(&mut state.queue.wakers)
-    }
-
-    /// Brings the index up to date with a batch that became durable.
-    fn publish(&self, items: &[super::record::Item], finished: &[Finished]) -> Vec<std::task::Waker> {
-        let mut guard = self.state.lock();
-        let state = &mut *guard;
-        let mut freed = false;
-        for item in items {
-            state.index.apply(item);
-            match item.kind {
-                Kind::Reclaim => state.drop_segment(item.index as u32),
-                Kind::Lost => state.lost.iter_mut().for_each(|lost| lost.recorded = true),
-                Kind::Entry | Kind::Committed | Kind::Manifest => continue,
-                Kind::Moved | Kind::Bounds | Kind::Vote | Kind::Tombstone => {}
-            }
-            freed = true;
-        }
-        state.settle(finished);
-        state.evict(self.config.cache_bytes);
-        if freed {
-            state.work.wanted = true;
-        }
-        let wakers = std::mem::take(&mut state.queue.wakers);
-        drop(guard);
-        if freed {
-            self.maintenance_wanted.notify_one();
-        }
-        wakers
-    }
-}
-
-impl super::shared::State {
-    fn settle(&mut self, finished: &[Finished]) {
-        for submit in finished {
-            assert_eq!(submit.number, self.queue.durable + 1, "submits are done in order");
-            self.queue.durable = submit.number;
-            self.queue.bytes -= submit.bytes;
-            self.queue.taken_at_ms.pop_front();
-        }
-    }
-
-    /// A segment was dropped for good; its file may be used anew.
-    fn drop_segment(&mut self, epoch: u32) {
-        if let Some(dropped) = self.segments.remove(&epoch) {
-            self.index.remove_segment(epoch);
-            self.work.free.push(dropped.segment);
-        }
     }
 }

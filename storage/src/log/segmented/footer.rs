@@ -16,9 +16,9 @@ const MAGIC: u32 = u32::from_le_bytes(*b"LSFT");
 pub(super) const FOOTER_HEADER_BYTES: usize = 192;
 /// Where the header's fixed fields end and the filter of the last batch starts.
 const BLOOM_OFFSET: usize = FOOTER_HEADER_BYTES - BLOOM_BYTES;
-/// A varint of a 64-bit number has at most ten bytes; an item has a kind, flags and at most five of them.
+/// A varint of a 64-bit number has at most ten bytes; an item has a kind, flags and at most six of them.
 #[cfg(test)]
-const MAX_ITEM_BYTES: usize = 2 + 5 * 10;
+const MAX_ITEM_BYTES: usize = 2 + 6 * 10;
 
 /// Collects the items of a segment while it is being filled; about ten bytes for each.
 #[derive(Debug, Default)]
@@ -51,9 +51,10 @@ impl FooterBuilder {
             put_varint(&mut self.items, item.index);
         }
         if item.kind == Kind::Bounds {
-            let Bounds { purged, last } = item.bounds;
-            self.items.push(u8::from(purged.is_some()) + 2 * u8::from(last.is_some()));
-            purged.into_iter().chain(last).for_each(|index| put_varint(&mut self.items, index));
+            let Bounds { purged, held } = item.bounds;
+            self.items.push(u8::from(purged.is_some()) + 2 * u8::from(held.is_some()));
+            let ends = held.into_iter().flat_map(|(first, last)| [first, last]);
+            purged.into_iter().chain(ends).for_each(|index| put_varint(&mut self.items, index));
         }
         self.last_offset = offset;
         self.count += 1;
@@ -159,7 +160,7 @@ impl FooterHeader {
                 bounds.purged = Some(cursor.varint()?);
             }
             if flags & 2 != 0 {
-                bounds.last = Some(cursor.varint()?);
+                bounds.held = Some((cursor.varint()?, cursor.varint()?));
             }
         }
         let location = Location { epoch: self.epoch, offset, len };
@@ -185,11 +186,11 @@ mod tests {
     };
 
     fn items() -> impl Strategy<Value = Vec<Item>> {
-        let bounds = (any::<Option<u64>>(), any::<Option<u64>>());
+        let bounds = (any::<Option<u64>>(), any::<Option<(u64, u64)>>());
         let one = (1u8..=9, 0u64..5, any::<u64>(), bounds, 1u32..10_000, any::<u16>());
         proptest::collection::vec(one, 0..50).prop_map(|raw| {
             let mut offset = 0;
-            let item = |(kind, replica, index, (purged, last), step, len): (_, _, _, _, _, u16)| {
+            let item = |(kind, replica, index, (purged, held), step, len): (_, _, _, _, _, u16)| {
                 offset += step;
                 let kind = Kind::from_u8(kind).unwrap();
                 let replica = if kind.has_stream() { replica } else { 0 };
@@ -197,7 +198,7 @@ mod tests {
                     kind,
                     stream: StreamId { group: 0, replica },
                     index: if has_index(kind) { index } else { 0 },
-                    bounds: if kind == Kind::Bounds { Bounds { purged, last } } else { Bounds::default() },
+                    bounds: if kind == Kind::Bounds { Bounds { purged, held } } else { Bounds::default() },
                     location: Location { epoch: EPOCH, offset, len: len.into() },
                 }
             };

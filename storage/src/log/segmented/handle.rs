@@ -161,7 +161,7 @@ impl State {
             }
             (_, LogOp::TruncateAfter { .. } | LogOp::PurgeTo { .. }) => {
                 let (purged, marker) = stream.state.purged.clone().unzip();
-                let bounds = Bounds { purged, last: stream.state.last };
+                let bounds = Bounds { purged, held: stream.state.first.zip(stream.state.last) };
                 records.push(Record::Bounds { stream: id, bounds, marker: marker.unwrap_or_default() });
             }
             (_, LogOp::SaveVote { vote, .. }) => records.push(Record::Vote { stream: id, vote }),

@@ -106,7 +106,7 @@ impl Index {
         let stream = self.streams.entry(item.stream).or_default();
         let before = stream.bounds.replace((item.bounds, item.location));
         let usage = &mut self.usage;
-        stream.entries.cut(item.bounds.purged, item.bounds.last, |location| release(usage, location));
+        stream.entries.cut(item.bounds.held, |location| release(usage, location));
         self.swap(before.map(|(_, location)| location), item.location);
     }
 
@@ -161,12 +161,12 @@ impl Index {
             Kind::Committed => Record::Committed { stream, committed: payload },
             Kind::Tombstone => Record::Tombstone { stream },
             Kind::Lost => Record::Lost { streams: super::record::lost_of(&payload)? },
-            // What was appended since must not be cut off: the new record bounds all that is held now.
-            Kind::Bounds => Record::Bounds {
-                stream,
-                bounds: Bounds { purged: item.bounds.purged, last: self.stream(stream)?.entries.last() },
-                marker: payload.slice_ref(marker_of(&payload)),
-            },
+            // What was appended since must not be cut off, what was cut off must stay so: it states what is held now.
+            Kind::Bounds => {
+                let entries = &self.stream(stream)?.entries;
+                let bounds = Bounds { purged: item.bounds.purged, held: entries.first().zip(entries.last()) };
+                Record::Bounds { stream, bounds, marker: payload.slice_ref(marker_of(&payload)) }
+            }
             Kind::Manifest | Kind::Reclaim => return None,
         })
     }
@@ -216,8 +216,8 @@ mod tests {
         }
     }
 
-    fn bounds(purged: Option<u64>, last: Option<u64>) -> Bounds {
-        Bounds { purged, last }
+    fn bounds(purged: Option<u64>, held: Option<(u64, u64)>) -> Bounds {
+        Bounds { purged, held }
     }
 
     #[test]
@@ -226,11 +226,11 @@ mod tests {
         let entries: Vec<_> =
             (5..10).map(|index| log.put(1, Kind::Entry, index, Bounds::default())).collect();
         assert_eq!(log.live(1), 5);
-        log.put(2, Kind::Bounds, 0, bounds(None, Some(7)));
+        log.put(2, Kind::Bounds, 0, bounds(None, Some((5, 7))));
         assert_eq!((log.live(1), log.live(2)), (3, 1));
         assert!(log.index.is_live(&entries[2]) && !log.index.is_live(&entries[3]));
         log.put(2, Kind::Entry, 8, Bounds::default());
-        log.put(2, Kind::Bounds, 0, bounds(Some(5), Some(8)));
+        log.put(2, Kind::Bounds, 0, bounds(Some(5), Some((6, 8))));
         assert_eq!((log.live(1), log.live(2)), (2, 2), "the later bounds replace the earlier");
         log.put(3, Kind::Moved, 6, Bounds::default());
         assert_eq!((log.live(1), log.live(3)), (1, 1));
@@ -243,7 +243,7 @@ mod tests {
         log.put(1, Kind::Entry, 1, Bounds::default());
         log.put(1, Kind::Vote, 0, Bounds::default());
         log.put(1, Kind::Committed, 0, Bounds::default());
-        log.put(1, Kind::Bounds, 0, bounds(Some(0), Some(1)));
+        log.put(1, Kind::Bounds, 0, bounds(Some(0), Some((1, 1))));
         let tombstone = log.put(2, Kind::Tombstone, 0, Bounds::default());
         log.put(2, Kind::Vote, 0, Bounds::default());
         assert_eq!((log.live(1), log.live(2)), (0, 1));
@@ -255,16 +255,16 @@ mod tests {
     fn bounds_are_rewritten_for_what_is_held_now() {
         let mut log = Log::new(1);
         log.put(1, Kind::Entry, 5, Bounds::default());
-        let item = log.put(1, Kind::Bounds, 0, bounds(Some(4), Some(5)));
+        let item = log.put(1, Kind::Bounds, 0, bounds(Some(4), Some((5, 5))));
         log.put(1, Kind::Entry, 6, Bounds::default());
-        let payload = Bytes::from_static(b"\x03\x05\0\0\0\0\0\0\0marker");
+        let payload = Bytes::from_static(b"\x03\x05\0\0\0\0\0\0\0\x05\0\0\0\0\0\0\0marker");
         let expect = Record::Bounds {
             stream: A,
-            bounds: bounds(Some(4), Some(6)),
+            bounds: bounds(Some(4), Some((5, 6))),
             marker: Bytes::from_static(b"marker"),
         };
         assert_eq!(log.index.rewritten(&item, payload.clone()), Some(expect));
-        log.put(1, Kind::Bounds, 0, bounds(Some(5), Some(6)));
+        log.put(1, Kind::Bounds, 0, bounds(Some(5), Some((6, 6))));
         assert_eq!(log.index.rewritten(&item, payload), None, "it no longer counts");
     }
 

@@ -294,7 +294,9 @@ impl Maintenance {
                 && bytes < MOVE_QUEUE_BYTES
                 && let Some(item) = rewriting.items.pop()
             {
-                if state.index.is_live(&item) {
+                // An entry from larger segments may not fit one of today's size; it stays where it is.
+                let fits = item.location.len as usize <= self.shared.config.entry_limit();
+                if fits && state.index.is_live(&item) {
                     bytes += RECORD_HEADER_BYTES + item.location.len as usize;
                     live.push(item);
                 }

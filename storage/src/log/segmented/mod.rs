@@ -24,6 +24,7 @@ mod format;
 mod handle;
 mod index;
 mod maintenance;
+mod publish;
 mod record;
 mod recovery;
 mod runs;

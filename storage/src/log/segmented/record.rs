@@ -6,7 +6,7 @@
 //! What records mean when replayed in order (the proof that segments may be dropped and records moved is in
 //! `FORMAT.md`, "Replay"):
 //! - `Entry` and `Moved` say where the entry of an index is; the later one wins;
-//! - `Bounds` says that of what came before it, only indexes after `purged` and up to `last` are still held;
+//! - `Bounds` says which indexes, of all that came before it, are still held;
 //! - of `Vote`, `Committed`, `Bounds`, the latest of a stream counts; `Tombstone` ends it.
 
 use bytes::Bytes;
@@ -16,10 +16,10 @@ use super::bloom::{BLOOM_BYTES, Bloom};
 use super::format::{Cursor, Location, Position, crc_seed};
 
 pub(super) const RECORD_HEADER_BYTES: usize = 40;
-/// Flags and last index in front of the marker of a `Bounds` record.
-const BOUNDS_BYTES: usize = 9;
+/// Flags, first and last index in front of the marker of a `Bounds` record.
+const BOUNDS_BYTES: usize = 17;
 const HAS_PURGED: u8 = 1;
-const HAS_LAST: u8 = 2;
+const HAS_HELD: u8 = 2;
 /// Most segments that a manifest lists; with 64 MiB segments, 256 GiB of log.
 pub(super) const MAX_SEGMENTS: usize = 4096;
 
@@ -67,11 +67,13 @@ impl Kind {
     }
 }
 
-/// The indexes that a stream still holds of what was written before.
+/// What a stream still holds of what was written before. Both ends are stated, always: a moved record stands far behind the
+/// truncation it was written for, with entries before it that the truncation had cut off.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) struct Bounds {
     pub(super) purged: Option<u64>,
-    pub(super) last: Option<u64>,
+    /// The first and the last index held.
+    pub(super) held: Option<(u64, u64)>,
 }
 
 /// A record to be written.
@@ -156,9 +158,11 @@ impl Record {
             Self::Bounds { bounds: of_stream, marker, .. } => {
                 bounds = *of_stream;
                 let flags = u8::from(bounds.purged.is_some()) * HAS_PURGED
-                    + u8::from(bounds.last.is_some()) * HAS_LAST;
+                    + u8::from(bounds.held.is_some()) * HAS_HELD;
+                let (first, last) = bounds.held.unwrap_or_default();
                 out.push(flags);
-                out.extend(bounds.last.unwrap_or(0).to_le_bytes());
+                out.extend(first.to_le_bytes());
+                out.extend(last.to_le_bytes());
                 out.extend_from_slice(marker);
                 bounds.purged.unwrap_or(0)
             }
@@ -234,9 +238,9 @@ pub(super) fn decode(bytes: &[u8], position: Position) -> Option<Decoded<'_>> {
     if kind == Kind::Bounds {
         let mut cursor = Cursor(payload);
         let flags = cursor.u8()?;
-        let last = cursor.u64()?;
+        let held = (cursor.u64()?, cursor.u64()?);
         let purged = (flags & HAS_PURGED != 0).then_some(index);
-        item.bounds = Bounds { purged, last: (flags & HAS_LAST != 0).then_some(last) };
+        item.bounds = Bounds { purged, held: (flags & HAS_HELD != 0).then_some(held) };
         item.index = 0;
     }
     Some(Decoded { item, payload: Ok(payload) })
@@ -272,8 +276,8 @@ mod tests {
     }
 
     fn records() -> impl Strategy<Value = Record> {
-        let bounds =
-            (any::<Option<u64>>(), any::<Option<u64>>()).prop_map(|(purged, last)| Bounds { purged, last });
+        let bounds = (any::<Option<u64>>(), any::<Option<(u64, u64)>>())
+            .prop_map(|(purged, held)| Bounds { purged, held });
         prop_oneof![
             (streams(), any::<u64>(), bytes(300)).prop_map(|(stream, index, data)| Record::Entry {
                 stream,

@@ -4,7 +4,7 @@
 //! for themselves (votes, bounds, what was lost) are read and checked here; entries are checked whenever they are read.
 //! Nothing is written but the last batch of the unsealed segment, with the bytes it has (see [`make_durable`]).
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -19,11 +19,11 @@ use super::config::LogConfig;
 use super::files::Files;
 use super::footer::FooterBuilder;
 use super::format::Location;
-use super::index::{Index, StreamIndex};
+use super::index::StreamIndex;
 use super::record::{Item, Kind, lost_of, manifest_of, marker_of};
 use super::scan::{Rot, Scan, Successor, previous_of_first, scan};
 use super::segment::Segment;
-use super::shared::{Damage, Lost, Message, Queue, Seal, SegmentState, Shared, State, Stream, Work};
+use super::shared::{Damage, Lost, Message, Queue, Seal, SegmentState, Shared, State, Stream};
 use crate::disk::Disk;
 use crate::{StorageError, StorageResult};
 
@@ -76,10 +76,6 @@ impl Loaded {
         let Scan { items, tail, last, rot, torn, .. } = scan(&segment, successor)?;
         Ok(Self { segment, items, last, scan: Some(ScanEnd { tail, rot, torn }) })
     }
-
-    fn rot(&self) -> &[Rot] {
-        self.scan.as_ref().map_or(&[], |scan| &scan.rot)
-    }
 }
 
 /// Damage found so far.
@@ -119,13 +115,18 @@ pub(super) fn recover(disk: Arc<dyn Disk>, config: LogConfig) -> StorageResult<R
         let detail = "both copies of a segment's header are damaged".to_owned();
         found.lose(&Bloom::ALL, Damage { file: path.clone(), offset: 0, detail });
     }
+    let mut state = State::default();
     let mut report = RecoveryReport::default();
-    let loaded = load(&mut files, &mut found)?;
-    let mut state = State { work: files.into_work(), ..State::default() };
-    fold(&mut state.index, &loaded);
-    report.segments = loaded.len();
-    report.scanned_segments = loaded.iter().filter(|loaded| loaded.scan.is_some()).count();
-    let resume = settle_segments(&mut state, loaded, &mut report)?;
+    let resume = load(&mut files, &mut state, &mut found, &mut report)?;
+    if state.segments.len() > config.max_segments {
+        let (held, limit) = (state.segments.len(), config.max_segments);
+        return Err(StorageError::Invalid(format!(
+            "log configuration: the log has {held} segments, max_segments is {limit}"
+        )));
+    }
+    state.work.free = files.free;
+    state.work.next_epoch = files.next_epoch;
+    state.work.next_file = files.next_file;
     settle_lost(&mut state, found.lost.take())?;
     build_streams(&mut state, &found.rotten, &mut report)?;
 
@@ -138,9 +139,15 @@ pub(super) fn recover(disk: Arc<dyn Disk>, config: LogConfig) -> StorageResult<R
     Ok(Recovered { shared: Arc::new(shared), resume, receiver, report })
 }
 
-/// Loads the live segments, oldest first. The newest says which ones those are.
-fn load(files: &mut Files, found: &mut Found) -> StorageResult<Vec<Loaded>> {
-    let Some(newest) = files.take_newest()? else { return Ok(Vec::new()) };
+/// Reads the live segments and folds them, oldest first, holding the items of two at a time. The newest is read before all
+/// others, since it says which ones those are.
+fn load(
+    files: &mut Files,
+    state: &mut State,
+    found: &mut Found,
+    report: &mut RecoveryReport,
+) -> StorageResult<Resume> {
+    let Some(newest) = files.take_newest()? else { return Ok(Resume { active: None, last: None }) };
     let newest = Loaded::new(newest, Successor::None)?;
     let mut live = files.take_below(newest.segment.epoch);
     if let Some(expected) = expected_epochs(&newest)? {
@@ -156,17 +163,21 @@ fn load(files: &mut Files, found: &mut Found) -> StorageResult<Vec<Loaded>> {
             files.free.extend(live.remove(&epoch));
         }
     }
-    let mut loaded = VecDeque::from([newest]);
-    for (_, segment) in live.into_iter().rev() {
-        let next = &loaded.front().expect("the newest is there").segment;
+    let mut older = live.into_values().peekable();
+    while let Some(segment) = older.next() {
+        let next = older.peek().unwrap_or(&newest.segment);
         let successor = match previous_of_first(next)? {
             Some(previous) if previous.position.epoch == segment.epoch => Successor::Known(previous),
             _ => Successor::Unknown,
         };
-        loaded.push_front(Loaded::new(segment, successor)?);
+        let loaded = Loaded::new(segment, successor)?;
+        fold(state, found, report, &loaded);
+        if loaded.scan.is_some() {
+            state.work.to_seal.push_back(seal(loaded));
+        }
     }
-    loaded.iter().for_each(|loaded| found.add(&loaded.segment, loaded.rot()));
-    Ok(loaded.into())
+    fold(state, found, report, &newest);
+    resume(state, newest, report)
 }
 
 /// The epochs live beside the newest segment, by its manifest and what was dropped since; `None` if that is unreadable.
@@ -194,40 +205,51 @@ fn read(segment: &Segment, location: Location) -> StorageResult<Result<Bytes, Da
     }
 }
 
-fn fold(index: &mut Index, loaded: &[Loaded]) {
-    loaded.iter().for_each(|loaded| index.add_segment(loaded.segment.epoch));
-    loaded.iter().flat_map(|loaded| &loaded.items).for_each(|item| index.apply(item));
+/// Takes a segment into the index.
+fn fold(state: &mut State, found: &mut Found, report: &mut RecoveryReport, loaded: &Loaded) {
+    let Loaded { segment, items, scan, .. } = loaded;
+    state.index.add_segment(segment.epoch);
+    items.iter().for_each(|item| state.index.apply(item));
+    let status = SegmentState {
+        segment: segment.clone(),
+        sealed: scan.is_none(),
+        rewrite_failed: false,
+        reclaiming: false,
+    };
+    state.segments.insert(segment.epoch, status);
+    report.segments += 1;
+    if let Some(scan) = scan {
+        report.scanned_segments += 1;
+        found.add(segment, &scan.rot);
+    }
 }
 
-/// Registers the segments, and decides whether the newest one goes on.
-fn settle_segments(
-    state: &mut State,
-    loaded: Vec<Loaded>,
-    report: &mut RecoveryReport,
-) -> StorageResult<Resume> {
-    let mut resume = Resume { active: None, last: loaded.last().and_then(|newest| newest.last) };
-    let newest = loaded.last().map(|newest| newest.segment.epoch);
-    for Loaded { segment, items, last, scan } in loaded {
-        let status = SegmentState {
-            segment: segment.clone(),
-            sealed: scan.is_none(),
-            rewrite_failed: false,
-            reclaiming: false,
-        };
-        state.segments.insert(segment.epoch, status);
-        let Some(end) = scan else { continue };
-        let mut footer = FooterBuilder::default();
-        items.iter().for_each(|item| footer.add(item));
-        if Some(segment.epoch) == newest
-            && let Some(last) = last
-        {
+/// Maintenance writes the footer, once what was lost is on record.
+fn seal(loaded: Loaded) -> Seal {
+    let Loaded { segment, items, last, .. } = loaded;
+    Seal { segment, footer: footer_of(&items), last }
+}
+
+fn footer_of(items: &[Item]) -> FooterBuilder {
+    let mut footer = FooterBuilder::default();
+    items.iter().for_each(|item| footer.add(item));
+    footer
+}
+
+/// Decides whether the newest segment is written on.
+fn resume(state: &mut State, newest: Loaded, report: &mut RecoveryReport) -> StorageResult<Resume> {
+    let last = newest.last;
+    let mut resume = Resume { active: None, last };
+    match (&newest.scan, last) {
+        (None, _) => {}
+        (Some(end), Some(last)) => {
+            let segment = newest.segment.clone();
             report.torn_tail = end.torn.map(|offset| (segment.path.clone(), offset.into()));
             make_durable(&segment, last.as_previous.position.offset, end.tail)?;
-            resume.active = Some(Active { segment, tail: end.tail, footer });
-        } else {
-            // Maintenance writes the footer, once what was lost is on record.
-            state.work.to_seal.push_back(Seal { segment, footer, last });
+            resume.active = Some(Active { segment, tail: end.tail, footer: footer_of(&newest.items) });
         }
+        // Its last batch is rotten: there is nothing to go on from.
+        (Some(_), None) => state.work.to_seal.push_back(seal(newest)),
     }
     Ok(resume)
 }
@@ -330,20 +352,17 @@ fn stream_state(
         (index, marker.unwrap_or_default())
     });
     let (first, last) = (held.entries.first(), held.entries.last());
-    // What the index should hold and does not can only have gone with rot, or by a bug of the log.
-    let starts_right = first.is_none() || purged.as_ref().is_none_or(|(purged, _)| first == Some(purged + 1));
-    let ends_right = bounds.and_then(|(bounds, _)| bounds.last).is_none_or(|least| last >= Some(least));
-    if !(held.entries.is_whole() && starts_right && ends_right) {
+    // What the index should hold and does not can only have gone with rot, or by a bug of the log. After the latest bounds
+    // entries were only appended.
+    let whole = match bounds.and_then(|(bounds, _)| bounds.held) {
+        Some((from, to)) => first == Some(from) && last >= Some(to),
+        None => first.is_none() || purged.as_ref().is_none_or(|(purged, _)| first == Some(purged + 1)),
+    };
+    if !(whole && held.entries.is_whole()) {
         let (file, offset) = bounds.map_or((String::new(), 0), |(_, location)| {
             (segments[&location.epoch].segment.path.clone(), location.offset.into())
         });
         damage.get_or_insert(Damage { file, offset, detail: "entries of the stream are missing".to_owned() });
     }
     Ok(StreamState { purged, first, last, vote, committed, tombstoned: false })
-}
-
-impl Files {
-    fn into_work(self) -> Work {
-        Work { free: self.free, next_epoch: self.next_epoch, next_file: self.next_file, ..Work::default() }
-    }
 }

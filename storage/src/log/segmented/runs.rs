@@ -83,10 +83,9 @@ impl Runs {
         }
     }
 
-    /// Keeps the indexes after `purged` and up to `last`; with no `last`, none. Tells what went.
-    pub(super) fn cut(&mut self, purged: Option<u64>, last: Option<u64>, mut gone: impl FnMut(Location)) {
-        let from = purged.map_or(0, |purged| purged.saturating_add(1));
-        let end = last.map_or(from, |last| last.saturating_add(1)).max(from);
+    /// Keeps the indexes from the first to the last of `held`, or none. Tells what went.
+    pub(super) fn cut(&mut self, held: Option<(u64, u64)>, mut gone: impl FnMut(Location)) {
+        let (from, end) = held.map_or((0, 0), |(first, last)| (first, last.saturating_add(1).max(first)));
         self.runs.retain_mut(|run| {
             let front = from.clamp(run.first, run.end()) - run.first;
             run.locations.drain(..front as usize).for_each(&mut gone);
@@ -121,15 +120,15 @@ mod tests {
     #[derive(Debug, Clone)]
     enum Step {
         Set(u64),
-        Cut(Option<u64>, Option<u64>),
+        Cut(Option<(u64, u64)>),
     }
 
     fn steps() -> impl Strategy<Value = Vec<Step>> {
         let index = 1u64..40;
-        let cut = (proptest::option::of(index.clone()), proptest::option::of(index.clone()));
+        let cut = proptest::option::of((index.clone(), index.clone()));
         let step = prop_oneof![
             8 => index.prop_map(Step::Set),
-            1 => cut.prop_map(|(purged, last)| Step::Cut(purged, last)),
+            1 => cut.prop_map(Step::Cut),
         ];
         proptest::collection::vec(step, 0..100)
     }
@@ -143,10 +142,10 @@ mod tests {
                 let location = at(number as u32);
                 match step {
                     Step::Set(index) => prop_assert_eq!(runs.set(index, location), map.insert(index, location)),
-                    Step::Cut(purged, last) => {
-                        let keep = |index: u64| purged.is_none_or(|p| index > p) && last.is_some_and(|l| index <= l);
+                    Step::Cut(held) => {
+                        let keep = |index: u64| held.is_some_and(|(first, last)| (first..=last).contains(&index));
                         let mut gone = Vec::new();
-                        runs.cut(purged, last, |location| gone.push(location));
+                        runs.cut(held, |location| gone.push(location));
                         let expect: Vec<_> = map.iter().filter(|(i, _)| !keep(**i)).map(|(_, l)| *l).collect();
                         gone.sort_by_key(|location| location.offset);
                         let mut sorted = expect;

@@ -217,7 +217,12 @@ impl Shared {
     pub(super) fn stop(&self, stopped: Stopped) {
         let wakers = {
             let mut state = self.state.lock();
-            if state.stopped.is_none() {
+            // What was taken before closing can still fail.
+            let counts = match (&state.stopped, &stopped) {
+                (None, _) | (Some(Stopped::Closed), Stopped::Poisoned(_)) => true,
+                (Some(_), _) => false,
+            };
+            if counts {
                 if let Stopped::Poisoned(reason) = &stopped {
                     tracing::error!(reason, "the log is poisoned: it takes no more writes until restart");
                 }

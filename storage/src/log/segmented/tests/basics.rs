@@ -208,6 +208,17 @@ fn closing_makes_durable_what_was_taken() {
 }
 
 #[test]
+fn a_sync_that_fails_while_closing_is_told_as_such() {
+    let (disk, mut bench) = Bench::in_memory();
+    bench.put(vec![vote(A, "v")]);
+    bench.submit(1, vec![vote(A, "w")]).unwrap();
+    bench.log.close();
+    disk.fail_nth(DiskCall::Sync, 1);
+    bench.settle();
+    assert!(bench.fired.lock()[0].1.as_ref().unwrap_err().contains("poisoned"));
+}
+
+#[test]
 fn a_committer_that_is_dropped_fails_what_waits() {
     let (_, bench) = Bench::in_memory();
     bench.submit(1, vec![vote(A, "v")]).unwrap();
@@ -256,6 +267,46 @@ fn a_wrong_configuration_is_refused() {
         let refused = SegmentedLog::open(Arc::new(MemDisk::new()), config);
         assert!(matches!(refused, Err(StorageError::Invalid(_))));
     }
+}
+
+#[test]
+fn segments_of_another_size_are_read_and_given_up_when_they_are_empty() {
+    let (disk, mut bench) = Bench::in_memory();
+    bench.put(vec![filler(A, 1, 3, 30_000), vote(B, "b"), filler(B, 1, 40, 1000)]);
+    bench.put(vec![purge(B, 40)]);
+    let large = bench.held(A);
+    let Bench { config, committer, .. } = bench;
+    drop(committer);
+    // The entries of A fit no segment of the new size, and so can not be moved.
+    let smaller = LogConfig { segment_bytes: 32 << 10, max_segments: 40, ..config };
+    let mut bench = Bench::open(Arc::new(disk.clone()), smaller.clone());
+    let refused = bench.submit(1, vec![filler(A, 4, 1, 30_000)]);
+    assert!(matches!(refused, Err(StorageError::TooLarge { .. })));
+    for round in 0..30 {
+        bench.put(vec![filler(B, 41 + round * 20, 20, 1000)]);
+        bench.put(vec![purge(B, 60 + round * 20)]);
+    }
+    assert_eq!(bench.held(A), large);
+    bench.put(vec![purge(A, 3)]);
+    bench.settle();
+    let bench = bench.reopen();
+    assert!(
+        bench
+            .files()
+            .iter()
+            .all(|name| { disk.open(&format!("log/{name}"), false).unwrap().len().unwrap() < 64 << 10 })
+    );
+    assert_eq!(bench.log.state(B).unwrap().vote.unwrap(), "b");
+}
+
+#[test]
+fn a_limit_below_what_the_log_holds_is_refused() {
+    let (disk, mut bench) = Bench::in_memory();
+    bench.put(vec![filler(A, 1, 300, 1000)]);
+    let Bench { config, committer, .. } = bench;
+    drop(committer);
+    let refused = SegmentedLog::open(Arc::new(disk), LogConfig { max_segments: 3, ..config }).unwrap_err();
+    assert!(refused.to_string().contains("max_segments is 3"), "{refused}");
 }
 
 #[test]

@@ -109,16 +109,22 @@ impl Model {
         }
     }
 
-    fn submit(&mut self, bench: &Bench) {
+    /// False if the log is poisoned and took nothing.
+    fn submit(&mut self, bench: &Bench) -> bool {
         let mut ops = Vec::new();
         for _ in 0..1 + self.chance.below(3) {
             let op = self.op();
             self.now.submit(vec![op.clone()], Box::new(|_| {})).expect("the model made it valid");
             ops.push(op);
         }
-        self.submitted.extend(ops.iter().cloned());
+        match bench.submit(self.ends.len() as u64 + 1, ops.clone()) {
+            Ok(()) => {}
+            Err(StorageError::Poisoned(_)) => return false,
+            Err(error) => panic!("the model made it valid: {error}"),
+        }
+        self.submitted.extend(ops);
         self.ends.push(self.submitted.len());
-        bench.submit(self.ends.len() as u64, ops).expect("the model made it valid");
+        true
     }
 
     /// The least and the most that may be there after a crash: everything acknowledged, and some of what was under way. Checks
@@ -172,9 +178,14 @@ fn run(seed: u64) -> (u64, u64) {
     let (mut kept, mut dropped) = (0, 0);
     for round in 0..CRASHES {
         let steps = 20 + model.chance.below(400);
+        if model.chance.below(4) == 0 {
+            let call = [DiskCall::Write, DiskCall::Sync, DiskCall::SyncDir][model.chance.below(3) as usize];
+            disk.fail_nth(call, 1 + model.chance.below(60));
+        }
+        let mut poisoned = false;
         for _ in 0..steps {
             match model.chance.below(10) {
-                0..3 => model.submit(&bench),
+                0..3 => poisoned = !model.submit(&bench),
                 3..8 => {
                     bench.committer.step();
                 }
@@ -186,16 +197,22 @@ fn run(seed: u64) -> (u64, u64) {
                 }
                 _ => {}
             }
-            let ids: Vec<_> = bench.fired.lock().iter().map(|(id, _)| *id).collect();
-            assert!(ids.iter().copied().eq(1..=ids.len() as u64), "seed {seed}: callbacks are in order");
+            if poisoned {
+                break;
+            }
         }
-        assert_eq!(
-            seen(&bench.log, &model.streams),
-            seen(&model.now, &model.streams),
-            "seed {seed}: before the crash"
+        let fired = bench.fired();
+        assert!(
+            fired.iter().map(|(id, _)| *id).eq(1..=fired.len() as u64),
+            "seed {seed}: callbacks are in order"
         );
-        let acknowledged = bench.fired.lock().len();
-        assert!(bench.fired().iter().all(|(_, ok)| *ok));
+        assert!(fired.is_sorted_by_key(|(_, ok)| !ok), "seed {seed}: nothing is durable after a failure");
+        let acknowledged = fired.iter().filter(|(_, ok)| *ok).count();
+        if !poisoned {
+            let (log, model) = (seen(&bench.log, &model.streams), seen(&model.now, &model.streams));
+            assert_eq!(log, model, "seed {seed}: before the crash");
+        }
+        disk.clear_faults();
         let under_way = model.ends.len() > acknowledged;
         // Power first, then the process: a dying process must not tidy up.
         if model.chance.below(5) > 0 {
@@ -217,7 +234,8 @@ fn run(seed: u64) -> (u64, u64) {
     bench.settle();
     model.submit(&bench);
     bench.settle();
-    assert_eq!(bench.reopen().log.streams(), model.now.streams(), "seed {seed}");
+    let bench = bench.reopen();
+    assert_eq!(seen(&bench.log, &model.streams), seen(&model.now, &model.streams), "seed {seed}: in the end");
     (kept, dropped)
 }
 

@@ -60,6 +60,20 @@ fn a_tombstone_frees_what_the_stream_held() {
 }
 
 #[test]
+fn entries_that_were_cut_off_do_not_come_back_when_the_cut_is_moved() {
+    let (_, mut bench) = Bench::in_memory();
+    let idle = StreamId { group: 7, replica: 7 };
+    // The first segment stays, with dead entries of B in it; the second, with B's truncation, is rewritten.
+    bench.put(vec![filler(idle, 1, 58, 1000), filler(B, 1, 4, 50)]);
+    bench.put(vec![LogOp::TruncateAfter { stream: B, last: None }, filler(B, 7, 2, 50)]);
+    churn(&mut bench, 30);
+    bench.put(vec![filler(B, 9, 1, 50)]);
+    let bench = bench.reopen();
+    assert_eq!(bench.held(B).iter().map(|(index, _)| *index).collect::<Vec<_>>(), [7, 8, 9]);
+    assert_eq!(bench.held(idle).len(), 58);
+}
+
+#[test]
 fn a_spare_segment_is_durable_before_it_is_handed_over() {
     let (disk, mut bench) = Bench::in_memory();
     bench.settle();
