@@ -7,7 +7,7 @@ use longshore_node::cli::{CliError, Exit, ServerCommands, main_with};
 use longshore_node::config::{JoinConfig, NodeConfig};
 use longshore_node::logging;
 use longshore_node::node::Start;
-use longshore_node::system::{ServeError, serve};
+use longshore_node::system::{ServeError, serve, stored_name};
 use longshore_raft::model::token::JoinToken;
 
 /// Threads that run a node's tasks. The log's committer has its own; more of these only cost memory on a small host, and a busy
@@ -35,7 +35,9 @@ impl ServerCommands for Server {
 
 fn run(config: NodeConfig, start: Start) -> Result<(), CliError> {
     let failed = |message: String| CliError::new(Exit::Failed, message);
-    let log = logging::start(&config.log, &config.name).map_err(failed)?;
+    // A node that was started before has its name.
+    let stored = matches!(start, Start::Run).then(|| stored_name(&config.data_dir)).flatten();
+    let log = logging::start(&config.log, stored.as_ref().unwrap_or(&config.name)).map_err(failed)?;
     let cpus = std::thread::available_parallelism().map_or(1, usize::from);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(cpus.min(WORKERS_MAX))

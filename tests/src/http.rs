@@ -109,7 +109,14 @@ impl Http {
         headers: &[(&str, &str)],
         body: Option<Bytes>,
     ) -> Result<Reply, HttpError> {
-        let mut request = Request::builder().method(method).uri(path).header("host", "longshore");
+        let host = match &self.target {
+            Target::Unix(_) => "localhost".to_owned(),
+            Target::Tcp(address) => address.to_string(),
+        };
+        let mut request = Request::builder().method(method).uri(path);
+        if !headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("host")) {
+            request = request.header("host", host);
+        }
         for (name, value) in headers {
             request = request.header(*name, *value);
         }

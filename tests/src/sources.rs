@@ -55,8 +55,14 @@ pub struct Confined {
 /// Each engine behind our ports is named in one module; the simulation's fake ports aside.
 pub const CONFINED: &[Confined] = &[
     Confined {
-        crates: &["openraft", "openraft_rt", "openraft_rt_tokio", "openraft_rt_sim"],
+        crates: &["openraft"],
         to: &["raft/src/consensus/", "simulation/"],
+        packages: &["longshore-raft", "longshore-simulation"],
+    },
+    // The runtime's traits, on which `Runtime` is built: not consensus, and no business of the crates above.
+    Confined {
+        crates: &["openraft_rt", "openraft_rt_tokio", "openraft_rt_sim"],
+        to: &["raft/src/", "simulation/"],
         packages: &["longshore-raft", "longshore-simulation"],
     },
     Confined {

@@ -6,7 +6,8 @@
 use std::collections::BTreeMap;
 
 /// The options that give what this module reads. `-D` leaves the process id to the traced program; system calls that are
-/// not looked at cost nothing thanks to the filter in the kernel; no string is cut short.
+/// not looked at cost nothing thanks to the filter in the kernel; strings are longer than what one small change writes, and
+/// short enough that segments filled with zeroes do not drown the rest.
 pub const OPTIONS: &[&str] = &[
     "-f",
     "-D",
@@ -14,7 +15,7 @@ pub const OPTIONS: &[&str] = &[
     "-T",
     "-y",
     "-s",
-    "1000000",
+    "16384",
     "--seccomp-bpf",
     "-e",
     "trace=write,pwrite64,writev,pwritev,pwritev2,fsync,fdatasync,sendto,sendmsg",
@@ -26,7 +27,7 @@ pub const OPTIONS: &[&str] = &[
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Call {
     pub name: String,
-    /// What the first argument, a descriptor, refers to: a path, or `UNIX-STREAM:[...]` and the like.
+    /// What the first argument, a descriptor, refers to: a path, or `socket:[...]` and the like.
     pub file: String,
     /// The arguments as strace prints them.
     pub arguments: String,
@@ -115,11 +116,11 @@ pub fn durable_at_us(calls: &[Call], marker: &str) -> Option<u64> {
         .min()
 }
 
-/// When the process began to send a successful HTTP reply holding `marker` over a unix socket.
+/// When the process began to send a successful HTTP reply holding `marker` over a socket.
 pub fn replied_at_us(calls: &[Call], marker: &str) -> Option<u64> {
     calls
         .iter()
-        .filter(|call| call.is_send() && call.file.starts_with("UNIX"))
+        .filter(|call| call.is_send() && call.file.starts_with("socket:"))
         .filter(|call| call.arguments.contains("HTTP/1.1 2") && call.arguments.contains(marker))
         .map(|call| call.start_us)
         .min()
@@ -133,9 +134,9 @@ mod tests {
 7 100.000100 pwrite64(9</d/log/1.seg>, "\1\0mark-1\0(a) = b", 17, 4096) = 17 <0.000010>
 8 100.000120 write(2</d.err>, "mark-1 is on its way\n", 21) = 21 <0.000005>
 7 100.000130 fdatasync(9</d/log/1.seg> <unfinished ...>
-8 100.000140 sendto(5<UNIX-STREAM:[77->78]>, "noise", 5, MSG_NOSIGNAL, NULL, 0) = 5 <0.000004>
+8 100.000140 sendto(5<socket:[77]>, "noise", 5, MSG_NOSIGNAL, NULL, 0) = 5 <0.000004>
 7 100.000400 <... fdatasync resumed>) = 0 <0.000270>
-8 100.000500 writev(5<UNIX-STREAM:[77->78]>, [{iov_base="HTTP/1.1 200 OK\r\n", iov_len=17}, {iov_base="{\"mark-1\"}", iov_len=10}], 2) = 27 <0.000008>
+8 100.000500 writev(5<socket:[77]>, [{iov_base="HTTP/1.1 200 OK\r\n", iov_len=17}, {iov_base="{\"mark-1\"}", iov_len=10}], 2) = 27 <0.000008>
 8 100.000900 +++ exited with 0 +++
 8 100.0009"#;
 

@@ -77,6 +77,7 @@ fn each_file_rule_can_fail() {
     let cases: &[(&str, &str, &str)] = &[
         ("node/src/node.rs", "use openraft::Raft;", "names openraft"),
         ("raft/src/transport/wire.rs", "type V = openraft::Vote<T>;", "names openraft"),
+        ("node/src/node.rs", "use openraft_rt::AsyncRuntime;", "names openraft_rt"),
         ("raft/src/consensus/group.rs", "use quinn::Endpoint;", "names quinn"),
         ("node/src/api/server.rs", "use rustls::ServerConfig;", "names rustls"),
         ("node/src/join.rs", "use rcgen::KeyPair;", "names rcgen"),

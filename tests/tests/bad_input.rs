@@ -267,8 +267,11 @@ fn without_a_quorum_changes_fail_soon_and_reads_go_on() {
     assert!(list.stale, "it must say that it may be behind");
     fleet.peers[0].cli(["node", "ls"]).run().ok();
     fleet.peers[0].cli(["status"]).run().ok();
-    let ready = fleet.peers[0].http().send(hyper::Method::GET, "/readyz", &[], None).expect("a reply");
-    assert_eq!(ready.status, 503, "{}", ready.text());
+    eventually_value("/readyz to say that it is not ready", Duration::from_secs(15), || {
+        let http = fleet.peers[0].http();
+        let ready = http.send(hyper::Method::GET, "/readyz", &[], None).map_err(|error| error.to_string())?;
+        if ready.status == 503 { Ok(()) } else { Err(format!("{}: {}", ready.status, ready.text())) }
+    });
     fleet.peers[1].restart();
     fleet.settle_as(2, None);
     let leader = fleet.leader();

@@ -358,6 +358,10 @@ fn the_api_over_tcp_reads_and_changes_nothing() {
             peer.tcp().send(method.clone(), path, &[], Some(body.to_owned().into())).expect("a reply");
         assert!(reply.status.is_client_error(), "{method} {path}: {} {}", reply.status, reply.text());
     }
+    // A page of some other site, whose name has been made to point here, is not let in.
+    let rebound =
+        peer.tcp().send(Method::GET, "/v1/status", &[("host", "evil.example")], None).expect("a reply");
+    assert_eq!(rebound.status, StatusCode::FORBIDDEN, "{}", rebound.text());
     assert!(peer.http().node("self").expect("node").labels.is_empty());
     assert_eq!(peer.http().tokens().expect("tokens").len(), 1, "only the one of init");
 }

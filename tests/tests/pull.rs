@@ -282,8 +282,9 @@ fn pulls_that_cannot_succeed_say_why() {
     assert_eq!(ended.code, 1, "{ended}");
     says(&ended, &["registry", &other.to_string()]);
     // It comes back while the operation waits: the operation succeeds.
+    let before = yard.proxies[0].pulls(&other).started;
     let id = yard.pull(0, &[&other], Strategy::Local).id;
-    eventually("a failed attempt", PULL_TIMEOUT, || yard.proxies[0].pulls(&other).answered >= 2);
+    eventually("a second attempt", PULL_TIMEOUT, || yard.proxies[0].pulls(&other).started >= before + 2);
     yard.hosts.restart_registry().expect("it starts");
     let view = yard.wait_ended(0, &id);
     assert_eq!(view.state, OperationState::Succeeded, "{view:?}");

@@ -9,4 +9,4 @@ mod network;
 mod serve;
 
 pub use lock::{DataDirLock, LockError};
-pub use serve::{ServeError, serve};
+pub use serve::{ServeError, serve, stored_name};

@@ -1,6 +1,7 @@
 //! Runs a node on this machine.
 
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 
 use longshore_raft::consensus::config::Timings;
@@ -18,6 +19,7 @@ use crate::config::NodeConfig;
 use crate::docker::{BollardEngine, ContainerEngine};
 use crate::logging::LogHandle;
 use crate::node::{ApiDoor, Event, Exit, Node, NodeError, NodeOptions, Ports, Start, StartedCommitter};
+use crate::node_store::NodeStore;
 
 /// Why a node could not run on this machine.
 #[derive(Debug, thiserror::Error)]
@@ -50,6 +52,15 @@ impl ServeError {
             _ => 1,
         }
     }
+}
+
+/// The name of the node that a data folder belongs to, if it can be told; for the log.
+pub fn stored_name(data_dir: &Path) -> Option<String> {
+    if !data_dir.is_dir() {
+        return None;
+    }
+    let disk = RealDisk::open(data_dir).ok()?;
+    NodeStore::new(Arc::new(disk)).load().ok().flatten().map(|node| node.name)
 }
 
 /// Runs a node until it is told to stop, leaves, or fails. Prints what a person should see on standard output.
