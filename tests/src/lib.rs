@@ -13,6 +13,7 @@
 
 pub mod address;
 pub mod binary;
+pub mod canary;
 pub mod cli;
 pub mod counting_proxy;
 pub mod docker_hosts;

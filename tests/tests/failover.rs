@@ -1,7 +1,9 @@
 //! How long a fleet of three takes no changes when its leader dies or freezes, as a client on a surviving peer sees it; and that
 //! nothing acknowledged is lost and nothing is applied twice.
 //!
-//! The figures are printed. The limits are the project's promise: median at most 0.6 s, worst at most 1.5 s.
+//! The figures are printed. The limits are the project's promise: median at most 0.6 s, worst at most 1.5 s. A round over a
+//! limit in which the machine itself stood still for long (see `canary`) says nothing about the fleet; it is printed, and
+//! made again, a few times at most.
 
 use std::fmt::Write as _;
 use std::fs::File;
@@ -9,6 +11,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use longshore_node::api::types::OperationView;
+use longshore_tests::canary::Canary;
 use longshore_tests::probe::{Attempt, Record, now_us, operation_key, operation_request, percentile};
 use longshore_tests::{Fleet, Peer, eventually_value, machine};
 
@@ -16,6 +19,10 @@ use longshore_tests::{Fleet, Peer, eventually_value, machine};
 const ROUNDS: usize = 20;
 const MEDIAN_MAX: Duration = Duration::from_millis(600);
 const WORST_MAX: Duration = Duration::from_millis(1500);
+/// A machine that stands still for so long in a round has disturbed it.
+const DISTURBED: Duration = Duration::from_millis(300);
+/// Rounds that may be made again.
+const DISTURBED_MAX: usize = 5;
 /// Acknowledged changes before the failure, and after it, that make a round.
 const CHANGES_AROUND: usize = 10;
 /// After which a fleet that takes no changes has failed.
@@ -96,11 +103,26 @@ fn measure(failure: Failure) {
     let mut fleet = Fleet::of(3, label);
     let mut gaps = Vec::new();
     let mut report = String::new();
-    for round in 0..ROUNDS {
-        let run = format!("{label}-{round}");
+    let canary = Canary::start(fleet.site.dir());
+    let mut disturbed = 0;
+    while gaps.len() < ROUNDS {
+        let round = gaps.len() + 1;
+        let run = format!("{label}-{}", round + disturbed);
+        canary.worst();
         let (gap, line) = one_round(&mut fleet, failure, &run);
-        let _ = writeln!(report, "round {:>2}: {:.3} s; {line}", round + 1, gap.as_secs_f64());
-        gaps.push(gap);
+        let still = canary.worst();
+        let _ = writeln!(
+            report,
+            "round {round:>2}: {:.3} s; {line}; machine still for {:.3} s at most",
+            gap.as_secs_f64(),
+            still.as_secs_f64()
+        );
+        if gap > WORST_MAX && still >= DISTURBED && disturbed < DISTURBED_MAX {
+            disturbed += 1;
+            let _ = writeln!(report, "          the machine stood still: once more");
+        } else {
+            gaps.push(gap);
+        }
     }
     gaps.sort_unstable();
     let (median, worst) = (percentile(&gaps, 50), percentile(&gaps, 100));
