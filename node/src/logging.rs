@@ -38,7 +38,8 @@ impl LogFilter {
         let level = text.to_ascii_lowercase();
         if LEVELS.contains(&level.as_str()) {
             let own: Vec<String> = OWN_CRATES.iter().map(|name| format!("{name}={level}")).collect();
-            let others = if level == "off" || level == "error" { &level } else { "warn" };
+            // openraft warns of every heartbeat that a dead peer misses; the failure detector says it once.
+            let others = if level == "off" || level == "error" { &level } else { "warn,openraft=error" };
             return Ok(Self(format!("{others},{}", own.join(","))));
         }
         let wrong = || {
