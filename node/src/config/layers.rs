@@ -10,7 +10,7 @@ use super::keys::{self, KEYS, Kind, OTHER_VARIABLES};
 use super::{file, node};
 
 /// Name of the configuration file that is looked for in the data folder.
-const FILE_NAME: &str = "longshore.toml";
+pub const FILE_NAME: &str = "longshore.toml";
 
 /// A value as it was written.
 #[derive(Debug, Clone, PartialEq, Eq)]

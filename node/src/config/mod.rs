@@ -19,6 +19,8 @@ pub mod units;
 
 pub use error::{ConfigError, Problem};
 pub use host::{Host, SystemHost};
-pub use layers::{Flags, Settings, Source, Value, Variables};
-pub use node::{JoinConfig, LogConfig, LogFormat, NodeConfig, PeerAddress, SOCKET_NAME, Secret};
+pub use layers::{FILE_NAME, Flags, Settings, Source, Value, Variables};
+pub use node::{
+    JoinConfig, LogConfig, LogFormat, NodeConfig, PeerAddress, SOCKET_NAME, Secret, settings_file,
+};
 pub use template::template;

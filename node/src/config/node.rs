@@ -28,6 +28,30 @@ pub(super) const NO_DATA_DIR: &str = "there is no home folder to keep data in; n
 /// Most peers to ask when joining; a few are enough, since any of them knows the rest.
 const PEERS_MAX: usize = 64;
 
+/// Settings that `init` and `join` write down for `run`, if they were given. The name and the labels are in the fleet's record.
+const KEPT: &[&str] = &["listen", "advertise", "api", "docker", "zone", "log.format", "log.level"];
+
+/// A configuration file with these settings, by their names.
+pub fn settings_file(settings: &BTreeMap<&'static str, String>) -> String {
+    let mut text = String::from(
+        "# What this node was started with the first time; `longshore run` reads it, flags and LONGSHORE_* win over it.\n\
+         # `longshore config default` shows all there is to set.\n",
+    );
+    let mut table = "";
+    // Settings without a table come first, as TOML wants it.
+    let mut sorted: Vec<_> = settings.iter().collect();
+    sorted.sort_by_key(|(name, _)| (name.contains('.'), **name));
+    for (name, value) in sorted {
+        let (of_table, key) = name.split_once('.').unwrap_or(("", name));
+        if of_table != table {
+            text.push_str(&format!("\n[{of_table}]\n"));
+            table = of_table;
+        }
+        text.push_str(&format!("{key} = {}\n", toml::Value::String(value.clone())));
+    }
+    text
+}
+
 /// Something that must not be shown. Its `Debug` says nothing.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(String);
@@ -89,6 +113,8 @@ pub struct NodeConfig {
     pub api_limits: ApiLimits,
     /// Names of the settings that were given somewhere, as opposed to being defaults.
     pub given: BTreeSet<&'static str>,
+    /// Of those, what the node needs again when it runs again.
+    pub keep: BTreeMap<&'static str, String>,
     /// What is odd about the configuration; to be logged.
     pub warnings: Vec<String>,
 }
@@ -355,7 +381,10 @@ impl Settings {
     fn assemble(&self, parsed: Parsed, host: &dyn Host, problems: &mut Problems) -> Option<NodeConfig> {
         let listen = parsed.listen?;
         let advertise = self.advertise(parsed.advertise.as_ref(), listen, host, problems);
-        let given = self.values.keys().copied().filter(|name| self.is_given(name)).collect();
+        let given: BTreeSet<&'static str> =
+            self.values.keys().copied().filter(|name| self.is_given(name)).collect();
+        let keep = KEPT.iter().filter(|name| given.contains(*name));
+        let keep = keep.filter_map(|name| Some((*name, self.get(name)?.0.to_string()))).collect();
         Some(NodeConfig {
             data_dir: parsed.data_dir?,
             name: parsed.name?,
@@ -368,6 +397,7 @@ impl Settings {
             log: LogConfig { format: parsed.log_format?, filter: parsed.log_filter? },
             api_limits: parsed.api_limits,
             given,
+            keep,
             warnings: self.warnings.clone(),
         })
     }

@@ -472,3 +472,23 @@ fn the_template_is_a_good_file_and_so_are_its_examples() {
         assert!(matches!(source, Source::File { .. }), "{name} = {value} is from {source}");
     }
 }
+
+#[test]
+fn what_a_node_was_started_with_is_read_back_as_it_was() {
+    let given = || {
+        Flags::default()
+            .text("listen", Some("127.0.0.2:7500"))
+            .text("docker", Some("none"))
+            .text("zone", Some("eu-1"))
+            .text("log.level", Some("debug"))
+            .text("name", Some("ash"))
+    };
+    let first = node_config(given()).unwrap();
+    assert!(!first.keep.contains_key("name"), "the name is in the fleet's record");
+    let text = settings_file(&first.keep);
+    let (_folder, path) = file(&text);
+    let again = load(Flags::default(), &[], Some(&path)).unwrap().node_config(&HOST).unwrap();
+    assert_eq!(again.keep, first.keep, "{text}");
+    assert_eq!((again.listen, again.advertise, again.api), (first.listen, first.advertise, first.api));
+    assert_eq!((again.docker, again.zone, again.log.filter), (first.docker, first.zone, first.log.filter));
+}

@@ -1,6 +1,9 @@
 //! Runs a node on this machine.
 
+use std::fs::OpenOptions;
+use std::io::Write;
 use std::net::SocketAddr;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -15,7 +18,7 @@ use super::network::UdpNetwork;
 use crate::api::listener::{BindError, TcpApiListener, UnixApiListener};
 use crate::api::server::Access;
 use crate::cli::{Announcer, signals};
-use crate::config::NodeConfig;
+use crate::config::{FILE_NAME, NodeConfig, settings_file};
 use crate::docker::{BollardEngine, ContainerEngine};
 use crate::logging::LogHandle;
 use crate::node::{ApiDoor, Event, Exit, Node, NodeError, NodeOptions, Ports, Start, StartedCommitter};
@@ -102,7 +105,11 @@ pub async fn serve(config: NodeConfig, start: Start, log: LogHandle) -> Result<E
         timings: Timings::control(),
         api_limits: config.api_limits.clone(),
     };
+    let first_start = !matches!(start, Start::Run);
     let on_event = Arc::new(move |event| {
+        if first_start && matches!(event, Event::Listening { .. }) {
+            keep_settings(&config);
+        }
         let mut out = Announcer::stdout();
         let printed = match event {
             Event::Fleet(fleet) => out.fleet(fleet),
@@ -117,6 +124,19 @@ pub async fn serve(config: NodeConfig, start: Start, log: LogHandle) -> Result<E
         drop(printed);
     });
     Ok(Node::<TokioRuntime>::run(ports, options, start, on_event, shutdown).await?)
+}
+
+/// Writes down what the node was started with, so that `longshore run` needs no flags. Never over a file of the user's.
+fn keep_settings(config: &NodeConfig) {
+    let path = config.data_dir.join(FILE_NAME);
+    let mut options = OpenOptions::new();
+    let file = options.write(true).create_new(true).mode(0o600).open(&path);
+    match file.and_then(|mut file| file.write_all(settings_file(&config.keep).as_bytes())) {
+        Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => {
+            tracing::warn!(%error, path = %path.display(), "cannot write down the settings; `longshore run` will need the same flags");
+        }
+        _ => {}
+    }
 }
 
 fn advertised(wanted: SocketAddr, bound: SocketAddr) -> SocketAddr {
