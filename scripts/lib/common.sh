@@ -42,7 +42,8 @@ wait_until() {
 # process_start_time PID: clock ticks since boot, field 22 of /proc/PID/stat. The second field may contain anything.
 process_start_time() {
     local stat
-    { stat="$(<"/proc/$1/stat")"; } 2>/dev/null || return 1
+    # Not `$(<file)`: where `set -e` holds, bash 5.2 ends the whole shell if that file is not there.
+    stat="$(cat "/proc/$1/stat" 2>/dev/null)" || return 1
     stat="${stat##*) }"
     # shellcheck disable=SC2086 # splitting into fields is the point
     set -- $stat
