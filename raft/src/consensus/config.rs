@@ -43,7 +43,7 @@ impl Timings {
     /// For the control group: failover matters, and there is one of it.
     pub fn control() -> Self {
         Self {
-            heartbeat_ms: 100,
+            heartbeat_ms: 200,
             election_min_ms: 300,
             election_max_ms: 600,
             propose_deadline: Duration::from_secs(10),

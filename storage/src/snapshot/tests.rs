@@ -1,3 +1,5 @@
+//! Snapshot files through crashes, errors and damage.
+
 use super::*;
 use crate::disk::{Chance, DiskCall, MemDisk, RealDisk, SeededChance};
 

@@ -1,3 +1,5 @@
+//! What the disk in memory promises, call by call.
+
 use super::*;
 
 const ALL: fn(u64) -> u64 = |_| 0;
