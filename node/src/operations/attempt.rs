@@ -106,6 +106,7 @@ async fn finish<R: Runtime>(core: &Core<R>, lease: &HeldLease<R>, outcome: Resul
         let command = Command::Finish {
             sub: lease.key,
             token: lease.token,
+            progress: lease.progress(),
             outcome: outcome.clone(),
             unix_ms: R::unix_time_ms(),
         };

@@ -42,6 +42,10 @@ impl<R: Runtime> HeldLease<R> {
         self.inner.lock().progress = progress;
     }
 
+    pub(super) fn progress(&self) -> Progress {
+        self.inner.lock().progress
+    }
+
     /// The progress to report now: if it moved since the last report, or if the lease wants renewal.
     pub(super) fn due_report(&self, now: R::Instant) -> Option<Progress> {
         let inner = self.inner.lock();

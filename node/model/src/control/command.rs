@@ -82,10 +82,11 @@ pub enum Command {
     Report {
         reports: Vec<(SubKey, u32, Progress)>,
     },
-    /// `transient` failures are tried again.
+    /// `transient` failures are tried again. `progress` is the last that was seen: a short attempt has reported none.
     Finish {
         sub: SubKey,
         token: u32,
+        progress: Progress,
         outcome: Result<String, Failure>,
         unix_ms: u64,
     },

@@ -105,7 +105,8 @@ impl ControlState {
             Command::Report { reports } => {
                 Ok(Reply::Reported { lost: self.operations.report(&reports, now) })
             }
-            Command::Finish { sub, token, outcome, unix_ms } => {
+            Command::Finish { sub, token, progress, outcome, unix_ms } => {
+                self.operations.report(&[(sub, token, progress)], now);
                 let outcome = outcome.map_err(|f| (f.error, f.transient));
                 let counted = self.operations.finish(sub, token, outcome, now, unix_ms);
                 Ok(Reply::Finished { counted })
