@@ -10,9 +10,9 @@ use longshore_node::node::Start;
 use longshore_node::system::{ServeError, serve, stored_name};
 use longshore_raft::model::token::JoinToken;
 
-/// Threads that run a node's tasks. The log's committer has its own; more of these only cost memory on a small host, and a busy
-/// node of a fleet is not bound by them.
-const WORKERS_MAX: usize = 4;
+/// Threads that run a node's tasks; the log's committer has its own. A second one costs a futex wake at every hand-over between them (an
+/// idle node takes 1.5 % of a core instead of 1.0 %), and one group keeps not even one of them busy: it is bound by the disk.
+const WORKERS: usize = 1;
 
 struct Server;
 
@@ -38,9 +38,8 @@ fn run(config: NodeConfig, start: Start) -> Result<(), CliError> {
     // A node that was started before has its name.
     let stored = matches!(start, Start::Run).then(|| stored_name(&config.data_dir)).flatten();
     let log = logging::start(&config.log, stored.as_ref().unwrap_or(&config.name)).map_err(failed)?;
-    let cpus = std::thread::available_parallelism().map_or(1, usize::from);
     let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(cpus.min(WORKERS_MAX))
+        .worker_threads(WORKERS)
         .enable_all()
         .build()
         .map_err(|e| failed(format!("the runtime cannot be started: {e}")))?;
