@@ -232,7 +232,10 @@ fn an_interrupted_client_leaves_the_operation_running() {
     let image = yard.registry.image(yard.hosts.small_image());
     yard.proxies[0].hold_pulls();
     let client = yard.start_cli_pull(0, &[], &[&image]);
-    eventually("the pull to begin", PULL_TIMEOUT, || yard.proxies[0].pulls(&image).under_way == 1);
+    eventually("the pull to begin, and the client to know", PULL_TIMEOUT, || {
+        let told = client.stdout().contains("operation ") || client.stderr().contains("operation ");
+        told && yard.proxies[0].pulls(&image).under_way == 1
+    });
     client.signal(Signal::INT);
     let ended = client.wait(Duration::from_secs(10));
     assert_eq!(ended.code, 130, "{ended}");

@@ -188,11 +188,7 @@ impl Maintenance {
         let config = &self.shared.config;
         let step = if self.is_behind() { URGENT_FILL_BYTES } else { FILL_BYTES };
         let count = step.min(config.segment_bytes - filling.filled);
-        let filled = filling
-            .file
-            .write_at(&vec![0; count as usize], filling.filled.into())
-            .and_then(|()| filling.file.sync_data());
-        if let Err(error) = filled {
+        if let Err(error) = write_zeros(&*filling.file, filling.filled, count) {
             // Give back what the file took; recovery would remove it too.
             if is_full(&error) {
                 self.remove(&filling.path)?;
@@ -365,6 +361,18 @@ pub(super) fn segment_path(dir: &str, number: u64) -> String {
 /// The number in a file's name, if it is a segment's.
 pub(super) fn segment_number(name: &str) -> Option<u64> {
     name.strip_suffix(".segment")?.parse().ok()
+}
+
+/// Writes and syncs zeros, a piece at a time: a buffer as long as an urgent step would stay in the process's memory for good.
+fn write_zeros(file: &dyn DiskFile, from: u32, count: u32) -> io::Result<()> {
+    let zeros = vec![0; FILL_BYTES.min(count) as usize];
+    let mut written = 0;
+    while written < count {
+        let piece = FILL_BYTES.min(count - written);
+        file.write_at(&zeros[..piece as usize], u64::from(from) + u64::from(written))?;
+        written += piece;
+    }
+    file.sync_data()
 }
 
 fn is_full(error: &io::Error) -> bool {
