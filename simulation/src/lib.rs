@@ -1,0 +1,15 @@
+//! Deterministic simulation: the whole fleet, production code from `Node::run` down, in one thread under virtual time.
+//!
+//! ```text
+//! seed, profile -> plan (an explicit schedule of faults) -> simulate: world of hosts, each running `Node::run` on fake ports
+//!                                                             |-> trace (hashed: same seed, same hash)
+//!                                                             |-> observations -> checkers -> verdict
+//! ```
+//!
+//! Nothing below this crate knows of it. Must never: draw on the machine's clock, randomness or sockets inside a run.
+
+pub mod observation;
+pub mod plan;
+pub mod random;
+pub mod runtime;
+pub mod trace;

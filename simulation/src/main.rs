@@ -1,0 +1,3 @@
+//! The `longshore-sim` binary.
+
+fn main() {}

@@ -1,0 +1,220 @@
+//! What a run shows to checkers: every call of every client, and what every node durably holds, knows and does.
+//!
+//! Checkers see observations in the order of global virtual time. Invariant: nothing here is a node's own opinion of what
+//! *other* nodes hold; acknowledgements are what a client received.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+
+use crate::plan::HostId;
+
+/// Numbers calls of all clients; an invocation and its completion share it.
+pub type CallId = u64;
+
+/// Unique over all writes of a run, so that a value says which write it came from.
+pub type Serial = u64;
+
+/// A register: a label of a node.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+pub struct Key {
+    /// Name of the node that carries the label.
+    pub node: String,
+    pub label: String,
+}
+
+/// `(index, position)` in the control group's log: unique for ever, and ordered.
+pub type LogPosition = (u64, u32);
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub enum Call {
+    Write {
+        key: Key,
+        serial: Serial,
+    },
+    /// Linearizable.
+    Read {
+        key: Key,
+    },
+    /// An operation under an idempotency key, which a client repeats until it knows the outcome: the same `serial` then.
+    Submit {
+        serial: Serial,
+        image: String,
+    },
+    /// All operations, linearizable.
+    ListOperations,
+    /// Of no interest to checkers but for its outcome.
+    Other {
+        what: String,
+    },
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub enum Outcome {
+    Written,
+    /// `None`: the register was never written.
+    Value(Option<Serial>),
+    /// The operation's id: it is where the log put it.
+    Submitted(LogPosition),
+    /// Operations by id, with the serial (in the image's tag) that each was submitted with.
+    Operations(BTreeMap<LogPosition, Serial>),
+    Done,
+    /// Certainly not done.
+    Refused(String),
+    /// May or may not be done, now or later.
+    Unknown(String),
+}
+
+/// What one replica's durable log holds, as production recovery reads it from the durable image of its disk.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct DurableLog {
+    /// Of the fleet, not of the host.
+    pub node: u64,
+    pub replica: u64,
+    pub vote: Option<VoteView>,
+    /// Index of the last purged entry.
+    pub purged: Option<u64>,
+    /// Index to (term, hash of the entry's bytes), without holes, from `purged + 1`.
+    pub entries: BTreeMap<u64, (u64, [u8; 16])>,
+    /// Index of the last entry in the newest durable snapshot.
+    pub snapshot: Option<u64>,
+    /// Voters (replica ids) by the last membership entry in `entries` or the snapshot, if there is one.
+    pub voters: Vec<u64>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub struct VoteView {
+    pub term: u64,
+    /// Replica voted for.
+    pub voted_for: u64,
+    /// Granted by a quorum: it leads.
+    pub committed: bool,
+}
+
+/// What a replica says of itself.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct ReplicaStatus {
+    /// Of the fleet, not of the host.
+    pub node: u64,
+    pub replica: u64,
+    pub term: u64,
+    pub is_leader: bool,
+    pub last_log: Option<u64>,
+    pub committed: Option<u64>,
+    pub applied: Option<u64>,
+    pub voters: Vec<u64>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub enum Seen {
+    Invoked {
+        client: u32,
+        call: CallId,
+        what: Call,
+    },
+    Completed {
+        client: u32,
+        call: CallId,
+        outcome: Outcome,
+    },
+    /// A node's process started; `incarnation` goes up with each start of this host.
+    Started {
+        host: HostId,
+        incarnation: u64,
+    },
+    /// It ended: how, in words. After a power loss, what was not durable is gone.
+    Ended {
+        host: HostId,
+        incarnation: u64,
+        power_loss: bool,
+        how: String,
+    },
+    /// The host's disk was emptied: its replicas are no more.
+    Wiped {
+        host: HostId,
+    },
+    /// A replica's own state, each time it changed.
+    Status {
+        host: HostId,
+        status: ReplicaStatus,
+    },
+    /// The state machine's hash at an applied index (all of the state, as a snapshot encodes it).
+    State {
+        host: HostId,
+        replica: u64,
+        applied: u64,
+        hash: [u8; 16],
+    },
+    /// Taken after each end of a process, now and then, and at the end.
+    Durable {
+        host: HostId,
+        log: DurableLog,
+    },
+    /// An engine began to carry out a sub-operation's pull; `pull` numbers pulls over all engines.
+    PullBegan {
+        host: HostId,
+        incarnation: u64,
+        pull: u64,
+        image: String,
+    },
+    /// `completed` false: dropped, failed, or the engine went down.
+    PullEnded {
+        host: HostId,
+        pull: u64,
+        completed: bool,
+    },
+    /// Faults end; from now on only `unhealed` hosts are broken.
+    Healed,
+    /// The run is over; what the fleet looks like then has been observed before.
+    Ending,
+}
+
+/// One observation.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Observation {
+    /// Virtual nanoseconds since the run began.
+    pub at_ns: u64,
+    pub seen: Seen,
+}
+
+/// Which promise was broken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Promise {
+    /// Something wrong happened: exit code 1.
+    Safety,
+    /// Something right did not happen: exit code 2.
+    Liveness,
+}
+
+/// A broken promise.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, serde::Deserialize)]
+pub struct Violation {
+    pub promise: Promise,
+    /// Name of the checker.
+    pub checker: String,
+    pub at_ns: u64,
+    /// What was seen and what it contradicts, in one or two sentences.
+    pub what: String,
+}
+
+/// What a checker says at the end.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, serde::Deserialize)]
+pub struct Verified {
+    pub checker: String,
+    /// What was verified, in a few words.
+    pub claim: String,
+    /// Over how many events.
+    pub events: u64,
+    /// Parts that could not be decided within the budget; they never count as a pass.
+    pub undecided: u64,
+}
+
+/// Watches one promise.
+pub trait Checker {
+    fn name(&self) -> &'static str;
+    /// Looks at the next observation. A violation ends the run.
+    fn see(&mut self, observation: &Observation) -> Result<(), Violation>;
+    /// The run is over.
+    fn finish(&mut self) -> Result<Verified, Violation>;
+}

@@ -1,0 +1,339 @@
+//! What a run does, said in full: the fleet's shape, its load, and every fault with its time.
+//!
+//! A seed and a profile (or a scenario file) *expand* to a plan; a run takes a plan and nothing else, so that a plan in a capsule
+//! replays the run, also with single faults taken out. Durations in a plan are virtual milliseconds by the true clock.
+
+use serde::{Deserialize, Serialize};
+
+/// Number of a host, from 1. A host outlives its processes, and its node when it is wiped.
+pub type HostId = u32;
+
+/// How messages travel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Default)]
+#[serde(rename_all = "lowercase")]
+pub enum TransportKind {
+    /// Whole messages, through a transport of the simulator's.
+    #[default]
+    Memory,
+    /// The production transport: quinn and rustls over simulated datagrams.
+    Quic,
+}
+
+/// A whole run.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Plan {
+    /// Source of all chance within the run.
+    pub seed: u64,
+    /// Name of the profile or scenario that it came from; for people.
+    pub profile: String,
+    pub transport: TransportKind,
+    pub fleet: FleetShape,
+    pub load: Load,
+    /// In order of time.
+    pub faults: Vec<Scheduled>,
+    /// How long faults happen. Then everything but `unhealed` is healed.
+    pub fault_ms: u64,
+    /// After healing, the fleet must work again within this time.
+    pub settle_ms: u64,
+    /// Hosts that stay as broken as the faults left them: a minority.
+    pub unhealed: Vec<HostId>,
+    /// A planted bug, by name; see `mutants`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mutant: Option<String>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FleetShape {
+    /// The first founds the fleet, the others join at the beginning, except for those that a `Fault::Start` starts later.
+    pub hosts: Vec<HostShape>,
+    pub network: NetworkShape,
+    /// Bytes of a log segment: small ones are filled, rewritten and dropped within a run.
+    pub segment_bytes: u32,
+    /// Log entries after which a group makes a snapshot.
+    pub snapshot_entries: u64,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct HostShape {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub zone: Option<String>,
+    /// Starts only by a `Fault::Start`.
+    #[serde(default)]
+    pub late: bool,
+    /// Rate of its monotonic clock; parts per million away from the truth.
+    #[serde(default)]
+    pub drift_ppm: i32,
+    #[serde(default)]
+    pub wall_ahead_ms: i64,
+    #[serde(default)]
+    pub disk: DiskShape,
+    #[serde(default)]
+    pub engine: EngineShape,
+}
+
+/// Microseconds that a call takes: drawn evenly from the range, and now and then a tail value.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Latency {
+    pub min_us: u64,
+    pub max_us: u64,
+    /// Of a million draws, so many take `tail_us` instead.
+    #[serde(default)]
+    pub tail_ppm: u32,
+    #[serde(default)]
+    pub tail_us: u64,
+}
+
+impl Latency {
+    pub const fn even(min_us: u64, max_us: u64) -> Self {
+        Self { min_us, max_us, tail_ppm: 0, tail_us: 0 }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DiskShape {
+    /// Of one sync.
+    pub sync: Latency,
+}
+
+impl Default for DiskShape {
+    fn default() -> Self {
+        Self { sync: Latency::even(100, 400) }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EngineShape {
+    /// Of one step of a pull (five a layer).
+    pub step: Latency,
+    /// Without: `--docker none`.
+    pub present: bool,
+}
+
+impl Default for EngineShape {
+    fn default() -> Self {
+        Self { step: Latency::even(1_000, 50_000), present: true }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NetworkShape {
+    /// One way, within a zone.
+    pub near: Latency,
+    /// One way, between zones.
+    pub far: Latency,
+    /// Of a million messages (or datagrams), so many are lost, doubled, or held back behind later ones.
+    #[serde(default)]
+    pub loss_ppm: u32,
+    #[serde(default)]
+    pub duplicate_ppm: u32,
+    #[serde(default)]
+    pub reorder_ppm: u32,
+}
+
+impl Default for NetworkShape {
+    fn default() -> Self {
+        let (near, far) = (Latency::even(50, 500), Latency::even(500, 3_000));
+        Self { near, far, loss_ppm: 0, duplicate_ppm: 0, reorder_ppm: 0 }
+    }
+}
+
+/// What clients do, all along.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Load {
+    /// Each does one thing at a time, against one node, and moves to another after failures and by chance.
+    pub clients: u32,
+    /// Pause between two things that a client does.
+    pub think: Latency,
+    /// Registers (labels of nodes) that clients write and read; few, so that they meet.
+    pub keys: u32,
+    /// How often each kind is chosen, relative to the others.
+    pub writes: u32,
+    pub reads: u32,
+    pub pulls: u32,
+    /// Join tokens made and revoked, operations listed, nodes listed.
+    pub others: u32,
+    /// How long a client waits for an answer before it takes the outcome for unknown.
+    pub timeout_ms: u64,
+}
+
+/// A fault and its time.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Scheduled {
+    /// Since the fleet was formed.
+    pub at_ms: u64,
+    #[serde(flatten)]
+    pub fault: Fault,
+}
+
+/// Which hosts an end of a rule means.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Hosts {
+    All,
+    Only(Vec<HostId>),
+    Except(Vec<HostId>),
+}
+
+impl Hosts {
+    pub fn contains(&self, host: HostId) -> bool {
+        match self {
+            Self::All => true,
+            Self::Only(hosts) => hosts.contains(&host),
+            Self::Except(hosts) => !hosts.contains(&host),
+        }
+    }
+}
+
+/// What a rule of the network does to a message (or datagram) that matches.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Verdict {
+    Drop,
+    /// On top of the usual latency.
+    Delay {
+        latency: Latency,
+    },
+    Duplicate,
+    /// Kept until the rule is taken away, then delivered in order.
+    Hold,
+}
+
+/// A rule of the network: data, so that it can be stored, shown and taken out. The first rule that matches and whose chance
+/// strikes decides; without one the network's shape does.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Rule {
+    pub name: String,
+    pub from: Hosts,
+    pub to: Hosts,
+    /// Of a million that match, so many are struck.
+    pub chance_ppm: u32,
+    pub verdict: Verdict,
+}
+
+/// Something that happens to the fleet. A fault that does not fit the moment (restarting what runs) does nothing; the trace says so.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "do", rename_all = "snake_case", deny_unknown_fields)]
+pub enum Fault {
+    /// The process is killed; what it wrote without syncing stays, as under kill -9.
+    Kill {
+        host: HostId,
+    },
+    /// The host loses power: unsynced writes are kept, dropped or torn by chance.
+    PowerLoss {
+        host: HostId,
+    },
+    /// All hosts lose power in the same moment.
+    PowerLossAll,
+    /// The process is asked to stop, as by SIGTERM.
+    Stop {
+        host: HostId,
+    },
+    /// Starts the host's node: for the first time (it joins), or again.
+    Start {
+        host: HostId,
+    },
+    Pause {
+        host: HostId,
+    },
+    Resume {
+        host: HostId,
+    },
+    /// Kills the process and empties the data folder. When started again, it joins as a new node.
+    Wipe {
+        host: HostId,
+    },
+    /// `longshore leave` on this host.
+    Leave {
+        host: HostId,
+    },
+    /// `longshore node rm` of this host's node, said to another.
+    Remove {
+        host: HostId,
+    },
+
+    AddRule {
+        rule: Rule,
+    },
+    /// Takes away the rules of this name.
+    RemoveRule {
+        name: String,
+    },
+    /// Takes away all rules.
+    HealNetwork,
+
+    StepWallClock {
+        host: HostId,
+        by_ms: i64,
+    },
+    SetDrift {
+        host: HostId,
+        drift_ppm: i32,
+    },
+
+    SlowDisk {
+        host: HostId,
+        sync: Latency,
+    },
+    /// No byte more fits, or (with `full` false) there is room again.
+    FullDisk {
+        host: HostId,
+        full: bool,
+    },
+    /// The next sync fails.
+    FailSync {
+        host: HostId,
+    },
+    /// The next read of file contents fails.
+    FailRead {
+        host: HostId,
+    },
+    /// A bit of a file of the log or of a snapshot flips; which, by chance.
+    Rot {
+        host: HostId,
+    },
+
+    EngineDown {
+        host: HostId,
+    },
+    EngineUp {
+        host: HostId,
+    },
+    /// What becomes of the pulls to come.
+    EnginePulls {
+        host: HostId,
+        pulls: PullBehaviour,
+    },
+    /// The engine loses its images.
+    EngineForgets {
+        host: HostId,
+    },
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PullBehaviour {
+    Works,
+    Slow {
+        step: Latency,
+    },
+    Hangs {
+        after_steps: u32,
+    },
+    Fails {
+        after_steps: u32,
+    },
+    /// The engine goes down in the middle.
+    Crashes {
+        after_steps: u32,
+    },
+}

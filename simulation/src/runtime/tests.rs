@@ -1,0 +1,80 @@
+//! The promises of the runtime: virtual time, death, pause, skewed clocks, one course.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use super::*;
+use crate::random;
+
+fn context(name: &str, drift_ppm: i32) -> Arc<Context> {
+    Context::new(name, Arc::new(HostClock::new(0, drift_ppm, 0)), random::stream(7, name))
+}
+
+fn ms(ms: u64) -> Duration {
+    Duration::from_millis(ms)
+}
+
+/// Counts up each 10 ms.
+async fn count(counter: Arc<AtomicU64>) {
+    loop {
+        SimRuntime::sleep(ms(10)).await;
+        counter.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+#[test]
+fn a_killed_process_runs_no_more_and_its_tasks_resolve() {
+    let world = context("world", 0);
+    run(&world, async {
+        let (node, counter) = (context("node", 0), Arc::new(AtomicU64::new(0)));
+        let task = spawn_in(&node, count(counter.clone()));
+        sleep_global(ms(105)).await;
+        assert_eq!(counter.load(Ordering::Relaxed), 10);
+        node.kill();
+        assert!(task.await.is_err());
+        sleep_global(ms(1000)).await;
+        assert_eq!(counter.load(Ordering::Relaxed), 10);
+        assert_eq!(Arc::strong_count(&counter), 1, "its futures are dropped");
+        assert!(spawn_in(&node, async {}).await.is_err(), "the dead start nothing");
+    });
+}
+
+#[test]
+fn a_paused_process_stands_still_and_goes_on() {
+    let world = context("world", 0);
+    run(&world, async {
+        let (node, counter) = (context("node", 0), Arc::new(AtomicU64::new(0)));
+        drop(spawn_in(&node, count(counter.clone())));
+        sleep_global(ms(55)).await;
+        node.pause();
+        sleep_global(ms(1000)).await;
+        assert_eq!(counter.load(Ordering::Relaxed), 5);
+        node.resume();
+        sleep_global(ms(41)).await;
+        assert_eq!(counter.load(Ordering::Relaxed), 10, "one timer was due, then 10 ms each");
+    });
+}
+
+#[test]
+fn a_fast_clock_counts_more() {
+    let world = context("world", 0);
+    run(&world, async {
+        let (node, counter) = (context("node", 200_000), Arc::new(AtomicU64::new(0)));
+        drop(spawn_in(&node, count(counter.clone())));
+        sleep_global(ms(1000)).await;
+        // Each sleep is rounded up to tokio's millisecond: 8.3 ms are 9.
+        assert!((105..=120).contains(&counter.load(Ordering::Relaxed)), "{counter:?}");
+    });
+}
+
+#[test]
+fn tasks_inherit_their_context() {
+    let world = context("world", 0);
+    run(&world, async {
+        let node = context("node", 0);
+        let name = spawn_in(&node, async {
+            SimRuntime::spawn(async { current().name().to_owned() }).await.expect("not killed")
+        });
+        assert_eq!(name.await.expect("not killed"), "node");
+        assert_eq!(current().name(), "world");
+    });
+}
