@@ -315,6 +315,11 @@ impl Append {
         }
     }
 
+    /// Where the log ends that this makes: the last entry, or what it follows on.
+    pub(crate) fn last(&self) -> Option<WLogId> {
+        self.entries.last().map(|entry| entry.id).or(self.prev)
+    }
+
     /// openraft's form. Refuses entries that do not follow on from `prev`, since openraft asserts that they do.
     pub(crate) fn into_rpc<R: Runtime>(self) -> Result<AppendEntriesRequest<Types<R>>, CodecError> {
         let mut next = self.prev.map_or(Some(0), |p| p.index.checked_add(1));

@@ -36,6 +36,11 @@ pub fn global_ns() -> u64 {
     now().duration_since(begin).as_nanos() as u64
 }
 
+/// tokio's name for a moment of global time; for timers that are reset rather than made anew.
+pub fn instant_at(global_ns: u64) -> tokio::time::Instant {
+    BEGIN.get().expect("time is asked for within a run") + Duration::from_nanos(global_ns)
+}
+
 #[expect(clippy::disallowed_methods, reason = "this is the port's implementation: paused time")]
 fn now() -> tokio::time::Instant {
     tokio::time::Instant::now()
@@ -52,7 +57,9 @@ pub fn run<F: Future>(world: &Arc<Context>, main: F) -> F::Output {
         BEGIN.set(Some(now()));
         InContext::new(world, main).await.expect("nobody kills the world")
     });
-    // Destructors of tasks record events and look at clocks.
+    // Destructors of tasks record events and look at clocks, which are virtual only as long as tokio's context is there.
+    let handle = runtime.handle().clone();
+    let _virtual_time = handle.enter();
     world.enter(|| drop(runtime));
     output
 }
