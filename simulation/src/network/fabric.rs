@@ -25,7 +25,7 @@ use super::tamper::Tamper;
 use crate::event;
 use crate::plan::{HostId, NetworkShape, Rule};
 use crate::random;
-use crate::runtime::{Context, current, global_ns, instant_at, sleep_global, spawn_in};
+use crate::runtime::{current, global_ns, instant_at, sleep_global, spawn_in};
 
 /// The port that every node listens on, as in production.
 const NODE_PORT: u16 = 7400;
@@ -64,7 +64,6 @@ pub struct NetworkStats {
 
 /// The network of a run, shared by all hosts. It delivers as long as the run lasts.
 pub struct Fabric {
-    world: Arc<Context>,
     state: Mutex<State>,
     /// The earliest time at which something arrives may have changed.
     earlier: Notify,
@@ -81,6 +80,9 @@ struct State {
     under_way: BTreeMap<(u64, u64), Parcel>,
     sequence: u64,
     lanes: BTreeMap<LaneKey, LaneOrder>,
+    /// When the last datagram from one host to another arrives. A path keeps its order but for what chance or a rule takes out of it:
+    /// were each datagram's latency its own, a burst would be shuffled beyond what QUIC's packet numbers can tell apart.
+    paths: BTreeMap<(HostId, HostId), u64>,
     processes: BTreeMap<HostId, Arc<Process>>,
     next_process: ProcessId,
     sockets: BTreeMap<SocketAddr, Weak<Socket>>,
@@ -123,7 +125,6 @@ impl Fabric {
     /// A network between hosts; `zones[0]` is host 1's zone. Hosts without one are in a zone together. Called in the world's context,
     /// within a run.
     pub fn new(seed: u64, shape: NetworkShape, zones: Vec<Option<String>>) -> Arc<Self> {
-        let world = current();
         let state = State {
             shape,
             zones,
@@ -133,6 +134,7 @@ impl Fabric {
             under_way: BTreeMap::new(),
             sequence: 0,
             lanes: BTreeMap::new(),
+            paths: BTreeMap::new(),
             processes: BTreeMap::new(),
             next_process: 1,
             sockets: BTreeMap::new(),
@@ -140,9 +142,8 @@ impl Fabric {
             tamper: None,
             stats: NetworkStats::default(),
         };
-        let fabric =
-            Arc::new(Self { world: world.clone(), state: Mutex::new(state), earlier: Notify::new() });
-        drop(spawn_in(&world, deliver(fabric.clone())));
+        let fabric = Arc::new(Self { state: Mutex::new(state), earlier: Notify::new() });
+        drop(spawn_in(&current(), deliver(fabric.clone())));
         fabric
     }
 
@@ -269,19 +270,25 @@ impl Fabric {
                 let by = state.rules[rule].name.clone();
                 self.hold(state, now, by, parcel);
             }
-            Fate::Deliver { delay_us, copy_us, reordered } => {
+            Fate::Deliver { delay_us, copy_us, reordered, delayed } => {
                 let held_by = lane.and_then(|key| state.lanes.get(&key)).and_then(|l| l.held_by.clone());
                 if let Some(by) = held_by {
                     return self.hold(state, now, by, parcel);
                 }
                 event!("net send {parcel}{}", if reordered { " late" } else { "" });
                 state.stats.reordered += u64::from(reordered);
+                let mut at_ns = now + delay_us * 1000;
+                if matches!(parcel.cargo, Cargo::Datagram { .. }) && !reordered && !delayed {
+                    let path = state.paths.entry((from, to)).or_default();
+                    at_ns = at_ns.max(*path);
+                    *path = at_ns;
+                }
                 if let Some(copy_us) = copy_us {
                     state.stats.duplicated += 1;
-                    self.enqueue(state, now + delay_us * 1000, parcel.clone());
+                    self.enqueue(state, at_ns, parcel.clone());
                     self.enqueue(state, now + copy_us * 1000, parcel);
                 } else {
-                    self.enqueue(state, now + delay_us * 1000, parcel);
+                    self.enqueue(state, at_ns, parcel);
                 }
             }
         }

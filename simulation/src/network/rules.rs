@@ -21,7 +21,10 @@ pub(super) enum Fate {
         delay_us: u64,
         /// A copy arrives as well, after this.
         copy_us: Option<u64>,
+        /// By chance, behind what is sent after it.
         reordered: bool,
+        /// By a rule: what is sent after it does not wait for it.
+        delayed: bool,
     },
 }
 
@@ -37,13 +40,18 @@ pub(super) fn judge(
     let struck = rules.iter().position(|rule| {
         rule.from.contains(from) && rule.to.contains(to) && strikes(rule.chance_ppm, random)
     });
-    let deliver = |delay_us, copy_us| Fate::Deliver { delay_us, copy_us, reordered: false };
     if let Some(index) = struck {
         return match rules[index].verdict {
             Verdict::Drop => Fate::Drop(index),
             Verdict::Hold => Fate::Hold(index),
-            Verdict::Delay { latency } => deliver(draw(usual, random) + draw(latency, random), None),
-            Verdict::Duplicate => deliver(draw(usual, random), Some(draw(usual, random))),
+            Verdict::Delay { latency } => {
+                let delay_us = draw(usual, random) + draw(latency, random);
+                Fate::Deliver { delay_us, copy_us: None, reordered: false, delayed: true }
+            }
+            Verdict::Duplicate => {
+                let (delay_us, copy_us) = (draw(usual, random), Some(draw(usual, random)));
+                Fate::Deliver { delay_us, copy_us, reordered: false, delayed: false }
+            }
         };
     }
     if strikes(shape.loss_ppm, random) {
@@ -52,7 +60,7 @@ pub(super) fn judge(
     let copy_us = strikes(shape.duplicate_ppm, random).then(|| draw(usual, random));
     let reordered = strikes(shape.reorder_ppm, random);
     let held_back_us = if reordered { draw(REORDER, random) } else { 0 };
-    Fate::Deliver { delay_us: draw(usual, random) + held_back_us, copy_us, reordered }
+    Fate::Deliver { delay_us: draw(usual, random) + held_back_us, copy_us, reordered, delayed: false }
 }
 
 fn strikes(ppm: u32, random: &mut SmallRng) -> bool {
@@ -110,7 +118,7 @@ mod tests {
             let near = i % 2 == 0;
             match judge(&[], &shape, (1, 2), near, &mut random) {
                 Fate::Lose => lost += 1,
-                Fate::Deliver { delay_us, copy_us, reordered: false } => {
+                Fate::Deliver { delay_us, copy_us, reordered: false, delayed: false } => {
                     doubled += u32::from(copy_us.is_some());
                     tail += u32::from(delay_us == 5_000);
                     let expected = if near { 10..=20 } else { 100..=200 };

@@ -2,6 +2,7 @@
 
 use futures_util::FutureExt;
 use futures_util::future::join_all;
+use longshore_raft::consensus::inspect_wire::{acknowledge_append, grant_pre_vote};
 use longshore_raft::transport::Replier;
 use longshore_raft::transport::conformance::ask_until_answered;
 use parking_lot::Mutex;
@@ -206,9 +207,12 @@ fn a_paused_process_answers_when_it_resumes_quic() {
     a_paused_process_answers_when_it_resumes(QUIC);
 }
 
-/// Keeps what it is asked, and says in which context that was.
-fn keeper() -> (Arc<Probe>, Arc<Mutex<Vec<(String, Replier)>>>) {
-    let held: Arc<Mutex<Vec<(String, Replier)>>> = Arc::default();
+/// Requests that are not answered yet, with the context that each came in.
+type Kept = Arc<Mutex<Vec<(String, Replier)>>>;
+
+/// Keeps what it is asked.
+fn keeper() -> (Arc<Probe>, Kept) {
+    let held = Kept::default();
     let keep = held.clone();
     let probe = Probe::new(move |_, _, _, replier| {
         keep.lock().push((crate::runtime::current().name().to_owned(), replier));
@@ -353,5 +357,30 @@ fn a_quic_node_that_was_killed_comes_back() {
         again.context.enter(|| again.transport.set_peers(vec![(NodeId(1), Fabric::address(1))], vec![]));
         assert_eq!(again.asks(&nodes[0], Lane::Control, "back").await.unwrap(), "back");
         assert_eq!(nodes[0].asks(&again, Lane::Control, "two").await.unwrap(), "two");
+    });
+}
+
+/// To replica 7 of the control group: a pre-vote request, and an append request without entries after an entry of term 5.
+const PRE_VOTE: &[u8] = &[0xC1, 0, 0, 1, 7, 1, 1, 5, 2, 0, 0, 0];
+const APPEND: &[u8] = &[0xC1, 0, 0, 1, 7, 0, 9, 5, 2, 1, 1, 5, 40, 0, 0];
+
+#[test]
+fn tampering_forges_what_it_should_and_nothing_else() {
+    traced(SEED, async || {
+        let world = World::plain(MEMORY);
+        let refuses = Probe::new(|_, _, _, replier| replier.refuse("never"));
+        let nodes = world.fleet(&[&Probe::echo(), &refuses]);
+        let ask = |body| nodes[0].asks(&nodes[1], Lane::Control, body);
+        let refused = |reply: Result<Bytes, _>| matches!(reply, Err(TransportError::Refused { .. }));
+        world.fabric.set_tamper(Some(Tamper::GrantPreVotes));
+        assert_eq!(ask(PRE_VOTE).await.unwrap(), grant_pre_vote(PRE_VOTE).unwrap());
+        assert!(refused(ask(APPEND).await));
+        assert_eq!(refuses.seen(), 2, "both arrived");
+        world.fabric.set_tamper(Some(Tamper::ForgeAppendSuccess));
+        assert_eq!(ask(APPEND).await.unwrap(), acknowledge_append(APPEND).unwrap());
+        assert_eq!(refuses.seen(), 2, "an append request is swallowed");
+        assert!(refused(ask(PRE_VOTE).await));
+        world.fabric.set_tamper(None);
+        assert!(refused(ask(APPEND).await));
     });
 }
