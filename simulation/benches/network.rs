@@ -13,7 +13,7 @@ use longshore_raft::{FleetId, NodeId};
 use longshore_simulation::network::{Fabric, network_port};
 use longshore_simulation::plan::{NetworkShape, TransportKind};
 use longshore_simulation::random;
-use longshore_simulation::runtime::{Context, HostClock, SimRuntime, run, sleep_global, spawn_in};
+use longshore_simulation::runtime::{Context, HostClock, SimRuntime, current, run, sleep_global, spawn_in};
 use longshore_simulation::trace;
 
 const VIRTUAL: Duration = Duration::from_secs(600);
@@ -57,7 +57,7 @@ async fn exchange(transport: TransportRef, to: NodeId, interval: Duration) {
 }
 
 async fn fleet(kind: TransportKind, size: u32) -> Arc<Fabric> {
-    let fabric = Fabric::new(1, NetworkShape::default(), vec![]);
+    let fabric = Fabric::new(1, NetworkShape::default(), vec![], current());
     let authority = Authority::create::<SimRuntime>(FleetId([7; 16])).expect("an authority");
     let peers: Vec<_> = (1..=size).map(|h| (NodeId(h.into()), Fabric::address(h))).collect();
     for host in 1..=size {

@@ -20,12 +20,12 @@ use tokio::sync::Notify;
 use super::datagram::Socket;
 use super::parcel::{Answer, Cargo, Digest, Failure, Kind, LaneKey, Parcel, ProcessId, ReturnAddress};
 use super::process::Process;
-use super::rules::{Fate, judge};
+use super::rules::{ActiveRule, Fate, judge};
 use super::tamper::Tamper;
 use crate::event;
 use crate::plan::{HostId, NetworkShape, Rule};
 use crate::random;
-use crate::runtime::{current, global_ns, instant_at, sleep_global, spawn_in};
+use crate::runtime::{Context, current, global_ns, instant_at, sleep_global, spawn_in};
 
 /// The port that every node listens on, as in production.
 const NODE_PORT: u16 = 7400;
@@ -62,6 +62,23 @@ pub struct NetworkStats {
     pub bytes: u64,
 }
 
+impl NetworkStats {
+    /// By name, for reports.
+    pub fn counts(&self) -> Vec<(String, u64)> {
+        let Self { sent, delivered, dropped, duplicated, held, reordered, bytes } = *self;
+        let counts = [
+            ("sent", sent),
+            ("delivered", delivered),
+            ("dropped", dropped),
+            ("duplicated", duplicated),
+            ("held", held),
+            ("reordered", reordered),
+            ("bytes", bytes),
+        ];
+        counts.map(|(what, count)| (format!("network: {what}"), count)).into()
+    }
+}
+
 /// The network of a run, shared by all hosts. It delivers as long as the run lasts.
 pub struct Fabric {
     state: Mutex<State>,
@@ -73,7 +90,7 @@ struct State {
     shape: NetworkShape,
     zones: Vec<Option<String>>,
     random: SmallRng,
-    rules: Vec<Rule>,
+    rules: Vec<ActiveRule>,
     /// What rules hold, by the rule's name, in the order of sending.
     held: VecDeque<(String, Parcel)>,
     /// By time of arrival in global nanoseconds, and sequence.
@@ -122,9 +139,9 @@ impl fmt::Debug for Fabric {
 }
 
 impl Fabric {
-    /// A network between hosts; `zones[0]` is host 1's zone. Hosts without one are in a zone together. Called in the world's context,
-    /// within a run.
-    pub fn new(seed: u64, shape: NetworkShape, zones: Vec<Option<String>>) -> Arc<Self> {
+    /// A network between hosts; `zones[0]` is host 1's zone. Hosts without one are in a zone together. Delivers in the
+    /// context `world`. Called within a run.
+    pub fn new(seed: u64, shape: NetworkShape, zones: Vec<Option<String>>, world: Arc<Context>) -> Arc<Self> {
         let state = State {
             shape,
             zones,
@@ -143,7 +160,7 @@ impl Fabric {
             stats: NetworkStats::default(),
         };
         let fabric = Arc::new(Self { state: Mutex::new(state), earlier: Notify::new() });
-        drop(spawn_in(&current(), deliver(fabric.clone())));
+        drop(spawn_in(&world, deliver(fabric.clone())));
         fabric
     }
 
@@ -165,15 +182,15 @@ impl Fabric {
     /// Adds a rule behind those that there are.
     pub fn add_rule(&self, rule: Rule) {
         event!("net rule {rule:?}");
-        self.state.lock().rules.push(rule);
+        self.state.lock().rules.push(ActiveRule { rule, touching: None });
     }
 
     /// Takes away the rules of this name; what they held is delivered now, in the order in which it was sent.
     pub fn remove_rule(&self, name: &str) {
         event!("net unrule {name}");
         let mut state = self.state.lock();
-        state.rules.retain(|rule| rule.name != name);
-        self.let_go(&mut state, |by| by == name);
+        state.rules.retain(|active| active.rule.name != name);
+        self.let_go(&mut state, |by, _| by == name);
     }
 
     /// Takes away all rules.
@@ -181,7 +198,16 @@ impl Fabric {
         event!("net heal");
         let mut state = self.state.lock();
         state.rules.clear();
-        self.let_go(&mut state, |_| true);
+        self.let_go(&mut state, |_, _| true);
+    }
+
+    /// Takes away all rules for what neither comes from nor goes to one of `hosts`, which stay as broken as they are.
+    pub fn heal_except(&self, hosts: &[HostId]) {
+        event!("net heal but {hosts:?}");
+        let touching: Arc<[HostId]> = hosts.into();
+        let mut state = self.state.lock();
+        state.rules.iter_mut().for_each(|active| active.touching = Some(touching.clone()));
+        self.let_go(&mut state, |_, parcel| !hosts.contains(&parcel.from) && !hosts.contains(&parcel.to));
     }
 
     pub fn stats(&self) -> NetworkStats {
@@ -235,12 +261,12 @@ impl Fabric {
 
     /// Binds a socket. `false`: another of the same process has the address.
     pub(super) fn bind(&self, socket: &Arc<Socket>) -> bool {
-        let mut state = self.state.lock();
-        let other = state.sockets.get(&socket.address()).and_then(Weak::upgrade);
+        // Let go of outside the lock, should it be the last to hold the socket.
+        let other = self.state.lock().sockets.get(&socket.address()).and_then(Weak::upgrade);
         if other.is_some_and(|other| other.is_of(socket.context())) {
             return false;
         }
-        state.sockets.insert(socket.address(), Arc::downgrade(socket));
+        self.state.lock().sockets.insert(socket.address(), Arc::downgrade(socket));
         true
     }
 
@@ -257,9 +283,11 @@ impl Fabric {
         state.stats.sent += 1;
         state.stats.bytes += len as u64;
         let near = state.zone(from) == state.zone(to);
+        // What waits on a lane keeps all that follows back, whichever rule meets that.
+        let held_by = lane.and_then(|key| state.lanes.get(&key)).and_then(|lane| lane.held_by.clone());
         match judge(&state.rules, &state.shape, (from, to), near, &mut state.random) {
             Fate::Drop(rule) => {
-                event!("net drop {parcel} by {}", state.rules[rule].name);
+                event!("net drop {parcel} by {}", state.rules[rule].rule.name);
                 state.stats.dropped += 1;
             }
             Fate::Lose => {
@@ -267,11 +295,10 @@ impl Fabric {
                 self.lose(state, now, &parcel);
             }
             Fate::Hold(rule) => {
-                let by = state.rules[rule].name.clone();
+                let by = held_by.unwrap_or_else(|| state.rules[rule].rule.name.clone());
                 self.hold(state, now, by, parcel);
             }
             Fate::Deliver { delay_us, copy_us, reordered, delayed } => {
-                let held_by = lane.and_then(|key| state.lanes.get(&key)).and_then(|l| l.held_by.clone());
                 if let Some(by) = held_by {
                     return self.hold(state, now, by, parcel);
                 }
@@ -327,16 +354,16 @@ impl Fabric {
         state.held.push_back((by, parcel));
     }
 
-    /// Delivers what certain rules hold, in order.
-    fn let_go(&self, state: &mut State, is_of: impl Fn(&str) -> bool) {
+    /// Delivers certain of the things that rules hold, in order. All of a lane that one rule holds go, or none.
+    fn let_go(&self, state: &mut State, goes: impl Fn(&str, &Parcel) -> bool) {
         let (gone, kept): (VecDeque<_>, _) =
-            std::mem::take(&mut state.held).into_iter().partition(|(by, _)| is_of(by));
+            std::mem::take(&mut state.held).into_iter().partition(|(by, parcel)| goes(by, parcel));
         state.held = kept;
-        for order in state.lanes.values_mut() {
-            order.held_by.take_if(|by| is_of(by));
-        }
         let now = global_ns();
         for (_, parcel) in gone {
+            if let Some(order) = parcel.lane.and_then(|key| state.lanes.get_mut(&key)) {
+                order.held_by = None;
+            }
             event!("net release {parcel}");
             self.enqueue(state, now, parcel);
         }

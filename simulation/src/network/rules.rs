@@ -1,5 +1,7 @@
 //! What becomes of one message or datagram: the ordered rules first, then the network's shape. Pure.
 
+use std::sync::Arc;
+
 use rand::RngExt;
 use rand::rngs::SmallRng;
 
@@ -7,6 +9,23 @@ use crate::plan::{HostId, Latency, NetworkShape, Rule, Verdict};
 
 /// How much longer the shape holds back what it reorders: several times a round trip between zones, so that much passes it.
 const REORDER: Latency = Latency::even(1_000, 10_000);
+
+/// A rule that is in force.
+#[derive(Debug, Clone)]
+pub(super) struct ActiveRule {
+    pub(super) rule: Rule,
+    /// If set, it is in force only for what comes from or goes to one of these: the others were healed.
+    pub(super) touching: Option<Arc<[HostId]>>,
+}
+
+impl ActiveRule {
+    pub(super) fn matches(&self, from: HostId, to: HostId) -> bool {
+        let is_left = |hosts: &Arc<[HostId]>| hosts.contains(&from) || hosts.contains(&to);
+        self.rule.from.contains(from)
+            && self.rule.to.contains(to)
+            && self.touching.as_ref().is_none_or(is_left)
+    }
+}
 
 /// The fate of one thing that is sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,18 +49,16 @@ pub(super) enum Fate {
 
 /// Decides on something sent from one host to another; `near`: they are in one zone.
 pub(super) fn judge(
-    rules: &[Rule],
+    rules: &[ActiveRule],
     shape: &NetworkShape,
     (from, to): (HostId, HostId),
     near: bool,
     random: &mut SmallRng,
 ) -> Fate {
     let usual = if near { shape.near } else { shape.far };
-    let struck = rules.iter().position(|rule| {
-        rule.from.contains(from) && rule.to.contains(to) && strikes(rule.chance_ppm, random)
-    });
+    let struck = rules.iter().position(|r| r.matches(from, to) && strikes(r.rule.chance_ppm, random));
     if let Some(index) = struck {
-        return match rules[index].verdict {
+        return match rules[index].rule.verdict {
             Verdict::Drop => Fate::Drop(index),
             Verdict::Hold => Fate::Hold(index),
             Verdict::Delay { latency } => {
@@ -85,8 +102,8 @@ mod tests {
     use crate::plan::Hosts;
     use crate::random::stream;
 
-    fn rule(from: Hosts, to: Hosts, chance_ppm: u32, verdict: Verdict) -> Rule {
-        Rule { name: "r".into(), from, to, chance_ppm, verdict }
+    fn rule(from: Hosts, to: Hosts, chance_ppm: u32, verdict: Verdict) -> ActiveRule {
+        ActiveRule { rule: Rule { name: "r".into(), from, to, chance_ppm, verdict }, touching: None }
     }
 
     #[test]

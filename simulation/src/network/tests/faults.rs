@@ -98,6 +98,47 @@ fn what_a_rule_held_arrives_in_order_when_it_goes() {
 }
 
 #[test]
+fn two_rules_that_hold_one_lane_let_go_of_it_in_order() {
+    for names in [["one", "two"], ["two", "one"]] {
+        traced(SEED, async || {
+            let world = World::plain(MEMORY);
+            let b = Probe::echo();
+            let nodes = world.fleet(&[&Probe::echo(), &b]);
+            // About half meet the first rule, the rest the second.
+            let half = Rule { chance_ppm: 500_000, ..rule("one", only(1), only(2), Verdict::Hold) };
+            world.fabric.add_rule(half);
+            world.fabric.add_rule(rule("two", only(1), only(2), Verdict::Hold));
+            let asked: Vec<_> = (0..20u8).map(|i| nodes[0].asks(&nodes[1], Lane::Control, vec![i])).collect();
+            for name in names {
+                sleep_global(ms(100)).await;
+                world.fabric.remove_rule(name);
+            }
+            join_all(asked).await.into_iter().for_each(|reply| drop(reply.unwrap()));
+            let order: Vec<u8> = b.bodies().iter().map(|body| body[0]).collect();
+            assert_eq!(order, (0..20).collect::<Vec<_>>());
+        });
+    }
+}
+
+#[test]
+fn hosts_that_stay_broken_are_not_healed() {
+    traced(SEED, async || {
+        let world = World::plain(MEMORY);
+        let probe = Probe::echo();
+        let nodes = world.fleet(&[&probe, &probe, &probe]);
+        world.fabric.add_rule(rule("all", Hosts::All, Hosts::All, Verdict::Hold));
+        let healed = nodes[0].asks(&nodes[1], Lane::Control, "x");
+        let broken = nodes[2].asks_within(&nodes[1], Lane::Control, "y", ms(500));
+        sleep_global(ms(10)).await;
+        world.fabric.heal_except(&[3]);
+        assert_eq!(healed.await.unwrap(), "x");
+        assert!(no_reply(&broken.await, "timed out"));
+        world.fabric.heal();
+        assert_eq!(nodes[2].asks(&nodes[1], Lane::Control, "z").await.unwrap(), "z");
+    });
+}
+
+#[test]
 fn doubled_requests_arrive_twice_and_in_place() {
     traced(SEED, async || {
         let world = World::plain(MEMORY);

@@ -92,7 +92,7 @@ struct World {
 
 impl World {
     fn new(kind: TransportKind, seed: u64, shape: NetworkShape, zones: Vec<Option<String>>) -> Self {
-        let fabric = Fabric::new(seed, shape, zones);
+        let fabric = Fabric::new(seed, shape, zones, crate::runtime::current());
         let authority = Authority::create::<SimRuntime>(FleetId([7; 16])).unwrap();
         Self { kind, seed, fabric, authority, hosts: AtomicU32::new(1) }
     }
