@@ -6,14 +6,14 @@ use std::time::Duration;
 
 use longshore_model::control::{AuthorityRecord, Command, ControlState, Reply};
 use longshore_raft::consensus::group::{Group, GroupOptions};
-use longshore_raft::consensus::machine::Role;
+use longshore_raft::consensus::machine::{GroupStatus, Role};
 use longshore_raft::consensus::monitor::{Monitor, MonitorOptions};
 use longshore_raft::consensus::router::Router;
 use longshore_raft::consensus::runtime::Instant as _;
 use longshore_raft::model::detector::DetectorConfig;
 use longshore_raft::model::membership::{NodeProfile, Standing};
-use longshore_raft::transport::TransportRef;
 use longshore_raft::transport::pki::Authority;
+use longshore_raft::transport::{BoxFuture, TransportRef};
 use longshore_raft::{FleetId, GroupId, NodeId, Runtime};
 use longshore_storage::log::{LogConfig, SegmentedLog};
 use longshore_storage::snapshot::SnapshotStore;
@@ -23,7 +23,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::error::NodeError;
 use super::events::PeerEvents;
-use super::ports::{NodeOptions, Ports, StartedCommitter};
+use super::ports::{NodeOptions, Ports, ReplicaView, StartedCommitter};
 use super::start::{Start, Started, start};
 use crate::api;
 use crate::api::service::FleetService;
@@ -130,8 +130,11 @@ impl<R: Runtime> Node<R> {
         let Started { node, peers, founding } = started;
         let me = node.identity.node();
         let incarnation = store.count_start()?;
-        let (log, committer, report) =
-            SegmentedLog::open(Arc::clone(&ports.disk), LogConfig::new(Arc::new(monotonic_ms::<R>())))?;
+        let log_config = LogConfig {
+            segment_bytes: options.segment_bytes,
+            ..LogConfig::new(Arc::new(monotonic_ms::<R>()))
+        };
+        let (log, committer, report) = SegmentedLog::open(Arc::clone(&ports.disk), log_config)?;
         let stream = StreamId { group: GroupId::CONTROL.0, replica: node.replica.0 };
         if let Some((_, damage)) = report.damaged.iter().find(|(damaged, _)| *damaged == stream) {
             return Err(NodeError::Damaged(format!(
@@ -176,6 +179,9 @@ impl<R: Runtime> Node<R> {
             hints: peers.iter().map(|(id, _)| *id).collect(),
         })
         .await?;
+        if let Some(observer) = ports.observer {
+            observer.on_replica(me, Arc::new(View(Arc::clone(&group))));
+        }
         let core = Arc::new(Core {
             fleet: node.identity.fleet(),
             me,
@@ -252,6 +258,23 @@ impl<R: Runtime> Node<R> {
             }
         }
         Ok(store.forget_founding()?)
+    }
+}
+
+struct View<R: Runtime>(Arc<Group<R, ControlState>>);
+
+impl<R: Runtime> ReplicaView for View<R> {
+    fn status(&self) -> GroupStatus {
+        self.0.status()
+    }
+
+    fn digest(&self) -> (Option<u64>, [u8; 32]) {
+        self.0.digest()
+    }
+
+    fn changed(&self, seen: u64) -> BoxFuture<u64> {
+        let group = Arc::clone(&self.0);
+        Box::pin(async move { group.changed(seen).await })
     }
 }
 
