@@ -221,7 +221,10 @@ impl LogStore for SegmentedLog {
         let submit = Message::Submit(Submit { number, records, bytes, on_durable });
         let sender = state.queue.sender.as_ref().expect("a running log has its channel");
         match sender.try_send(submit) {
-            Ok(()) => Ok(()),
+            Ok(()) => {
+                state.queue.wake();
+                Ok(())
+            }
             Err(TrySendError::Full(_)) => {
                 unreachable!("the channel has room for every submit that is counted")
             }
