@@ -11,6 +11,8 @@
 
 mod drive;
 mod durable;
+#[cfg(test)]
+mod durable_tests;
 mod file;
 #[cfg(test)]
 mod tests;
@@ -30,7 +32,7 @@ use rand::rngs::SmallRng;
 pub use self::drive::drive;
 pub use self::durable::read_durable;
 use crate::event;
-use crate::plan::{DiskShape, HostId, Latency};
+use crate::plan::{HostId, Latency};
 use crate::random::draw;
 
 /// Where the log of a node lies (`LogConfig::new`), and its snapshots (`Node::run`).
@@ -64,7 +66,6 @@ pub struct HostDisk {
 
 struct Shared {
     host: HostId,
-    usual: DiskShape,
     state: Mutex<State>,
 }
 
@@ -96,14 +97,24 @@ impl fmt::Debug for HostDisk {
     }
 }
 
+/// The first byte of a part of a file, from `from` on and around, that is not zero.
+fn next_written(disk: &MemDisk, path: &str, part: &Range<u64>, from: u64) -> u64 {
+    let mut bytes = vec![0; (part.end - part.start) as usize];
+    let image = disk.durable_image();
+    let read = image.open(path, false).and_then(|file| file.read_at(&mut bytes, part.start));
+    read.expect("durable bytes can be read");
+    let mut around = (from..part.end).chain(part.start..from);
+    around.find(|at| bytes[(at - part.start) as usize] != 0).unwrap_or(from)
+}
+
 impl HostDisk {
-    /// An empty disk. `random` is its own stream of chance, for latencies.
-    pub fn new(host: HostId, shape: &DiskShape, random: SmallRng) -> Self {
+    /// An empty disk, a sync of which takes `sync`. `random` is its own stream of chance, for latencies.
+    pub fn new(host: HostId, sync: Latency, random: SmallRng) -> Self {
         let state = State {
             disk: MemDisk::new(),
             generation: 0,
             is_full: false,
-            sync: shape.sync,
+            sync,
             random,
             cut: None,
             is_dark: false,
@@ -111,8 +122,7 @@ impl HostDisk {
             latest_log_writes: VecDeque::new(),
             counts: BTreeMap::new(),
         };
-        let shared = Shared { host, usual: shape.clone(), state: Mutex::new(state) };
-        Self { shared: Arc::new(shared) }
+        Self { shared: Arc::new(Shared { host, state: Mutex::new(state) }) }
     }
 
     /// The next sync of a file fails, once.
@@ -137,13 +147,13 @@ impl HostDisk {
         self.fault("sync_latency").sync = sync;
     }
 
-    /// Ends full and slow, and forgets faults that have not struck yet. What is lost or rotten stays so.
-    pub fn heal(&self) {
+    /// There is room, a sync takes `sync` again, and faults that have not struck yet are forgotten. What is lost or rotten stays so.
+    pub fn heal(&self, sync: Latency) {
         let mut state = self.fault("heal");
         state.disk.clear_faults();
         state.disk.set_capacity(None);
         state.is_full = false;
-        state.sync = self.shared.usual.sync;
+        state.sync = sync;
         state.cut = None;
     }
 
@@ -200,8 +210,8 @@ impl HostDisk {
         state.latest_log_writes.clear();
     }
 
-    /// Flips a bit of what a file of the log or a snapshot durably holds. Returns what was struck; `None` if there is nothing to strike.
-    pub fn rot(&self, random: &mut SmallRng) -> Option<String> {
+    /// Flips a bit of what a file of the log or a snapshot durably holds; false if there is nothing to strike.
+    pub fn rot(&self, random: &mut SmallRng) -> bool {
         let mut state = self.fault("rot");
         let mut parts = Vec::new();
         for dir in [LOG_DIR, SNAPSHOT_DIR] {
@@ -217,14 +227,23 @@ impl HostDisk {
             }
         }
         if parts.is_empty() {
-            return None;
+            return false;
         }
         let (path, part) = parts.swap_remove(random.random_range(0..parts.len()));
-        let (offset, bit) = (random.random_range(part), random.random_range(0..8u8));
+        let (mut offset, bit) = (random.random_range(part.clone()), random.random_range(0..8u8));
+        // Most of a block is the padding behind a small batch, where rot changes nothing that counts.
+        if random.random_range(0..8) > 0 {
+            offset = next_written(&state.disk, &path, &part, offset);
+        }
         state.disk.flip_bit(&path, offset, bit).expect("durable bytes are there");
         *state.counts.entry("rotten").or_default() += 1;
         event!("disk h{} rot {path} {offset}.{bit}", self.shared.host);
-        Some(format!("bit {bit} of byte {offset} of {path}"))
+        true
+    }
+
+    /// How many syncs of files were asked for.
+    pub fn syncs(&self) -> u64 {
+        self.shared.state.lock().counts.get("sync").copied().unwrap_or(0)
     }
 
     /// How many calls of each kind were made, and what of them failed.

