@@ -9,6 +9,8 @@
 //! Nothing below this crate knows of it. Must never: draw on the machine's clock, randomness or sockets inside a run.
 
 pub mod network;
+pub mod disk;
+pub mod engine;
 pub mod observation;
 pub mod plan;
 pub mod random;

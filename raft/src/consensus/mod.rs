@@ -8,6 +8,7 @@ pub(crate) mod codec;
 pub mod config;
 pub mod group;
 pub mod inspect_wire;
+pub mod inspect_log;
 pub mod machine;
 pub mod monitor;
 pub mod router;
