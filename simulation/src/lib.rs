@@ -8,6 +8,7 @@
 //!
 //! Nothing below this crate knows of it. Must never: draw on the machine's clock, randomness or sockets inside a run.
 
+pub mod checkers;
 pub mod observation;
 pub mod plan;
 pub mod random;
