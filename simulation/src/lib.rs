@@ -11,6 +11,7 @@
 pub mod network;
 pub mod disk;
 pub mod engine;
+pub mod checkers;
 pub mod observation;
 pub mod plan;
 pub mod random;

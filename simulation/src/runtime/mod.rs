@@ -92,7 +92,9 @@ impl Pieces {
 
 impl Drop for Pieces {
     fn drop(&mut self) {
-        // Destructors of tasks record events and look at clocks.
+        // Destructors of tasks record events and look at clocks, which are virtual only as long as tokio's context is there.
+        let handle = self.runtime().handle().clone();
+        let _virtual_time = handle.enter();
         let runtime = self.runtime.take();
         self.world.enter(|| drop(runtime));
     }
