@@ -8,12 +8,14 @@
 //!
 //! Nothing below this crate knows of it. Must never: draw on the machine's clock, randomness or sockets inside a run.
 
-pub mod network;
+pub mod capsule;
+pub mod checkers;
 pub mod disk;
 pub mod engine;
-pub mod checkers;
+pub mod network;
 pub mod observation;
 pub mod plan;
 pub mod random;
+pub mod result;
 pub mod runtime;
 pub mod trace;
