@@ -78,6 +78,19 @@ pub(crate) fn decode_versioned<T: Decode<()>>(known: u8, bytes: &[u8]) -> Result
     decode(rest)
 }
 
+/// Decodes the first fields of what [`encode_versioned`] made, and does not look at the rest.
+pub(crate) fn decode_front<T: Decode<()>>(known: u8, bytes: &[u8]) -> Result<T, CodecError> {
+    const FRONT_BYTES: usize = 1 << 10;
+    let (&found, rest) = bytes.split_first().ok_or(CodecError::Empty)?;
+    if found != known {
+        return Err(CodecError::Version { found, known });
+    }
+    let config = bincode::config::standard().with_limit::<FRONT_BYTES>();
+    let (front, _) =
+        bincode::decode_from_slice(rest, config).map_err(|e| CodecError::Malformed(e.to_string()))?;
+    Ok(front)
+}
+
 /// Bytes inside an encoded value, cheap to clone.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Blob(pub(crate) Bytes);

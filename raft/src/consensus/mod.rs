@@ -7,6 +7,7 @@
 pub(crate) mod codec;
 pub mod config;
 pub mod group;
+pub mod inspect_log;
 pub mod inspect_wire;
 pub mod machine;
 pub mod monitor;

@@ -24,7 +24,7 @@ use crate::model::ids::{GroupId, NodeId, ReplicaId};
 /// First byte of every message of this module; other values are other protocols' or other versions'.
 pub(crate) const WIRE_VERSION: u8 = 0xC1;
 /// First byte of every record in a log or snapshot.
-const DISK_VERSION: u8 = 1;
+pub(super) const DISK_VERSION: u8 = 1;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
 pub(crate) struct WLogId {
