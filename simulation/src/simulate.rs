@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::checkers::Watch;
 use crate::observation::Seen;
 use crate::plan::Plan;
-use crate::recorder::Recorder;
+use crate::recorder::{Counts, Recorder};
 use crate::result::RunResult;
 use crate::runtime::{self, Context, HostClock};
 use crate::workload::{self, Workload};
@@ -33,18 +33,24 @@ pub fn simulate(plan: &Plan, trace_to: Option<File>) -> RunResult {
         let (failed, counts) = course(plan, &recorder).await;
         (failed, runtime::global_ns() / 1_000_000, counts)
     });
-    let mut result = RunResult::new(plan.clone());
+    let mut result = RunResult::empty(plan.clone());
     result.virtual_ms = virtual_ms;
     result.cpu_ms = cpu_ms().saturating_sub(begun_cpu);
     result.wall_ms = begun_wall.elapsed().as_millis() as u64;
     result.elections = recorder.elections();
-    result.counts = recorder.counts();
-    result.counts.extend(counts);
+    result.leaders = recorder.leaders();
+    result.longest_outage_ms = recorder.longest_outage_ms();
+    result.faults = recorder.counts("faults");
+    result.ends = recorder.counts("ends");
+    result.operators = recorder.counts("operator");
+    result.calls = recorder.calls();
+    (result.network, result.disk) = counts;
     match recorder.finish() {
         Ok(verified) => result.verified = verified,
         Err(violation) => result.violation = Some(violation),
     }
     result.harness_error = failed;
+    result.judge_hold();
     match trace::end() {
         Ok(summary) => result.trace = summary,
         Err(error) => result.harness_error = Some(format!("the trace cannot be written: {error}")),
@@ -53,15 +59,14 @@ pub fn simulate(plan: &Plan, trace_to: Option<File>) -> RunResult {
 }
 
 /// What went wrong with the run itself, if anything, and counts of network and disks.
-async fn course(plan: &Plan, recorder: &Arc<Recorder>) -> (Option<String>, Vec<(String, u64)>) {
+async fn course(plan: &Plan, recorder: &Arc<Recorder>) -> (Option<String>, (Counts, Counts)) {
     let world = World::new(plan, Arc::clone(recorder));
     let failed = tokio::select! {
         biased;
         () = recorder.until_lost() => None,
         failed = phases(plan, &world, recorder) => failed,
     };
-    let counts = world.counts();
-    (failed, counts)
+    (failed, (world.network_counts(), world.disk_counts()))
 }
 
 async fn phases(plan: &Plan, world: &Arc<World>, recorder: &Arc<Recorder>) -> Option<String> {
@@ -96,6 +101,6 @@ fn wall() -> std::time::Instant {
 
 /// Processor time of this process, milliseconds.
 fn cpu_ms() -> u64 {
-    let Ok(text) = std::fs::read_to_string("/proc/self/schedstat") else { return 0 };
+    let Ok(text) = std::fs::read_to_string("/proc/thread-self/schedstat") else { return 0 };
     text.split(' ').next().and_then(|ns| ns.parse::<u64>().ok()).map_or(0, |ns| ns / 1_000_000)
 }

@@ -29,15 +29,21 @@ pub struct EntryView {
     pub kind: EntryKind,
 }
 
+/// Who votes by one membership.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Voters {
+    /// Sorted; of both configurations if it is `joint`.
+    pub all: Vec<ReplicaId>,
+    /// A quorum takes a majority of the old and one of the new configuration.
+    pub joint: bool,
+}
+
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum EntryKind {
     /// What a new leader begins its term with.
     Blank,
     Commands,
-    /// All voters, sorted; of both configurations while they change (joint consensus).
-    Membership {
-        voters: Vec<ReplicaId>,
-    },
+    Membership(Voters),
 }
 
 /// A vote as it is saved.
@@ -54,8 +60,8 @@ pub struct VoteRecord {
 pub struct SnapshotView {
     /// The last entry in it; `None` if there is none.
     pub last: Option<EntryId>,
-    /// As of then; sorted.
-    pub voters: Vec<ReplicaId>,
+    /// As of then.
+    pub voters: Voters,
 }
 
 /// Variants of an entry's payload, as encoded; a test keeps them in step with `wire`.
@@ -66,8 +72,8 @@ fn unreadable(what: &'static str) -> impl Fn(CodecError) -> Unreadable {
     move |error| Unreadable { what, detail: error.to_string() }
 }
 
-fn voters_of(membership: &Membership) -> Vec<ReplicaId> {
-    membership.voter_ids().collect()
+fn voters_of(membership: &Membership) -> Voters {
+    Voters { all: membership.voter_ids().collect(), joint: membership.get_joint_config().len() > 1 }
 }
 
 /// Reads one entry of the log. Commands are not decoded, so that whole logs can be looked at often.
@@ -79,7 +85,7 @@ pub fn entry(bytes: &[u8]) -> Result<EntryView, Unreadable> {
         BLANK => EntryKind::Blank,
         COMMANDS => EntryKind::Commands,
         _ => match wire::decode_entry(bytes).map_err(&failed)?.payload {
-            Payload::Membership(membership) => EntryKind::Membership { voters: voters_of(&membership) },
+            Payload::Membership(membership) => EntryKind::Membership(voters_of(&membership)),
             Payload::Blank | Payload::Normal(_) => unreachable!("they have variants of their own"),
         },
     };
@@ -129,12 +135,12 @@ mod tests {
 
     #[test]
     fn records_are_told_apart() {
-        let voters: Vec<ReplicaId> = (1..=4).map(ReplicaId).collect();
+        let voters = Voters { all: (1..=4).map(ReplicaId).collect(), joint: true };
         let commands = Payload::Normal(Batch { time: LogTime(9), ops: vec![Op::Register; 3] });
         for (payload, kind) in [
             (Payload::Blank, EntryKind::Blank),
             (commands, EntryKind::Commands),
-            (Payload::Membership(membership()), EntryKind::Membership { voters: voters.clone() }),
+            (Payload::Membership(membership()), EntryKind::Membership(voters.clone())),
         ] {
             let bytes = wire::encode_entry(&Entry { log_id: log_id(300, 70_000), payload });
             let id = EntryId { term: 300, index: 70_000 };

@@ -54,7 +54,7 @@ fn read_stream(
         if entry.id.index != index {
             return Err(format!("{stream}: entry {index} says that it is {}", entry.id.index));
         }
-        if let EntryKind::Membership { voters: since } = entry.kind
+        if let EntryKind::Membership(since) = entry.kind
             && snapshot.is_none_or(|snapshot| index > snapshot)
         {
             voters = since;
@@ -74,6 +74,7 @@ fn read_stream(
         purged: state.purged.map(|(index, _)| index),
         entries,
         snapshot,
-        voters: voters.into_iter().map(|replica| replica.0).collect(),
+        voters: voters.all.into_iter().map(|replica| replica.0).collect(),
+        joint: voters.joint,
     })
 }

@@ -75,7 +75,7 @@ impl NetworkStats {
             ("reordered", reordered),
             ("bytes", bytes),
         ];
-        counts.map(|(what, count)| (format!("network: {what}"), count)).into()
+        counts.map(|(what, count)| (what.to_owned(), count)).into()
     }
 }
 

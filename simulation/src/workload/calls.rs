@@ -7,7 +7,7 @@ use longshore_node::api::types::{
     ErrorCode, NodeUpdate, OperationQuery, OperationRequest, OperationView, Strategy, TokenCreate,
 };
 
-use crate::observation::{Key, LogPosition, Outcome, Serial};
+use crate::observation::{Key, Listed, LogPosition, Outcome, Serial};
 use crate::runtime::SimRuntime;
 
 pub(super) type Node = Client<SimRuntime>;
@@ -96,7 +96,7 @@ pub(super) async fn list_operations(node: Node) -> Answer {
     for view in &views {
         let serial = view.images.first().and_then(|image| serial_of(image)).unwrap_or(Serial::MAX);
         match position(view) {
-            Ok(at) => drop(operations.insert(at, serial)),
+            Ok(at) => drop(operations.insert(at, Listed { serial, ended: view.state.is_terminal() })),
             Err(error) => return Outcome::Unknown(error),
         }
     }

@@ -105,7 +105,7 @@ impl SimClient {
     }
 
     /// One call, seen by the checkers from both ends; a client that was not served well goes elsewhere.
-    async fn call<F: Future<Output = Answer>>(
+    async fn call<F: Future<Output = Answer> + Send>(
         &mut self,
         kind: &'static str,
         what: Call,
@@ -126,9 +126,13 @@ impl SimClient {
         let (word, is_served) = match &outcome {
             Outcome::Refused(_) => ("refused", false),
             Outcome::Unknown(_) => ("unknown", false),
-            _ => ("done", true),
+            Outcome::Written => ("written", true),
+            Outcome::Value(_) => ("value", true),
+            Outcome::Submitted(_) => ("submitted", true),
+            Outcome::Operations(_) => ("listed", true),
+            Outcome::Done => ("done", true),
         };
-        recorder.count(&format!("calls: {kind} {word}"));
+        recorder.count_call(kind, word);
         recorder.see(Seen::Completed { client: self.id, call, outcome: outcome.clone() });
         if is_served {
             self.served.add(self.host, kind);
@@ -167,7 +171,7 @@ impl SimClient {
         self.world.registry.publish(&image);
         for _ in 0..SUBMIT_ATTEMPTS {
             let what = Call::Submit { serial, image: image.clone() };
-            let outcome = self.call("pull", what, |node| calls::submit(node, serial)).await;
+            let outcome = self.call("submit", what, |node| calls::submit(node, serial)).await;
             if !matches!(outcome, Outcome::Unknown(_)) {
                 return;
             }

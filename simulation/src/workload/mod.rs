@@ -100,9 +100,6 @@ pub fn keys(plan: &Plan) -> Vec<Key> {
     if stable.is_empty() {
         return Vec::new();
     }
-    let key = |n: u32| Key {
-        node: node_name(stable[n as usize % stable.len()], 0),
-        label: format!("k{n}"),
-    };
+    let key = |n: u32| Key { node: node_name(stable[n as usize % stable.len()], 0), label: format!("k{n}") };
     (0..plan.load.keys).map(key).collect()
 }

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use longshore_node::api::client::Client;
-use longshore_node::api::connector::Target;
+use longshore_node::api::client::{Client, Target};
+
 use rand::RngExt;
 
 use super::World;
@@ -19,6 +19,9 @@ const OPERATOR_RETRY: Duration = Duration::from_secs(2);
 /// After which an operator gives up.
 const OPERATOR_ATTEMPTS: u32 = 30;
 
+/// Name of the planted bug that is the world's to carry out.
+pub(super) const REUSE_REPLICA_ID: &str = "reuse-replica-id";
+
 impl World {
     /// Lets all faults happen, each at its time since now.
     pub(super) async fn run_faults(self: &Arc<Self>, faults: &[Scheduled]) {
@@ -31,7 +34,7 @@ impl World {
             let done = self.inflict(fault);
             event!("fault {name} {} {fault:?}", if done { "done" } else { "does not fit" });
             if done {
-                self.recorder.count(&format!("faults: {name}"));
+                self.recorder.count("faults", name);
             }
         }
     }
@@ -157,7 +160,12 @@ impl World {
         let Some(process) = process else { return false };
         self.fabric.process_died(id);
         let how = if power_loss { "power loss" } else { "killed" };
-        self.recorder.see(Seen::Ended { host: id, incarnation: process.incarnation, power_loss, how: how.into() });
+        self.recorder.see(Seen::Ended {
+            host: id,
+            incarnation: process.incarnation,
+            power_loss,
+            how: how.into(),
+        });
         self.show_durable(id);
         true
     }
@@ -168,11 +176,12 @@ impl World {
         if !host.is_member {
             return;
         }
-        host.disk.wipe();
-        if self.plan.mutant.as_deref() == Some(crate::mutants::REUSE_REPLICA_ID) {
+        if self.plan.mutant.as_deref() == Some(REUSE_REPLICA_ID) {
             // The planted bug: the identity is restored from a backup, the log is not.
+            host.disk.lose_log_and_snapshots();
             return;
         }
+        host.disk.wipe();
         host.generation += 1;
         (host.is_member, host.is_gone) = (false, false);
         drop(hosts);
@@ -192,7 +201,7 @@ impl World {
         drop(runtime::spawn_in(&self.context, async move {
             let left = client.leave().await;
             event!("leave host {id}: {}", outcome(&left));
-            world.recorder.count(if left.is_ok() { "operator: left" } else { "operator: leave refused" });
+            world.recorder.count("operator", if left.is_ok() { "left" } else { "leave refused" });
         }));
         true
     }
@@ -204,8 +213,13 @@ impl World {
     }
 
     async fn remove_name(self: &Arc<Self>, id: HostId, name: &str) -> bool {
-        let others: Vec<HostId> =
-            self.hosts.lock().values().filter(|host| host.id != id && host.is_up()).map(|host| host.id).collect();
+        let others: Vec<HostId> = self
+            .hosts
+            .lock()
+            .values()
+            .filter(|host| host.id != id && host.is_up())
+            .map(|host| host.id)
+            .collect();
         if others.is_empty() {
             return false;
         }
@@ -213,7 +227,7 @@ impl World {
         let Some(client) = self.client(other) else { return false };
         let removed = client.remove_node(name).await;
         event!("remove {name} through host {other}: {}", outcome(&removed));
-        self.recorder.count(if removed.is_ok() { "operator: removed" } else { "operator: removal refused" });
+        self.recorder.count("operator", if removed.is_ok() { "removed" } else { "removal refused" });
         match removed {
             Ok(_) => true,
             Err(error) => error.to_string().contains("no node") || error.to_string().contains("not a member"),

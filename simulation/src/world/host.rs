@@ -51,7 +51,9 @@ impl Host {
     }
 
     pub(super) fn is_up(&self) -> bool {
-        self.process.as_ref().is_some_and(|process| !process.context.is_dead() && !process.context.is_paused())
+        self.process
+            .as_ref()
+            .is_some_and(|process| !process.context.is_dead() && !process.context.is_paused())
     }
 }
 

@@ -16,8 +16,8 @@ use parking_lot::Mutex;
 use rand::rngs::SmallRng;
 
 pub use self::faults::fault_name;
-pub use self::host::node_name;
 use self::host::Host;
+pub use self::host::node_name;
 use crate::disk::{self, HostDisk};
 use crate::engine::{HostEngine, ImageRegistry};
 use crate::event;
@@ -68,7 +68,8 @@ impl World {
         let fabric = Fabric::new(plan.seed, plan.fleet.network.clone(), zones, Arc::clone(&context));
         let registry = ImageRegistry::new();
         let hosts = (1..).zip(&plan.fleet.hosts).map(|(id, shape): (HostId, _)| {
-            let clock = Arc::new(HostClock::new(u64::from(id) * 1_000_000_007, shape.drift_ppm, shape.wall_ahead_ms));
+            let clock =
+                Arc::new(HostClock::new(u64::from(id) * 1_000_000_007, shape.drift_ppm, shape.wall_ahead_ms));
             let disk = HostDisk::new(id, shape.disk.sync, random::stream(plan.seed, &format!("disk h{id}")));
             let seen = Arc::clone(&recorder);
             let engine = shape.engine.present.then(|| {
@@ -119,13 +120,14 @@ impl World {
 
     fn seeds(&self, joiner: HostId) -> Vec<String> {
         let hosts = 1..=self.plan.fleet.hosts.len() as HostId;
-        hosts.filter(|host| *host != joiner).map(|host| self.fabric.address(host).to_string()).collect()
+        hosts.filter(|host| *host != joiner).map(|host| Fabric::address(host).to_string()).collect()
     }
 
     /// Founds the fleet and lets everybody join who is not late. An error is the harness's, or a product that can not even form.
     pub async fn form(self: &Arc<Self>) -> Result<(), String> {
         self.start(self.founder());
-        self.until("the first node is ready", FORMATION_MS, |world| world.invitation.lock().is_some()).await?;
+        self.until("the first node is ready", FORMATION_MS, |world| world.invitation.lock().is_some())
+            .await?;
         let early: Vec<HostId> =
             (1..).zip(&self.plan.fleet.hosts).filter(|(_, shape)| !shape.late).map(|(id, _)| id).collect();
         early.iter().skip(1).for_each(|id| self.start(*id));
@@ -184,7 +186,8 @@ impl World {
     pub fn heal(self: &Arc<Self>) {
         let unhealed = &self.plan.unhealed;
         self.fabric.heal_except(unhealed);
-        let ids: Vec<HostId> = self.hosts.lock().keys().copied().filter(|id| !unhealed.contains(id)).collect();
+        let ids: Vec<HostId> =
+            self.hosts.lock().keys().copied().filter(|id| !unhealed.contains(id)).collect();
         for id in ids {
             let process = {
                 let hosts = self.hosts.lock();
@@ -255,12 +258,19 @@ impl World {
         leaders.len() == 1 && leaders.first().is_some_and(Option::is_some)
     }
 
-    /// Counts of what the network and the disks did, for the report.
-    pub fn counts(&self) -> Vec<(String, u64)> {
-        let disks = self.hosts.lock().values().map(|host| host.disk.clone()).collect::<Vec<_>>();
-        let syncs = disks.iter().map(HostDisk::syncs).sum();
-        let mut counts = vec![("disk: syncs".to_owned(), syncs)];
-        counts.extend(self.fabric.stats().counts());
+    /// What the network did.
+    pub fn network_counts(&self) -> BTreeMap<String, u64> {
+        self.fabric.stats().counts().into_iter().collect()
+    }
+
+    /// What all disks together did.
+    pub fn disk_counts(&self) -> BTreeMap<String, u64> {
+        let mut counts = BTreeMap::new();
+        for host in self.hosts.lock().values() {
+            for (what, count) in host.disk.stats() {
+                *counts.entry(what).or_default() += count;
+            }
+        }
         counts
     }
 }

@@ -19,7 +19,7 @@ use super::World;
 use super::host::Process;
 use crate::disk;
 use crate::event;
-use crate::network::network_port;
+use crate::network::{Fabric, network_port};
 use crate::observation::{ReplicaStatus, Seen};
 use crate::plan::HostId;
 use crate::random;
@@ -90,8 +90,12 @@ impl World {
         let name = format!("h{id}.{}", host.incarnation);
         let context = Context::new(&name, Arc::clone(&host.clock), random::stream(self.plan.seed, &name));
         let (listener, dialer) = memory_listener();
-        let process =
-            Process { incarnation: host.incarnation, context: Arc::clone(&context), dialer, shutdown: CancellationToken::new() };
+        let process = Process {
+            incarnation: host.incarnation,
+            context: Arc::clone(&context),
+            dialer,
+            shutdown: CancellationToken::new(),
+        };
         host.process = Some(process.clone());
         let observer = Watcher { host: id, recorder: Arc::clone(&self.recorder) };
         let ports = context.enter(|| Ports {
@@ -109,7 +113,7 @@ impl World {
         };
         let options = NodeOptions {
             name: host.node_name(),
-            advertise: self.fabric.address(id),
+            advertise: Fabric::address(id),
             zone: host.shape.zone.clone(),
             labels: Default::default(),
             timings,
@@ -122,12 +126,15 @@ impl World {
 
     /// What a node tells the person at its terminal.
     fn hear(self: &Arc<Self>, id: HostId, incarnation: u64, event: Event) {
-        event!("event host {id} {}", match &event {
-            Event::Fleet(_) => "fleet",
-            Event::Listening { .. } => "listening",
-            Event::Invitation { .. } => "invitation",
-            Event::Ready => "ready",
-        });
+        event!(
+            "event host {id} {}",
+            match &event {
+                Event::Fleet(_) => "fleet",
+                Event::Listening { .. } => "listening",
+                Event::Invitation { .. } => "invitation",
+                Event::Ready => "ready",
+            }
+        );
         match event {
             Event::Invitation { token, .. } => *self.invitation.lock() = Some(token),
             Event::Listening { node, .. } => {
@@ -172,13 +179,16 @@ impl World {
             }
         }
         self.fabric.process_died(id);
-        self.recorder.count(match &exit {
-            Ok(Exit::Stopped) => "ends: stopped",
-            Ok(Exit::Left) => "ends: left",
-            Err(NodeError::Gone { .. }) => "ends: removed",
-            Err(NodeError::Damaged(_)) => "ends: damaged",
-            Err(_) => "ends: failed",
-        });
+        self.recorder.count(
+            "ends",
+            match &exit {
+                Ok(Exit::Stopped) => "stopped",
+                Ok(Exit::Left) => "left",
+                Err(NodeError::Gone { .. }) => "removed",
+                Err(NodeError::Damaged(_)) => "damaged",
+                Err(_) => "failed",
+            },
+        );
         self.recorder.see(Seen::Ended { host: id, incarnation, power_loss: false, how });
         self.show_durable(id);
         self.after(id, &exit).await;
@@ -239,6 +249,7 @@ impl Observer for Watcher {
                     node: node.0,
                     replica: number,
                     term: status.term,
+                    leader: status.leader.map(|leader| leader.replica.0),
                     is_leader: status.role == Role::Leader,
                     last_log: status.last_log,
                     committed: status.committed,
