@@ -22,9 +22,10 @@ use crate::event;
 use crate::observation::Seen;
 use crate::plan::{EngineShape, HostId, Latency, PullBehaviour};
 use crate::random::draw;
-use crate::runtime::{Context, HostClock, SimRuntime, sleep_global, spawn_in};
+use crate::runtime::{Context, HostClock, SimRuntime, current, sleep_global, spawn_in};
 
-/// How long an engine takes to notice that whoever asked is gone.
+/// How long an engine takes to notice that whoever asked is dead. One that closes its connection itself is noticed at once, or nearly:
+/// to hold that against the node would be a false alarm.
 const CLOSED_NOTICED: Latency = Latency::even(1_000, 50_000);
 /// Layers of an image: one up to so many.
 const LAYERS_MAX: u64 = 3;
@@ -199,11 +200,11 @@ impl HostEngine {
         (usual, script)
     }
 
-    /// Carries a pull out, in the engine's context. Ends early some time after `reply`'s other end is gone.
+    /// Carries a pull out, in the engine's context. Ends early when `reply`'s other end is gone.
     async fn pull(
         self,
         image: ImageReference,
-        incarnation: u64,
+        (process, incarnation): (Arc<Context>, u64),
         progress: mpsc::Sender<PullProgress>,
         mut reply: oneshot::Sender<Result<PulledImage, EngineError>>,
     ) {
@@ -228,7 +229,9 @@ impl HostEngine {
         };
         let closed = async {
             reply.closed().await;
-            sleep_global(patience).await;
+            if process.is_dead() {
+                sleep_global(patience).await;
+            }
         };
         let result = tokio::select! {
             biased;
@@ -289,7 +292,8 @@ impl ContainerEngine for Connection {
             let context = Arc::clone(&engine.shared.context);
             let (progress, mut steps) = mpsc::channel(PROGRESS_MAX);
             let (reply, mut replied) = oneshot::channel();
-            drop(spawn_in(&context, engine.pull(image, self.incarnation, progress, reply)));
+            let process = (current(), self.incarnation);
+            drop(spawn_in(&context, engine.pull(image, process, progress, reply)));
             loop {
                 tokio::select! {
                     biased;
@@ -457,7 +461,8 @@ mod tests {
             engine.set_pulls(PullBehaviour::Hangs { after_steps: 2 });
             let hanging = SimRuntime::timeout(ms(60_000), connection.pull(&image, ignore())).await;
             assert!(hanging.is_err());
-            sleep_global(ms(60)).await;
+            tokio::task::yield_now().await;
+            assert_eq!(pulls(&reports)[1], (2, 1, Some(false)), "a live process closes its connection");
 
             engine.set_pulls(PullBehaviour::Crashes { after_steps: 2 });
             let crashed = connection.pull(&image, ignore()).await.unwrap_err();

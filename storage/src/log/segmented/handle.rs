@@ -151,6 +151,7 @@ impl State {
         {
             self.cache.keep(&mut stream.cache, last, stream.state.held());
         }
+        crate::mutant!("forget-a-truncation" => if matches!(op, LogOp::TruncateAfter { .. }) { return });
         match (change, op) {
             (Change::Nothing, _) => {}
             (_, LogOp::Append { first, entries, .. }) => {
