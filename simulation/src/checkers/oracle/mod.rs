@@ -5,6 +5,8 @@
 
 mod listings;
 mod registers;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeMap;
 
