@@ -8,9 +8,18 @@
 //!
 //! Nothing below this crate knows of it. Must never: draw on the machine's clock, randomness or sockets inside a run.
 
+pub mod capsule;
 pub mod checkers;
+pub mod disk;
+pub mod engine;
+pub mod network;
 pub mod observation;
 pub mod plan;
 pub mod random;
+pub mod recorder;
+pub mod result;
 pub mod runtime;
+pub mod simulate;
 pub mod trace;
+pub mod workload;
+pub mod world;

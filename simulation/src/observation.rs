@@ -224,7 +224,7 @@ pub struct Verified {
 }
 
 /// Watches one promise.
-pub trait Checker {
+pub trait Checker: Send {
     fn name(&self) -> &'static str;
     /// Looks at the next observation. A violation ends the run.
     fn see(&mut self, observation: &Observation) -> Result<(), Violation>;

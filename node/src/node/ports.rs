@@ -6,7 +6,9 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use longshore_raft::NodeId;
 use longshore_raft::consensus::config::Timings;
+use longshore_raft::consensus::machine::GroupStatus;
 use longshore_raft::transport::join::JoinError;
 use longshore_raft::transport::pki::Identity;
 use longshore_raft::transport::{BoxFuture, Handler, JoinHandler, TransportRef};
@@ -54,6 +56,21 @@ impl fmt::Debug for ApiDoor {
     }
 }
 
+/// One replica, as it shows itself to whoever embeds a node.
+pub trait ReplicaView: Send + Sync {
+    fn status(&self) -> GroupStatus;
+    /// Index of the last entry applied, and a hash of the whole state there.
+    fn digest(&self) -> (Option<u64>, [u8; 32]);
+    /// Waits until the status or the state changed since `seen`, which begins at 0; returns what to wait with next.
+    fn changed(&self, seen: u64) -> BoxFuture<u64>;
+}
+
+/// Is shown a node's own replicas: by a simulation's checkers, by tests. Must not hold a node up.
+pub trait Observer: Send + Sync {
+    /// Called once, when the replica has been opened and before it serves anyone.
+    fn on_replica(&self, node: NodeId, replica: Arc<dyn ReplicaView>);
+}
+
 /// All ports of one node.
 pub struct Ports {
     /// The node's data folder.
@@ -64,6 +81,8 @@ pub struct Ports {
     /// None with `--docker none`.
     pub engine: Option<Arc<dyn ContainerEngine>>,
     pub doors: Vec<ApiDoor>,
+    /// None in production.
+    pub observer: Option<Arc<dyn Observer>>,
 }
 
 impl fmt::Debug for Ports {
@@ -81,5 +100,7 @@ pub struct NodeOptions {
     pub zone: Option<String>,
     pub labels: BTreeMap<String, String>,
     pub timings: Timings,
+    /// Data bytes of a segment of the log.
+    pub segment_bytes: u32,
     pub api_limits: crate::api::limits::ApiLimits,
 }

@@ -6,14 +6,14 @@ use std::time::Duration;
 
 use longshore_model::control::{AuthorityRecord, Command, ControlState, Reply};
 use longshore_raft::consensus::group::{Group, GroupOptions};
-use longshore_raft::consensus::machine::Role;
+use longshore_raft::consensus::machine::{GroupStatus, Role};
 use longshore_raft::consensus::monitor::{Monitor, MonitorOptions};
 use longshore_raft::consensus::router::Router;
 use longshore_raft::consensus::runtime::Instant as _;
 use longshore_raft::model::detector::DetectorConfig;
 use longshore_raft::model::membership::{NodeProfile, Standing};
-use longshore_raft::transport::TransportRef;
 use longshore_raft::transport::pki::Authority;
+use longshore_raft::transport::{BoxFuture, TransportRef};
 use longshore_raft::{FleetId, GroupId, NodeId, Runtime};
 use longshore_storage::log::{LogConfig, SegmentedLog};
 use longshore_storage::snapshot::SnapshotStore;
@@ -23,7 +23,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::error::NodeError;
 use super::events::PeerEvents;
-use super::ports::{NodeOptions, Ports, StartedCommitter};
+use super::ports::{NodeOptions, Ports, ReplicaView, StartedCommitter};
 use super::start::{Start, Started, start};
 use crate::api;
 use crate::api::service::FleetService;
@@ -77,7 +77,6 @@ struct Running<R: Runtime> {
     core: Arc<Core<R>>,
     store: NodeStore,
     transport: TransportRef,
-    committer: StartedCommitter,
     /// Stops the node's own tasks.
     tasks: CancellationToken,
     /// Stops the API.
@@ -93,7 +92,19 @@ fn monotonic_ms<R: Runtime>() -> impl Fn() -> u64 + Send + Sync {
 
 impl<R: Runtime> Node<R> {
     /// Runs a node until `shutdown` is cancelled, it leaves, or it can not go on.
-    pub async fn run(
+    ///
+    /// Boxed here, where `R` is any runtime: of a named one the compiler can not show that the future may be sent.
+    pub fn run(
+        ports: Ports,
+        options: NodeOptions,
+        how: Start,
+        on_event: Arc<dyn Fn(Event) + Send + Sync>,
+        shutdown: CancellationToken,
+    ) -> BoxFuture<Result<Exit, NodeError>> {
+        Box::pin(Self::live(ports, options, how, on_event, shutdown))
+    }
+
+    async fn live(
         ports: Ports,
         options: NodeOptions,
         how: Start,
@@ -110,14 +121,14 @@ impl<R: Runtime> Node<R> {
         on_event(Event::Fleet(started.node.identity.fleet()));
         // On `run` the node has its name already.
         let options = NodeOptions { name: started.node.name.clone(), ..options };
-        let running = Self::assemble(ports, &options, started, store).await?;
+        let (running, committer) = Self::assemble(ports, &options, started, store).await?;
         on_event(Event::Listening {
             node: running.core.me,
             name: options.name.clone(),
             address: running.transport.local_addr(),
         });
         let outcome = running.until_end(&options, is_new_fleet, on_event, shutdown).await;
-        running.take_apart().await;
+        running.take_apart(committer).await;
         outcome
     }
 
@@ -126,12 +137,15 @@ impl<R: Runtime> Node<R> {
         options: &NodeOptions,
         started: Started,
         store: NodeStore,
-    ) -> Result<Running<R>, NodeError> {
+    ) -> Result<(Running<R>, StartedCommitter), NodeError> {
         let Started { node, peers, founding } = started;
         let me = node.identity.node();
         let incarnation = store.count_start()?;
-        let (log, committer, report) =
-            SegmentedLog::open(Arc::clone(&ports.disk), LogConfig::new(Arc::new(monotonic_ms::<R>())))?;
+        let log_config = LogConfig {
+            segment_bytes: options.segment_bytes,
+            ..LogConfig::new(Arc::new(monotonic_ms::<R>()))
+        };
+        let (log, committer, report) = SegmentedLog::open(Arc::clone(&ports.disk), log_config)?;
         let stream = StreamId { group: GroupId::CONTROL.0, replica: node.replica.0 };
         if let Some((_, damage)) = report.damaged.iter().find(|(damaged, _)| *damaged == stream) {
             return Err(NodeError::Damaged(format!(
@@ -176,6 +190,9 @@ impl<R: Runtime> Node<R> {
             hints: peers.iter().map(|(id, _)| *id).collect(),
         })
         .await?;
+        if let Some(observer) = ports.observer {
+            observer.on_replica(me, Arc::new(View(Arc::clone(&group))));
+        }
         let core = Arc::new(Core {
             fleet: node.identity.fleet(),
             me,
@@ -210,7 +227,7 @@ impl<R: Runtime> Node<R> {
                 api::server::serve::<R>(door.listener, service, door.access, limits, api_stop.clone());
             drop(R::spawn(serving));
         }
-        Ok(Running { core, store, transport, committer, tasks, api: api_stop, left })
+        Ok((Running { core, store, transport, tasks, api: api_stop, left }, committer))
     }
 
     /// Commits the first command of the fleet, unless that was done before a crash.
@@ -252,6 +269,23 @@ impl<R: Runtime> Node<R> {
             }
         }
         Ok(store.forget_founding()?)
+    }
+}
+
+struct View<R: Runtime>(Arc<Group<R, ControlState>>);
+
+impl<R: Runtime> ReplicaView for View<R> {
+    fn status(&self) -> GroupStatus {
+        self.0.status()
+    }
+
+    fn digest(&self) -> (Option<u64>, [u8; 32]) {
+        self.0.digest()
+    }
+
+    fn changed(&self, seen: u64) -> BoxFuture<u64> {
+        let group = Arc::clone(&self.0);
+        Box::pin(async move { group.changed(seen).await })
     }
 }
 
@@ -346,14 +380,14 @@ impl<R: Runtime> Running<R> {
         }
     }
 
-    async fn take_apart(self) {
+    async fn take_apart(self, committer: StartedCommitter) {
         self.hand_over().await;
         self.api.cancel();
         self.tasks.cancel();
         self.core.group.shutdown().await;
         self.core.monitor.stop();
         self.transport.close().await;
-        self.committer.await;
+        committer.await;
     }
 
     /// A leader that stops lets another lead first, so that nobody waits for an election.

@@ -24,6 +24,10 @@ use crate::logging::LogHandle;
 use crate::node::{ApiDoor, Event, Exit, Node, NodeError, NodeOptions, Ports, Start, StartedCommitter};
 use crate::node_store::NodeStore;
 
+/// Data bytes of a segment of the log: large enough that a segment is begun seldom, small enough that one that must be rewritten
+/// is rewritten in a second.
+const SEGMENT_BYTES: u32 = 64 << 20;
+
 /// Why a node could not run on this machine.
 #[derive(Debug, thiserror::Error)]
 pub enum ServeError {
@@ -95,14 +99,21 @@ pub async fn serve(config: NodeConfig, start: Start, log: LogHandle) -> Result<E
         let engine: Arc<dyn ContainerEngine> = Arc::new(BollardEngine::new(socket));
         engine
     });
-    let ports =
-        Ports { disk: Arc::new(disk), drive: Box::new(drive), network: Arc::new(network), engine, doors };
+    let ports = Ports {
+        disk: Arc::new(disk),
+        drive: Box::new(drive),
+        network: Arc::new(network),
+        engine,
+        doors,
+        observer: None,
+    };
     let options = NodeOptions {
         name: config.name.clone(),
         advertise: advertised(config.advertise, bound),
         zone: config.zone.clone(),
         labels: config.labels.clone(),
         timings: Timings::control(),
+        segment_bytes: SEGMENT_BYTES,
         api_limits: config.api_limits.clone(),
     };
     let first_start = !matches!(start, Start::Run);

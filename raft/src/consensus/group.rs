@@ -109,6 +109,12 @@ impl<R: Runtime, M: StateMachine> Group<R, M> {
         self.core.state.applied.read().now()
     }
 
+    /// Index of the last entry applied here, and a hash of all that the log decided up to there: the machine, the
+    /// exactly-once window, log time, membership. Equal at equal indexes on every replica.
+    pub fn digest(&self) -> (Option<u64>, [u8; 32]) {
+        self.core.state.digest()
+    }
+
     pub fn status(&self) -> GroupStatus {
         self.core.status()
     }

@@ -89,6 +89,14 @@ impl<R: Runtime> Applied<R> {
         }
     }
 
+    /// All of this, as a snapshot holds it.
+    fn image(&self) -> (SnapshotMeta, Bytes) {
+        let image =
+            Image { time: self.time, clients: self.clients.clone(), machine: self.machine.snapshot().into() };
+        let meta = SnapshotMeta { last_log_id: self.last, last_membership: self.membership.clone() };
+        (meta, codec::encode_versioned(SNAPSHOT_VERSION, &image))
+    }
+
     fn apply(&mut self, entry: &Entry) -> Vec<OpReply> {
         assert!(self.last.is_none_or(|last| last < entry.log_id), "{} applied twice or late", entry.log_id);
         self.last = Some(entry.log_id);
@@ -129,6 +137,7 @@ impl<R: Runtime> Applied<R> {
                 Verdict::UnknownClient => OpReply::UnknownClient,
                 Verdict::Apply => {
                     let reply = self.run(at, body);
+                    longshore_storage::mutant!("apply-twice-on-retry" => return reply);
                     if let OpReply::Done(bytes) = &reply {
                         self.clients.record(*id, bytes.clone());
                     }
@@ -193,6 +202,16 @@ impl<R: Runtime> State<R> {
         }
     }
 
+    /// Index of the last entry applied, and a hash of all that the log decided up to there. Equal at equal indexes on every
+    /// replica: what they are compared by.
+    pub(crate) fn digest(&self) -> (Option<u64>, [u8; 32]) {
+        let applied = self.applied.read();
+        let (meta, data) = applied.image();
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(&wire::encode_snapshot_meta(&meta)).update(&data);
+        (applied.last.map(|last| last.index), *hasher.finalize().as_bytes())
+    }
+
     /// Makes a snapshot durable, unless one that reaches as far is durable already.
     async fn save(&self, meta: &SnapshotMeta, data: &Bytes) -> Result<(), io::Error> {
         let mut stored = self.stored.lock().await;
@@ -237,15 +256,8 @@ impl<R: Runtime> RaftStateMachine<Types<R>> for State<R> {
     }
 
     async fn get_snapshot_builder(&mut self) -> Builder<R> {
-        let applied = self.applied.read();
-        let image = Image {
-            time: applied.time,
-            clients: applied.clients.clone(),
-            machine: applied.machine.snapshot().into(),
-        };
-        let meta = SnapshotMeta { last_log_id: applied.last, last_membership: applied.membership.clone() };
-        drop(applied);
-        Builder { state: self.clone(), meta, data: codec::encode_versioned(SNAPSHOT_VERSION, &image) }
+        let (meta, data) = self.applied.read().image();
+        Builder { state: self.clone(), meta, data }
     }
 
     async fn install_snapshot(&mut self, meta: &SnapshotMeta, data: Bytes) -> Result<(), io::Error> {
@@ -285,7 +297,16 @@ impl<R: Runtime> RaftSnapshotBuilder<Types<R>> for Builder<R> {
     type SnapshotData = Bytes;
 
     async fn build_snapshot(&mut self) -> Result<Snapshot, io::Error> {
+        let snapshot = Snapshot { meta: self.meta.clone(), snapshot: self.data.clone() };
+        longshore_storage::mutant!("purge-past-the-snapshot" => {
+            let (state, late) = (self.state.clone(), snapshot.clone());
+            drop(R::spawn(async move {
+                R::sleep(std::time::Duration::from_secs(2)).await;
+                let _ = state.save(&late.meta, &late.snapshot).await;
+            }));
+            return Ok(snapshot)
+        });
         self.state.save(&self.meta, &self.data).await?;
-        Ok(Snapshot { meta: self.meta.clone(), snapshot: self.data.clone() })
+        Ok(snapshot)
     }
 }

@@ -3,20 +3,43 @@
 //! A seed and a profile (or a scenario file) *expand* to a plan; a run takes a plan and nothing else, so that a plan in a capsule
 //! replays the run, also with single faults taken out. Durations in a plan are virtual milliseconds by the true clock.
 
+mod check;
+mod dice;
+mod episodes;
+mod essentials;
+pub mod expand;
+pub mod fair;
+pub mod hold;
+pub mod profile;
+
+mod shape;
+
 use serde::{Deserialize, Serialize};
+
+pub use self::check::HOSTS_MAX;
+use self::hold::Hold;
 
 /// Number of a host, from 1. A host outlives its processes, and its node when it is wiped.
 pub type HostId = u32;
 
 /// How messages travel.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Default, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum TransportKind {
-    /// Whole messages, through a transport of the simulator's.
+    /// Whole messages, through a transport of the simulator's
     #[default]
     Memory,
-    /// The production transport: quinn and rustls over simulated datagrams.
+    /// The production transport: quinn and rustls over simulated datagrams
     Quic,
+}
+
+impl TransportKind {
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Memory => "memory",
+            Self::Quic => "quic",
+        }
+    }
 }
 
 /// A whole run.
@@ -41,6 +64,24 @@ pub struct Plan {
     /// A planted bug, by name; see `mutants`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mutant: Option<String>,
+    /// One byte of the value of this write (they are numbered from 0 as clients begin them) differs from what it would be:
+    /// another plan gives another trace, down to a byte.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub flip_payload: Option<u64>,
+    /// What must be true of the result, beyond what checkers watch.
+    #[serde(default, skip_serializing_if = "Hold::is_empty")]
+    pub hold: Hold,
+}
+
+impl Plan {
+    /// Whether a rule stays when the rest is healed: its one end is some of the `unhealed` hosts and no others.
+    pub fn stays_unhealed(&self, rule: &Rule) -> bool {
+        let broken = |hosts: &Hosts| match hosts {
+            Hosts::Only(hosts) => !hosts.is_empty() && hosts.iter().all(|host| self.unhealed.contains(host)),
+            Hosts::All | Hosts::Except(_) => false,
+        };
+        broken(&rule.from) || broken(&rule.to)
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -164,14 +205,25 @@ pub struct Load {
     pub timeout_ms: u64,
 }
 
-/// A fault and its time.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+/// A fault and its time; in JSON one object.
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Scheduled {
     /// Since the fleet was formed.
     pub at_ms: u64,
     #[serde(flatten)]
     pub fault: Fault,
+}
+
+impl<'de> Deserialize<'de> for Scheduled {
+    /// By hand: serde cannot refuse unknown fields of what it flattens.
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        use serde::de::Error;
+        let mut fields = serde_json::Map::deserialize(deserializer)?;
+        let at_ms = fields.remove("at_ms").ok_or_else(|| D::Error::missing_field("at_ms"))?;
+        let at_ms = u64::deserialize(at_ms).map_err(|error| D::Error::custom(format!("at_ms: {error}")))?;
+        let fault = Fault::deserialize(serde_json::Value::Object(fields)).map_err(D::Error::custom)?;
+        Ok(Self { at_ms, fault })
+    }
 }
 
 /// Which hosts an end of a rule means.

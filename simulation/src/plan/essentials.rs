@@ -1,0 +1,74 @@
+//! What every swarm plan has: a crash, and a partition that forces an election.
+//!
+//! Which host leads is not known to a plan. A partition forces an election if it cuts off the leader, alone, while the others are
+//! well: as the first fault of all against the founder, which leads then; or against each host in turn.
+
+use super::dice::Dice;
+use super::episodes::{Episode, isolate};
+use super::{Fault, HostId, Scheduled};
+
+/// The leader's silence is noticed after 0.4 s, and an election takes less than a second.
+const ISOLATION_MIN_MS: u64 = 2_500;
+const ISOLATION_MAX_MS: u64 = 8_000;
+
+/// Between the isolation of one host and of the next, so that all of them know each other again.
+const BETWEEN_MS: u64 = 3_000;
+
+/// A host that was down or cut off just before may not be well yet.
+const CALM_BEFORE_MS: u64 = 5_000;
+
+/// The fewest hosts of which one can be cut off and the others still have a majority.
+const HOSTS_MIN: usize = 3;
+
+/// A time in which nothing else may stop an election.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Window {
+    from_ms: u64,
+    to_ms: u64,
+}
+
+impl Window {
+    /// Whether an episode leaves the election alone.
+    pub(super) fn admits(&self, episode: &Episode) -> bool {
+        !episode.disrupts
+            || episode.begin_ms() > self.to_ms
+            || (!episode.lasts && episode.end_ms() + CALM_BEFORE_MS < self.from_ms)
+    }
+}
+
+/// The crash and the partition, and the time that the partition needs for itself; `hosts` are those there from the beginning.
+pub(super) fn draw(seed: u64, hosts: &[HostId], fault_ms: u64) -> (Vec<Episode>, Option<Window>) {
+    let dice = &mut Dice::new(seed, "essentials");
+    let mut episodes = Vec::new();
+    let mut window = None;
+    if hosts.len() >= HOSTS_MIN {
+        let each_ms = dice.within(ISOLATION_MIN_MS..=ISOLATION_MAX_MS).min(fault_ms / 3);
+        let all_ms = (each_ms + BETWEEN_MS) * hosts.len() as u64;
+        // All of them in turn: only if half of the time is left for the rest.
+        let in_turn = dice.percent(50) && all_ms * 2 <= fault_ms;
+        let order = if in_turn { dice.shuffled(hosts) } else { vec![hosts[0]] };
+        let from_ms = if in_turn {
+            dice.within(1_000..=fault_ms - all_ms - fault_ms / 10)
+        } else {
+            dice.within(1_000..=8_000).min(fault_ms / 4)
+        };
+        let mut faults = Vec::new();
+        for (turn, host) in order.iter().enumerate() {
+            let at_ms = from_ms + turn as u64 * (each_ms + BETWEEN_MS);
+            faults.extend(isolate(&format!("leader-{}", turn + 1), *host, at_ms, at_ms + each_ms));
+        }
+        let to_ms = faults.last().map_or(from_ms, |last: &Scheduled| last.at_ms);
+        // Nothing comes before the only one: it has to meet the founder while that leads.
+        window = Some(Window { from_ms: if in_turn { from_ms } else { 0 }, to_ms });
+        episodes.push(Episode { faults, lasts: false, disrupts: true });
+    }
+    let host = dice.pick(hosts);
+    let earliest_ms = window.map_or(fault_ms / 10, |window| window.to_ms + 1);
+    let at_ms = dice.within(earliest_ms..=earliest_ms.max(fault_ms * 9 / 10));
+    let crash = if dice.percent(50) { Fault::Kill { host } } else { Fault::PowerLoss { host } };
+    let start_ms = at_ms + dice.magnitude(200..=10_000);
+    let faults =
+        vec![Scheduled { at_ms, fault: crash }, Scheduled { at_ms: start_ms, fault: Fault::Start { host } }];
+    episodes.push(Episode { faults, lasts: false, disrupts: true });
+    (episodes, window)
+}

@@ -1,0 +1,184 @@
+//! What is promised of every plan, over thousands of seeds, and that plans do not change unnoticed.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::plan::{Fault, Hosts, Rule, Verdict};
+
+fn options(profile: Profile) -> Options {
+    Options { profile, ..Options::default() }
+}
+
+fn digest(plan: &Plan) -> String {
+    crate::trace::digest(serde_json::to_string(plan).unwrap().as_bytes())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(2_000))]
+    #[test]
+    fn every_plan_makes_sense_and_is_fair(
+        seed: u64,
+        profile in prop::sample::select(&Profile::ALL[..]),
+        nodes in prop::option::of(1u32..=12),
+        fault_ms in prop::option::of(FAULT_MIN_MS..=300_000),
+    ) {
+        let options = Options { profile, nodes, fault_ms, transport: TransportKind::Memory };
+        let plan = expand(seed, &options);
+        prop_assert_eq!(plan.check(), Ok(()));
+        prop_assert_eq!(is_fair(&plan), Ok(()));
+        prop_assert_eq!(&expand(seed, &options), &plan);
+        if let Some(nodes) = nodes {
+            prop_assert_eq!(plan.fleet.hosts.len(), nodes as usize);
+        }
+        if profile == Profile::Swarm {
+            prop_assert_eq!(has_essentials(&plan), Ok(()));
+        }
+        let text = serde_json::to_string(&plan).unwrap();
+        prop_assert_eq!(serde_json::from_str::<Plan>(&text).unwrap(), plan);
+    }
+}
+
+/// The same in every process and on every machine; a change of what a seed means is a change of this table.
+#[test]
+fn expansion_is_stable() {
+    let found: Vec<String> = Profile::ALL
+        .into_iter()
+        .map(|profile| format!("{} {}", profile.name(), digest(&expand(42, &options(profile)))))
+        .collect();
+    let expected = include_str!("golden.txt");
+    assert_eq!(found.join("\n"), expected.trim_end());
+}
+
+#[test]
+fn swarm_runs_are_unlike_each_other() {
+    let plans: Vec<Plan> = (0..300).map(|seed| expand(seed, &options(Profile::Swarm))).collect();
+    let kinds =
+        |plan: &Plan| -> BTreeSet<&'static str> { plan.faults.iter().map(|s| s.fault.name()).collect() };
+    let sets: BTreeSet<_> = plans.iter().map(kinds).collect();
+    assert!(sets.len() > 250, "{} different sets of faults among 300", sets.len());
+    let mut seen: BTreeMap<&str, usize> = BTreeMap::new();
+    plans.iter().flat_map(kinds).for_each(|kind| *seen.entry(kind).or_default() += 1);
+    // Every kind there is (`heal_network` is for scenarios), and none in every plan but what swarm must have.
+    assert_eq!(seen.len(), 23, "{seen:?}");
+    for (kind, count) in seen {
+        let in_most = ["start", "add_rule", "remove_rule"].contains(&kind);
+        assert!(count > 15 && (in_most || count < 290), "{kind}: {count} of 300");
+    }
+    let unhealed = plans.iter().filter(|plan| !plan.unhealed.is_empty()).count();
+    assert!((30..120).contains(&unhealed), "{unhealed} of 300 leave hosts broken");
+    let faults: usize = plans.iter().map(|plan| plan.faults.len()).sum();
+    assert!((20..80).contains(&(faults / 300)), "{} faults a plan", faults / 300);
+    let sizes: BTreeSet<usize> = plans.iter().map(|plan| plan.fleet.hosts.len()).collect();
+    assert_eq!(sizes, BTreeSet::from([3, 4, 5, 6, 7]));
+}
+
+#[test]
+fn aspects_have_streams_of_their_own() {
+    let base = Options { nodes: Some(5), ..options(Profile::Swarm) };
+    for seed in 0..50 {
+        let (short, long) =
+            (expand(seed, &base), expand(seed, &Options { fault_ms: Some(240_000), ..base.clone() }));
+        assert_eq!((&short.fleet, &short.load), (&long.fleet, &long.load));
+        let quic = expand(seed, &Options { transport: TransportKind::Quic, ..base.clone() });
+        assert_eq!(quic.faults, short.faults);
+    }
+}
+
+#[test]
+fn profiles_do_what_they_say() {
+    for seed in 0..200 {
+        let plan = expand(seed, &options(Profile::Calm));
+        assert_eq!((plan.faults.len(), plan.unhealed.len(), plan.fleet.hosts.len()), (0, 0, 3));
+    }
+    let sizes: BTreeSet<usize> =
+        (0..200).map(|seed| expand(seed, &options(Profile::Membership)).fleet.hosts.len()).collect();
+    assert_eq!(sizes, (1..=7).collect());
+    for (profile, faults) in [
+        (Profile::Network, &["add_rule", "remove_rule"][..]),
+        (Profile::Disk, &["slow_disk", "full_disk", "fail_sync", "fail_read", "rot", "power_loss_all"]),
+        (Profile::Membership, &["leave", "remove", "wipe", "stop"]),
+        (Profile::Clock, &["step_wall_clock", "set_drift", "pause"]),
+        (Profile::Containers, &["engine_down", "engine_up", "engine_pulls", "engine_forgets"]),
+    ] {
+        let plans: Vec<Plan> = (0..100).map(|seed| expand(seed, &options(profile))).collect();
+        for fault in faults {
+            let count =
+                plans.iter().flat_map(|plan| &plan.faults).filter(|s| s.fault.name() == *fault).count();
+            assert!(count > 10, "{}: {fault} came {count} times in 100 seeds", profile.name());
+        }
+    }
+}
+
+/// A rule stays after healing if it is about a host that stays broken.
+#[test]
+fn rules_of_the_unhealed_stay() {
+    let mut plan = expand(1, &options(Profile::Calm));
+    plan.unhealed = vec![2, 3];
+    let rule = |from, to| Rule { name: "r".into(), from, to, chance_ppm: 1, verdict: Verdict::Drop };
+    for (from, to, stays) in [
+        (Hosts::Only(vec![2]), Hosts::All, true),
+        (Hosts::All, Hosts::Only(vec![2, 3]), true),
+        (Hosts::Only(vec![1, 2]), Hosts::All, false),
+        (Hosts::Except(vec![1]), Hosts::Except(vec![2]), false),
+        (Hosts::Only(vec![]), Hosts::All, false),
+    ] {
+        assert_eq!(plan.stays_unhealed(&rule(from.clone(), to.clone())), stays, "{from:?} -> {to:?}");
+    }
+}
+
+/// A crash, and a partition that surely meets the leader: found out from the faults alone.
+fn has_essentials(plan: &Plan) -> Result<(), String> {
+    let crash =
+        |fault: &Fault| matches!(fault, Fault::Kill { .. } | Fault::PowerLoss { .. } | Fault::PowerLossAll);
+    if !plan.faults.iter().any(|s| crash(&s.fault)) {
+        return Err("no crash".into());
+    }
+    let founders = numbered(plan, |late| !late);
+    if founders.len() < 3 {
+        return Ok(());
+    }
+    let mut met = BTreeSet::new();
+    for host in &founders {
+        for (begin, scheduled) in plan.faults.iter().enumerate() {
+            let Fault::AddRule { rule } = &scheduled.fault else { continue };
+            let cuts = rule.verdict == Verdict::Drop && rule.chance_ppm == 1_000_000;
+            if !cuts || rule.from != Hosts::Only(vec![*host]) || rule.to != Hosts::Except(vec![*host]) {
+                continue;
+            }
+            let removal =
+                |s: &&Scheduled| matches!(&s.fault, Fault::RemoveRule { name } if *name == rule.name);
+            let until_ms = plan.faults[begin..].iter().find(removal).map_or(plan.fault_ms, |s| s.at_ms);
+            // Of what may have happened before, this test looks at the strictest case only: nothing at all.
+            let first = plan.faults[..begin].iter().all(|s| harmless(&s.fault));
+            let alone = plan.faults[begin..].iter().take_while(|s| s.at_ms < until_ms).all(|s| {
+                harmless(&s.fault) || matches!(&s.fault, Fault::AddRule { rule: r } if r.name == rule.name)
+            });
+            if until_ms - scheduled.at_ms >= 2_500 && alone {
+                met.insert(*host);
+                if first && *host == 1 {
+                    return Ok(());
+                }
+            }
+        }
+    }
+    if met.len() == founders.len() {
+        Ok(())
+    } else {
+        Err(format!("only {met:?} of {founders:?} are cut off"))
+    }
+}
+
+fn harmless(fault: &Fault) -> bool {
+    matches!(
+        fault,
+        Fault::StepWallClock { .. }
+            | Fault::SetDrift { .. }
+            | Fault::Start { .. }
+            | Fault::EngineDown { .. }
+            | Fault::EngineUp { .. }
+            | Fault::EnginePulls { .. }
+            | Fault::EngineForgets { .. }
+    )
+}

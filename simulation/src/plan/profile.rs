@@ -1,0 +1,117 @@
+//! Profiles: which kinds of faults happen, how often, and to what kind of fleet.
+
+use serde::{Deserialize, Serialize};
+
+use super::episodes::Kind;
+
+/// What a run is about.
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Serialize, Deserialize, clap::ValueEnum,
+)]
+#[serde(rename_all = "lowercase")]
+pub enum Profile {
+    /// Nothing but light latency: what a run costs, and that it works at all
+    Calm,
+    /// Partitions of every shape, loss, delay, duplicates, messages held back
+    Network,
+    /// Slow syncs, errors, full disks, loss of power, rot
+    Disk,
+    /// Joins, leaves, removals, wiped hosts that come back
+    Membership,
+    /// Clocks that drift and step, processes that stand still
+    Clock,
+    /// Engines that are down, hang, fail, crash, forget
+    Containers,
+    /// Everything, the kinds of faults and every parameter drawn from the seed
+    #[default]
+    Swarm,
+}
+
+impl Profile {
+    pub const ALL: [Self; 7] =
+        [Self::Calm, Self::Network, Self::Disk, Self::Membership, Self::Clock, Self::Containers, Self::Swarm];
+
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Calm => "calm",
+            Self::Network => "network",
+            Self::Disk => "disk",
+            Self::Membership => "membership",
+            Self::Clock => "clock",
+            Self::Containers => "containers",
+            Self::Swarm => "swarm",
+        }
+    }
+
+    /// Kinds of faults, and how often each comes in two minutes on average; thousandths. Swarm draws its own.
+    pub(super) const fn kinds(self) -> &'static [(Kind, u64)] {
+        match self {
+            Self::Calm | Self::Swarm => &[],
+            Self::Network => &[
+                (Kind::Split, 2_000),
+                (Kind::Isolate, 2_500),
+                (Kind::OneWay, 2_000),
+                (Kind::Bridge, 1_000),
+                (Kind::Flap, 1_000),
+                (Kind::Loss, 1_500),
+                (Kind::Delay, 1_500),
+                (Kind::Jitter, 1_000),
+                (Kind::Duplicate, 1_000),
+                (Kind::HoldBack, 2_000),
+                (Kind::Kill, 1_000),
+            ],
+            Self::Disk => &[
+                (Kind::PowerLoss, 2_500),
+                (Kind::PowerLossSeveral, 1_500),
+                (Kind::PowerLossAll, 1_000),
+                (Kind::SlowDisk, 2_000),
+                (Kind::FullDisk, 1_500),
+                (Kind::FailSync, 1_000),
+                (Kind::FailRead, 1_500),
+                (Kind::Rot, 600),
+                (Kind::Kill, 1_500),
+                (Kind::CrashLoop, 500),
+            ],
+            Self::Membership => &[
+                (Kind::Leave, 1_500),
+                (Kind::Remove, 1_000),
+                (Kind::Wipe, 1_500),
+                (Kind::Restart, 1_500),
+                (Kind::Kill, 1_500),
+                (Kind::Isolate, 1_000),
+                (Kind::Split, 500),
+            ],
+            Self::Clock => &[
+                (Kind::StepWall, 4_000),
+                (Kind::Drift, 4_000),
+                (Kind::Pause, 3_000),
+                (Kind::Kill, 1_000),
+                (Kind::Isolate, 500),
+            ],
+            Self::Containers => &[
+                (Kind::EngineDown, 2_500),
+                (Kind::EngineTrouble, 5_000),
+                (Kind::EngineForgets, 2_000),
+                (Kind::Kill, 2_000),
+                (Kind::Pause, 1_000),
+                (Kind::Isolate, 1_000),
+            ],
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::ValueEnum;
+
+    use super::*;
+
+    #[test]
+    fn names_are_those_of_the_command_line_and_of_files() {
+        assert_eq!(Profile::value_variants(), Profile::ALL);
+        for profile in Profile::ALL {
+            assert_eq!(profile.to_possible_value().unwrap().get_name(), profile.name());
+            assert_eq!(serde_json::to_value(profile).unwrap(), profile.name());
+        }
+    }
+}
