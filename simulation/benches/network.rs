@@ -6,7 +6,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use longshore_node::node::Network;
 use longshore_raft::transport::pki::Authority;
 use longshore_raft::transport::{BoxFuture, Handler, JoinHandler, Lane, Replier, TransportRef};
 use longshore_raft::{FleetId, NodeId};
