@@ -8,10 +8,12 @@
 //!
 //! Nothing below this crate knows of it. Must never: draw on the machine's clock, randomness or sockets inside a run.
 
+pub mod batch;
 pub mod capsule;
 pub mod observation;
 pub mod plan;
 pub mod random;
+pub mod request;
 pub mod result;
 pub mod runtime;
 pub mod trace;
