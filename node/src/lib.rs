@@ -15,3 +15,5 @@ mod membership;
 mod node_store;
 mod operations;
 mod service;
+
+pub use node_store::{NodeStoreError, Owner, owner_of};

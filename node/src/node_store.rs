@@ -50,6 +50,27 @@ struct IdentityFile {
     gone: Option<String>,
 }
 
+/// Whose a data folder is, for tools and simulators that look at a disk from outside.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Owner {
+    pub node: NodeId,
+    pub replica: ReplicaId,
+    pub name: String,
+    /// How often its process was started.
+    pub incarnation: u64,
+}
+
+/// Looks up whose a data folder is; `None` if it is nobody's yet.
+pub fn owner_of(disk: Arc<dyn Disk>) -> Result<Option<Owner>, NodeStoreError> {
+    let found = NodeStore::new(disk).identity_file()?;
+    Ok(found.map(|file| Owner {
+        node: NodeId(file.node),
+        replica: ReplicaId(file.replica),
+        name: file.name,
+        incarnation: file.incarnation,
+    }))
+}
+
 /// A node as its data folder tells it.
 #[derive(Debug, Clone)]
 pub(crate) struct StoredNode {

@@ -10,10 +10,19 @@
 
 pub mod batch;
 pub mod capsule;
+pub mod checkers;
+pub mod disk;
+pub mod engine;
+pub mod mutants;
+pub mod network;
 pub mod observation;
 pub mod plan;
 pub mod random;
+pub mod recorder;
 pub mod request;
 pub mod result;
 pub mod runtime;
+pub mod simulate;
 pub mod trace;
+pub mod workload;
+pub mod world;

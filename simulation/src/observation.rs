@@ -56,13 +56,22 @@ pub enum Outcome {
     Value(Option<Serial>),
     /// The operation's id: it is where the log put it.
     Submitted(LogPosition),
-    /// Operations by id, with the serial (in the image's tag) that each was submitted with.
-    Operations(BTreeMap<LogPosition, Serial>),
+    /// Operations by id.
+    Operations(BTreeMap<LogPosition, Listed>),
     Done,
     /// Certainly not done.
     Refused(String),
     /// May or may not be done, now or later.
     Unknown(String),
+}
+
+/// An operation as a listing shows it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Listed {
+    /// That it was submitted with: it is in the image's tag.
+    pub serial: Serial,
+    /// Its last sub-operation has ended, well or badly.
+    pub ended: bool,
 }
 
 /// What one replica's durable log holds, as production recovery reads it from the durable image of its disk.
@@ -80,6 +89,8 @@ pub struct DurableLog {
     pub snapshot: Option<u64>,
     /// Voters (replica ids) by the last membership entry in `entries` or the snapshot, if there is one.
     pub voters: Vec<u64>,
+    /// That membership is a joint one: `voters` is the union of the old and the new, and a majority of it may be no quorum.
+    pub joint: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -99,6 +110,8 @@ pub struct ReplicaStatus {
     pub replica: u64,
     pub term: u64,
     pub is_leader: bool,
+    /// Replica that it takes for the leader.
+    pub leader: Option<u64>,
     pub last_log: Option<u64>,
     pub committed: Option<u64>,
     pub applied: Option<u64>,
@@ -211,7 +224,7 @@ pub struct Verified {
 }
 
 /// Watches one promise.
-pub trait Checker {
+pub trait Checker: Send {
     fn name(&self) -> &'static str;
     /// Looks at the next observation. A violation ends the run.
     fn see(&mut self, observation: &Observation) -> Result<(), Violation>;

@@ -35,6 +35,10 @@ pub struct RunResult {
     pub longest_outage_ms: u64,
     /// By kind; only those that took effect.
     pub faults: BTreeMap<String, u64>,
+    /// How processes of nodes ended that were not killed.
+    pub ends: BTreeMap<String, u64>,
+    /// What operators did, and what was refused to them.
+    pub operators: BTreeMap<String, u64>,
     /// By kind (write, read, ...), then by outcome (written, refused, unknown, ...).
     pub calls: BTreeMap<String, BTreeMap<String, u64>>,
     pub network: BTreeMap<String, u64>,
@@ -59,6 +63,8 @@ impl RunResult {
             leaders: 0,
             longest_outage_ms: 0,
             faults: BTreeMap::new(),
+            ends: BTreeMap::new(),
+            operators: BTreeMap::new(),
             calls: BTreeMap::new(),
             network: BTreeMap::new(),
             disk: BTreeMap::new(),

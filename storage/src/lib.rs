@@ -8,6 +8,7 @@ pub mod disk;
 pub mod error;
 pub mod log;
 mod mix;
+pub mod mutant;
 pub mod snapshot;
 
 pub use disk::{Disk, DiskFile, MemDisk, RealDisk};

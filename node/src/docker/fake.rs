@@ -139,6 +139,11 @@ impl<R: Runtime> FakeEngine<R> {
         self.state.lock().local.remove(image).is_some()
     }
 
+    /// Drops all local copies, as after `docker system prune --all`.
+    pub fn forget_all(&self) {
+        self.state.lock().local.clear();
+    }
+
     /// Scripts for the pulls to come, one each, in order; afterwards the standing one.
     pub fn script(&self, scripts: impl IntoIterator<Item = PullScript>) {
         self.state.lock().scripts.extend(scripts);

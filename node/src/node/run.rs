@@ -77,7 +77,6 @@ struct Running<R: Runtime> {
     core: Arc<Core<R>>,
     store: NodeStore,
     transport: TransportRef,
-    committer: StartedCommitter,
     /// Stops the node's own tasks.
     tasks: CancellationToken,
     /// Stops the API.
@@ -93,7 +92,19 @@ fn monotonic_ms<R: Runtime>() -> impl Fn() -> u64 + Send + Sync {
 
 impl<R: Runtime> Node<R> {
     /// Runs a node until `shutdown` is cancelled, it leaves, or it can not go on.
-    pub async fn run(
+    ///
+    /// Boxed here, where `R` is any runtime: of a named one the compiler can not show that the future may be sent.
+    pub fn run(
+        ports: Ports,
+        options: NodeOptions,
+        how: Start,
+        on_event: Arc<dyn Fn(Event) + Send + Sync>,
+        shutdown: CancellationToken,
+    ) -> BoxFuture<Result<Exit, NodeError>> {
+        Box::pin(Self::live(ports, options, how, on_event, shutdown))
+    }
+
+    async fn live(
         ports: Ports,
         options: NodeOptions,
         how: Start,
@@ -110,14 +121,14 @@ impl<R: Runtime> Node<R> {
         on_event(Event::Fleet(started.node.identity.fleet()));
         // On `run` the node has its name already.
         let options = NodeOptions { name: started.node.name.clone(), ..options };
-        let running = Self::assemble(ports, &options, started, store).await?;
+        let (running, committer) = Self::assemble(ports, &options, started, store).await?;
         on_event(Event::Listening {
             node: running.core.me,
             name: options.name.clone(),
             address: running.transport.local_addr(),
         });
         let outcome = running.until_end(&options, is_new_fleet, on_event, shutdown).await;
-        running.take_apart().await;
+        running.take_apart(committer).await;
         outcome
     }
 
@@ -126,7 +137,7 @@ impl<R: Runtime> Node<R> {
         options: &NodeOptions,
         started: Started,
         store: NodeStore,
-    ) -> Result<Running<R>, NodeError> {
+    ) -> Result<(Running<R>, StartedCommitter), NodeError> {
         let Started { node, peers, founding } = started;
         let me = node.identity.node();
         let incarnation = store.count_start()?;
@@ -216,7 +227,7 @@ impl<R: Runtime> Node<R> {
                 api::server::serve::<R>(door.listener, service, door.access, limits, api_stop.clone());
             drop(R::spawn(serving));
         }
-        Ok(Running { core, store, transport, committer, tasks, api: api_stop, left })
+        Ok((Running { core, store, transport, tasks, api: api_stop, left }, committer))
     }
 
     /// Commits the first command of the fleet, unless that was done before a crash.
@@ -369,14 +380,14 @@ impl<R: Runtime> Running<R> {
         }
     }
 
-    async fn take_apart(self) {
+    async fn take_apart(self, committer: StartedCommitter) {
         self.hand_over().await;
         self.api.cancel();
         self.tasks.cancel();
         self.core.group.shutdown().await;
         self.core.monitor.stop();
         self.transport.close().await;
-        self.committer.await;
+        committer.await;
     }
 
     /// A leader that stops lets another lead first, so that nobody waits for an election.

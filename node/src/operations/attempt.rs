@@ -47,20 +47,21 @@ pub(super) async fn claim<R: Runtime>(core: &Core<R>, key: SubKey) -> Claimed<R>
 
 /// Pulls the image while the lease holds, and brings the outcome into the log.
 pub(super) async fn carry_out<R: Runtime>(
-    core: &Core<R>,
+    core: &Arc<Core<R>>,
     lease: Arc<HeldLease<R>>,
     image: ImageReference,
     stop: CancellationToken,
 ) {
-    let work = pull(core, &lease, &image);
+    let mut work = Box::pin(pull(Arc::clone(core), Arc::clone(&lease), image.clone()));
     let outcome = tokio::select! {
         biased;
         () = stop.cancelled() => return,
         () = lease.over() => {
             tracing::warn!(operation = %lease.key.operation, %image, "the lease ended; the pull was stopped");
+            longshore_storage::mutant!("forget-the-lease" => drop(R::spawn(work)));
             return;
         }
-        outcome = work => outcome,
+        outcome = &mut work => outcome,
     };
     let outcome = match outcome {
         Ok(pulled) => {
@@ -80,24 +81,23 @@ pub(super) async fn carry_out<R: Runtime>(
 }
 
 async fn pull<R: Runtime>(
-    core: &Core<R>,
-    lease: &Arc<HeldLease<R>>,
-    image: &ImageReference,
+    core: Arc<Core<R>>,
+    lease: Arc<HeldLease<R>>,
+    image: ImageReference,
 ) -> Result<PulledImage, EngineError> {
     let Some(engine) = &core.engine else {
         let detail = "this node was started with --docker none".to_owned();
         return Err(EngineError::Refused { detail });
     };
-    let held = Arc::clone(lease);
     let on_progress = Arc::new(move |p: PullProgress| {
-        held.set_progress(Progress {
+        lease.set_progress(Progress {
             layers_done: p.layers_done,
             layers_total: p.layers_total,
             current_bytes: p.current_bytes,
             total_bytes: p.total_bytes,
         });
     });
-    engine.pull(image, on_progress).await
+    engine.pull(&image, on_progress).await
 }
 
 async fn finish<R: Runtime>(core: &Core<R>, lease: &HeldLease<R>, outcome: Result<String, Failure>) {

@@ -260,7 +260,7 @@ impl<R: Runtime> Core<R> {
 
     /// The read index as leader.
     pub(crate) async fn read_index_here(&self) -> ReadIndex {
-        match self.raft.get_read_log_id(ReadPolicy::ReadIndex).await {
+        match self.raft.get_read_log_id(read_policy()).await {
             Ok((id, _)) => ReadIndex::At(id.index()),
             Err(RaftError::APIError(LinearizableReadError::ForwardToLeader(forward))) => {
                 let leader = forward.leader_id.zip(forward.leader_node);
@@ -289,6 +289,11 @@ impl<R: Runtime> Core<R> {
             Err(e) => ReadIndex::NoQuorum(e.to_string()),
         }
     }
+}
+
+fn read_policy() -> ReadPolicy {
+    longshore_storage::mutant!("read-by-lease" => return ReadPolicy::LeaseRead);
+    ReadPolicy::ReadIndex
 }
 
 fn unknown(detail: &str) -> GroupError {

@@ -61,6 +61,14 @@ pub(crate) fn decode<T: Decode<()>>(bytes: &[u8]) -> Result<T, CodecError> {
     }
 }
 
+/// Decodes a value that more follows on; gives the rest. For small values without lengths in them.
+pub(crate) fn decode_prefix<T: Decode<()>>(bytes: &[u8]) -> Option<(T, &[u8])> {
+    const SMALL: usize = 1 << 10;
+    let config = bincode::config::standard().with_limit::<SMALL>();
+    let (value, used) = bincode::decode_from_slice(bytes, config).ok()?;
+    Some((value, &bytes[used..]))
+}
+
 /// Decodes what [`encode_versioned`] made, of this version only.
 pub(crate) fn decode_versioned<T: Decode<()>>(known: u8, bytes: &[u8]) -> Result<T, CodecError> {
     let (&found, rest) = bytes.split_first().ok_or(CodecError::Empty)?;
@@ -68,6 +76,19 @@ pub(crate) fn decode_versioned<T: Decode<()>>(known: u8, bytes: &[u8]) -> Result
         return Err(CodecError::Version { found, known });
     }
     decode(rest)
+}
+
+/// Decodes the first fields of what [`encode_versioned`] made, and does not look at the rest.
+pub(crate) fn decode_front<T: Decode<()>>(known: u8, bytes: &[u8]) -> Result<T, CodecError> {
+    const FRONT_BYTES: usize = 1 << 10;
+    let (&found, rest) = bytes.split_first().ok_or(CodecError::Empty)?;
+    if found != known {
+        return Err(CodecError::Version { found, known });
+    }
+    let config = bincode::config::standard().with_limit::<FRONT_BYTES>();
+    let (front, _) =
+        bincode::decode_from_slice(rest, config).map_err(|e| CodecError::Malformed(e.to_string()))?;
+    Ok(front)
 }
 
 /// Bytes inside an encoded value, cheap to clone.

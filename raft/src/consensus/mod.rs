@@ -7,6 +7,8 @@
 pub(crate) mod codec;
 pub mod config;
 pub mod group;
+pub mod inspect_log;
+pub mod inspect_wire;
 pub mod machine;
 pub mod monitor;
 pub mod router;

@@ -137,6 +137,7 @@ impl<R: Runtime> Applied<R> {
                 Verdict::UnknownClient => OpReply::UnknownClient,
                 Verdict::Apply => {
                     let reply = self.run(at, body);
+                    longshore_storage::mutant!("apply-twice-on-retry" => return reply);
                     if let OpReply::Done(bytes) = &reply {
                         self.clients.record(*id, bytes.clone());
                     }
@@ -296,7 +297,16 @@ impl<R: Runtime> RaftSnapshotBuilder<Types<R>> for Builder<R> {
     type SnapshotData = Bytes;
 
     async fn build_snapshot(&mut self) -> Result<Snapshot, io::Error> {
+        let snapshot = Snapshot { meta: self.meta.clone(), snapshot: self.data.clone() };
+        longshore_storage::mutant!("purge-past-the-snapshot" => {
+            let (state, late) = (self.state.clone(), snapshot.clone());
+            drop(R::spawn(async move {
+                R::sleep(std::time::Duration::from_secs(2)).await;
+                let _ = state.save(&late.meta, &late.snapshot).await;
+            }));
+            return Ok(snapshot)
+        });
         self.state.save(&self.meta, &self.data).await?;
-        Ok(Snapshot { meta: self.meta.clone(), snapshot: self.data.clone() })
+        Ok(snapshot)
     }
 }

@@ -24,7 +24,7 @@ use crate::model::ids::{GroupId, NodeId, ReplicaId};
 /// First byte of every message of this module; other values are other protocols' or other versions'.
 pub(crate) const WIRE_VERSION: u8 = 0xC1;
 /// First byte of every record in a log or snapshot.
-const DISK_VERSION: u8 = 1;
+pub(super) const DISK_VERSION: u8 = 1;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
 pub(crate) struct WLogId {
@@ -313,6 +313,11 @@ impl Append {
             entries: rpc.entries.iter().map(Into::into).collect(),
             commit: rpc.leader_commit.as_ref().map(Into::into),
         }
+    }
+
+    /// Where the log ends that this makes: the last entry, or what it follows on.
+    pub(crate) fn last(&self) -> Option<WLogId> {
+        self.entries.last().map(|entry| entry.id).or(self.prev)
     }
 
     /// openraft's form. Refuses entries that do not follow on from `prev`, since openraft asserts that they do.

@@ -1,14 +1,17 @@
-//! What every transport must do. Each implementation runs [`suite`] over its own [`Network`].
+//! What every transport must do, as tests that any implementation can run over its own [`Network`]. Each panics at the
+//! first thing that is wrong. [`crate::transport_rules!`] lists them.
 //!
-//! A test here waits for a condition, with a limit that is far beyond what it takes; nothing waits for a fixed time.
+//! A test here waits for a condition, with a limit that is far beyond what it takes; nothing waits for a fixed time. Waits
+//! and limits are tokio's, so that the suite runs on tokio and, under its paused clock, in a simulation; it spawns nothing.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::FutureExt;
-use futures_util::future::join_all;
+use futures_util::future::{join, join_all};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
@@ -17,7 +20,7 @@ use crate::consensus::runtime::TokioRuntime;
 use crate::model::ids::NodeId;
 
 /// Makes nodes that can reach each other once they know each other's addresses.
-pub(crate) trait Network {
+pub trait Network {
     /// Starts node `node`; again after its transport was closed, too, and then under another address.
     fn start(&self, node: NodeId, handler: Arc<dyn Handler>) -> TransportRef;
     /// An address that nobody answers at.
@@ -35,7 +38,7 @@ const LIMIT: Duration = Duration::from_secs(20);
 type Behaviour = dyn Fn(NodeId, Lane, Bytes, Replier) + Send + Sync;
 
 /// A handler that keeps what it saw.
-pub(crate) struct Probe {
+pub struct Probe {
     behaviour: Box<Behaviour>,
     seen: Mutex<Vec<(NodeId, Lane, Bytes)>>,
     connections: Mutex<Vec<(NodeId, bool)>>,
@@ -44,7 +47,8 @@ pub(crate) struct Probe {
 }
 
 impl Probe {
-    pub(crate) fn new(behaviour: impl Fn(NodeId, Lane, Bytes, Replier) + Send + Sync + 'static) -> Arc<Self> {
+    /// A probe that answers as `behaviour` does.
+    pub fn new(behaviour: impl Fn(NodeId, Lane, Bytes, Replier) + Send + Sync + 'static) -> Arc<Self> {
         Arc::new(Self {
             behaviour: Box::new(behaviour),
             seen: Mutex::default(),
@@ -55,38 +59,43 @@ impl Probe {
     }
 
     /// Replies with what it got.
-    pub(crate) fn echo() -> Arc<Self> {
+    pub fn echo() -> Arc<Self> {
         Self::new(|_, _, body, replier| replier.reply(body))
     }
 
     /// Keeps every replier, so that nothing is answered until `held` lets go.
-    pub(crate) fn silent(held: &Arc<Mutex<Vec<(Bytes, Replier)>>>) -> Arc<Self> {
+    pub fn silent(held: &Arc<Mutex<Vec<(Bytes, Replier)>>>) -> Arc<Self> {
         let held = held.clone();
         Self::new(move |_, _, body, replier| held.lock().push((body, replier)))
     }
 
-    pub(crate) fn seen(&self) -> usize {
+    /// How many requests came.
+    pub fn seen(&self) -> usize {
         self.seen.lock().len()
     }
 
-    pub(crate) fn bodies(&self) -> Vec<Bytes> {
+    /// The bodies that came, in order.
+    pub fn bodies(&self) -> Vec<Bytes> {
         self.seen.lock().iter().map(|(_, _, body)| body.clone()).collect()
     }
 
-    pub(crate) fn removed_by(&self) -> Vec<NodeId> {
+    /// Who said that this node was removed.
+    pub fn removed_by(&self) -> Vec<NodeId> {
         self.removed_by.lock().clone()
     }
 
-    pub(crate) fn connections(&self) -> Vec<(NodeId, bool)> {
+    /// What was said of connections, in order.
+    pub fn connections(&self) -> Vec<(NodeId, bool)> {
         self.connections.lock().clone()
     }
 
-    fn is_connected(&self, to: NodeId) -> bool {
+    /// Whether a connection with `to` is up, by what the handler was told last.
+    pub fn is_connected(&self, to: NodeId) -> bool {
         self.connections.lock().iter().rev().find(|(node, _)| *node == to).is_some_and(|(_, up)| *up)
     }
 
     /// Waits until `condition` holds; it is looked at whenever the handler was called.
-    pub(crate) async fn until(&self, what: &str, condition: impl Fn(&Self) -> bool + Send + Sync) {
+    pub async fn until(&self, what: &str, condition: impl Fn(&Self) -> bool + Send + Sync) {
         let wait = async {
             loop {
                 let changed = self.changed.notified();
@@ -97,6 +106,12 @@ impl Probe {
             }
         };
         within(what, wait).await;
+    }
+}
+
+impl std::fmt::Debug for Probe {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Probe").field("seen", &self.seen()).finish_non_exhaustive()
     }
 }
 
@@ -119,14 +134,20 @@ impl Handler for Probe {
 }
 
 /// Fails the test if `work` takes too long.
-pub(crate) async fn within<T>(what: &str, work: impl Future<Output = T> + Send) -> T {
+pub async fn within<T>(what: &str, work: impl Future<Output = T> + Send) -> T {
     match <TokioRuntime as openraft_rt::AsyncRuntime>::timeout(LIMIT, work).await {
         Ok(done) => done,
         Err(_) => panic!("waited {LIMIT:?} for: {what}"),
     }
 }
 
-pub(crate) fn introduce(nodes: &[(NodeId, &TransportRef)]) {
+/// Between two attempts: long enough for paused time to move on.
+async fn pause() {
+    <TokioRuntime as openraft_rt::AsyncRuntime>::sleep(Duration::from_millis(1)).await;
+}
+
+/// Tells each node where all are.
+pub fn introduce(nodes: &[(NodeId, &TransportRef)]) {
     let peers: Vec<_> = nodes.iter().map(|(node, transport)| (*node, transport.local_addr())).collect();
     for (_, transport) in nodes {
         transport.set_peers(peers.clone(), vec![]);
@@ -155,23 +176,25 @@ async fn asked(
 }
 
 /// Asks until it works: for when a connection has just been lost.
-pub(crate) async fn ask_until_answered(from: &TransportRef, to: NodeId, body: &'static str) -> Bytes {
+pub async fn ask_until_answered(from: &TransportRef, to: NodeId, body: &'static str) -> Bytes {
     let work = async {
         loop {
             match from.request(to, Lane::Control, body.into(), LIMIT).await {
                 Ok(reply) => return reply,
-                Err(_) => tokio::task::yield_now().await,
+                Err(_) => pause().await,
             }
         }
     };
     within("an answer in the end", work).await
 }
 
-/// Makes a test of each rule: `suite!(all, expression of a Network)`, or `suite!(messages, ...)` for a transport without
-/// connections, which loses what cannot be delivered and takes no time over bytes.
-macro_rules! suite {
-    (messages, $network:expr) => {
-        $crate::transport::conformance::suite! { $network =>
+/// Passes the names of the rules to the macro `$case`, which makes a test of each:
+/// `transport_rules!(all, case)`, or `transport_rules!(messages, case)` for a transport without connections, which loses
+/// what cannot be delivered and takes no time over bytes. A rule is called as `conformance::rule(&network).await`.
+#[macro_export]
+macro_rules! transport_rules {
+    (messages, $case:ident) => {
+        $case! {
             every_lane_carries_requests_both_ways
             requests_on_a_lane_arrive_in_order
             replies_come_in_any_order
@@ -183,9 +206,8 @@ macro_rules! suite {
             a_removed_node_is_not_heard
         }
     };
-    (all, $network:expr) => {
-        $crate::transport::conformance::suite!(messages, $network);
-        $crate::transport::conformance::suite! { $network =>
+    (connections, $case:ident) => {
+        $case! {
             connections_are_announced
             replies_over_the_limit_are_no_refusals
             unreachable_nodes_are_told
@@ -196,16 +218,13 @@ macro_rules! suite {
             heartbeats_pass_bulk
         }
     };
-    ($network:expr => $($rule:ident)*) => { $(
-        #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-        async fn $rule() {
-            $crate::transport::conformance::$rule(&$network).await;
-        }
-    )* };
+    (all, $case:ident) => {
+        $crate::transport_rules!(messages, $case);
+        $crate::transport_rules!(connections, $case);
+    };
 }
-pub(crate) use suite;
 
-pub(crate) async fn every_lane_carries_requests_both_ways(network: &impl Network) {
+pub async fn every_lane_carries_requests_both_ways(network: &impl Network) {
     let (probe_a, probe_b) = (Probe::echo(), Probe::echo());
     let (a, b) = pair(network, probe_a.clone(), probe_b.clone());
     let lanes =
@@ -221,7 +240,7 @@ pub(crate) async fn every_lane_carries_requests_both_ways(network: &impl Network
     join_all([a.close(), b.close()]).await;
 }
 
-pub(crate) async fn connections_are_announced(network: &impl Network) {
+pub async fn connections_are_announced(network: &impl Network) {
     let (probe_a, probe_b) = (Probe::echo(), Probe::echo());
     let (a, b) = pair(network, probe_a.clone(), probe_b.clone());
     assert_eq!(asked(&a, B, Lane::Control, "x").await.unwrap(), "x");
@@ -232,7 +251,7 @@ pub(crate) async fn connections_are_announced(network: &impl Network) {
     within("closing", a.close()).await;
 }
 
-pub(crate) async fn requests_on_a_lane_arrive_in_order(network: &impl Network) {
+pub async fn requests_on_a_lane_arrive_in_order(network: &impl Network) {
     let probe = Probe::echo();
     let (a, b) = pair(network, Probe::echo(), probe.clone());
     // Sent at once, before there is a connection, and of sizes that take different paths.
@@ -255,7 +274,7 @@ pub(crate) async fn requests_on_a_lane_arrive_in_order(network: &impl Network) {
     join_all([a.close(), b.close()]).await;
 }
 
-pub(crate) async fn replies_come_in_any_order(network: &impl Network) {
+pub async fn replies_come_in_any_order(network: &impl Network) {
     let held = Arc::new(Mutex::new(Vec::new()));
     let probe = Probe::silent(&held);
     let (a, b) = pair(network, Probe::echo(), probe.clone());
@@ -288,7 +307,7 @@ fn wants(reply: usize, len: usize) -> Vec<u8> {
 
 const EACH_LANE: [Lane; 4] = [Lane::Heartbeat, Lane::Control, Lane::Append { key: 3 }, Lane::Bulk];
 
-pub(crate) async fn requests_up_to_the_limit_and_not_beyond(network: &impl Network) {
+pub async fn requests_up_to_the_limit_and_not_beyond(network: &impl Network) {
     let (a, b) = pair(network, Probe::echo(), obedient());
     for lane in EACH_LANE {
         let limit = lane.max_body_bytes();
@@ -301,7 +320,7 @@ pub(crate) async fn requests_up_to_the_limit_and_not_beyond(network: &impl Netwo
 }
 
 /// The request was carried out, so that the reply must not look as if it was refused.
-pub(crate) async fn replies_over_the_limit_are_no_refusals(network: &impl Network) {
+pub async fn replies_over_the_limit_are_no_refusals(network: &impl Network) {
     let (a, b) = pair(network, Probe::echo(), obedient());
     for lane in EACH_LANE {
         let unsent = asked(&a, B, lane, wants(lane.max_body_bytes() + 1, 4)).await;
@@ -310,7 +329,7 @@ pub(crate) async fn replies_over_the_limit_are_no_refusals(network: &impl Networ
     join_all([a.close(), b.close()]).await;
 }
 
-pub(crate) async fn refusals_are_told(network: &impl Network) {
+pub async fn refusals_are_told(network: &impl Network) {
     let probe = Probe::new(|_, _, body, replier| {
         if body.is_empty() {
             drop(replier);
@@ -329,7 +348,7 @@ pub(crate) async fn refusals_are_told(network: &impl Network) {
     join_all([a.close(), b.close()]).await;
 }
 
-pub(crate) async fn cancelling_fails_all_who_wait(network: &impl Network) {
+pub async fn cancelling_fails_all_who_wait(network: &impl Network) {
     let held = Arc::new(Mutex::new(Vec::new()));
     let probe = Probe::silent(&held);
     let (a, b) = pair(network, Probe::echo(), probe.clone());
@@ -351,7 +370,7 @@ pub(crate) async fn cancelling_fails_all_who_wait(network: &impl Network) {
     join_all([a.close(), b.close()]).await;
 }
 
-pub(crate) async fn timeouts_are_kept(network: &impl Network) {
+pub async fn timeouts_are_kept(network: &impl Network) {
     let held = Arc::new(Mutex::new(Vec::new()));
     let probe = Probe::silent(&held);
     let (a, b) = pair(network, Probe::echo(), probe.clone());
@@ -365,7 +384,7 @@ pub(crate) async fn timeouts_are_kept(network: &impl Network) {
     join_all([a.close(), b.close()]).await;
 }
 
-pub(crate) async fn unreachable_nodes_are_told(network: &impl Network) {
+pub async fn unreachable_nodes_are_told(network: &impl Network) {
     let a = network.start(A, Probe::echo());
     let unknown = asked(&a, B, Lane::Control, "x").await;
     assert!(matches!(unknown, Err(TransportError::Unreachable { to: B, .. })), "{unknown:?}");
@@ -379,7 +398,7 @@ pub(crate) async fn unreachable_nodes_are_told(network: &impl Network) {
     within("closing", a.close()).await;
 }
 
-pub(crate) async fn a_dropped_future_does_not_unsend(network: &impl Network) {
+pub async fn a_dropped_future_does_not_unsend(network: &impl Network) {
     let probe = Probe::echo();
     let (a, b) = pair(network, Probe::echo(), probe.clone());
     // Dropped before there is a connection, never polled.
@@ -391,7 +410,7 @@ pub(crate) async fn a_dropped_future_does_not_unsend(network: &impl Network) {
     join_all([a.close(), b.close()]).await;
 }
 
-pub(crate) async fn too_many_requests_are_turned_away(network: &impl Network) {
+pub async fn too_many_requests_are_turned_away(network: &impl Network) {
     let held = Arc::new(Mutex::new(Vec::new()));
     let probe = Probe::silent(&held);
     let (a, b) = pair(network, Probe::echo(), probe.clone());
@@ -422,7 +441,7 @@ pub(crate) async fn too_many_requests_are_turned_away(network: &impl Network) {
     join_all([a.close(), b.close()]).await;
 }
 
-pub(crate) async fn a_removed_node_is_not_heard(network: &impl Network) {
+pub async fn a_removed_node_is_not_heard(network: &impl Network) {
     let (probe_a, probe_b) = (Probe::echo(), Probe::echo());
     let (a, b) = pair(network, probe_a.clone(), probe_b.clone());
     a.set_peers(vec![], vec![B]);
@@ -439,7 +458,7 @@ pub(crate) async fn a_removed_node_is_not_heard(network: &impl Network) {
     join_all([a.close(), b.close()]).await;
 }
 
-pub(crate) async fn a_removed_node_is_cut_off_at_once(network: &impl Network) {
+pub async fn a_removed_node_is_cut_off_at_once(network: &impl Network) {
     let held = Arc::new(Mutex::new(Vec::new()));
     let (probe_a, probe_b) = (Probe::echo(), Probe::echo());
     let probe_c = Probe::silent(&held);
@@ -462,7 +481,7 @@ pub(crate) async fn a_removed_node_is_cut_off_at_once(network: &impl Network) {
         loop {
             match c.request(A, Lane::Control, "let me in".into(), LIMIT).await {
                 Err(TransportError::Removed { to: A }) => return,
-                Err(_) => tokio::task::yield_now().await,
+                Err(_) => pause().await,
                 Ok(reply) => panic!("a removed node got {reply:?}"),
             }
         }
@@ -474,7 +493,7 @@ pub(crate) async fn a_removed_node_is_cut_off_at_once(network: &impl Network) {
     join_all([a.close(), b.close(), c.close()]).await;
 }
 
-pub(crate) async fn a_node_comes_back_under_another_address(network: &impl Network) {
+pub async fn a_node_comes_back_under_another_address(network: &impl Network) {
     let probe_a = Probe::echo();
     let (a, b) = pair(network, probe_a.clone(), Probe::echo());
     assert_eq!(asked(&a, B, Lane::Control, "one").await.unwrap(), "one");
@@ -496,7 +515,7 @@ pub(crate) async fn a_node_comes_back_under_another_address(network: &impl Netwo
     join_all([a.close(), b.close()]).await;
 }
 
-pub(crate) async fn closing_fails_what_waits(network: &impl Network) {
+pub async fn closing_fails_what_waits(network: &impl Network) {
     let held = Arc::new(Mutex::new(Vec::new()));
     let probe = Probe::silent(&held);
     let (a, b) = pair(network, Probe::echo(), probe.clone());
@@ -514,28 +533,30 @@ pub(crate) async fn closing_fails_what_waits(network: &impl Network) {
     within("closing twice", a.close()).await;
 }
 
-pub(crate) async fn heartbeats_pass_bulk(network: &impl Network) {
+pub async fn heartbeats_pass_bulk(network: &impl Network) {
     let (a, b) = pair(network, Probe::echo(), Probe::new(|_, _, _, replier| replier.reply(Bytes::new())));
     asked(&a, B, Lane::Heartbeat, "connect").await.unwrap();
     let chunk = Bytes::from(vec![9; Lane::Bulk.max_body_bytes()]);
     let bulk: Vec<_> = (0..64).map(|_| ask(&a, B, Lane::Bulk, chunk.clone())).collect();
-    let bulk = tokio_spawn(join_all(bulk));
-    let mut during = 0;
-    while !bulk.is_finished() {
-        asked(&a, B, Lane::Heartbeat, "still alive").await.unwrap();
-        during += u32::from(!bulk.is_finished());
-    }
+    let done = AtomicBool::new(false);
+    let bulk = async {
+        let replies = join_all(bulk).await;
+        done.store(true, Ordering::Relaxed);
+        replies
+    };
+    let heartbeats = async {
+        let mut during = 0;
+        while !done.load(Ordering::Relaxed) {
+            asked(&a, B, Lane::Heartbeat, "still alive").await.unwrap();
+            during += u32::from(!done.load(Ordering::Relaxed));
+        }
+        during
+    };
+    let (replies, during) = join(bulk, heartbeats).await;
     // One heartbeat that waits for all of the bulk would make this 0 or 1.
     assert!(during > 10, "only {during} heartbeats passed 64 MiB of bulk");
-    for reply in bulk.await.unwrap() {
+    for reply in replies {
         reply.unwrap();
     }
     join_all([a.close(), b.close()]).await;
-}
-
-#[expect(clippy::disallowed_methods, reason = "the suite runs on tokio, and asks whether the task has ended")]
-fn tokio_spawn<T: Send + 'static>(
-    work: impl Future<Output = T> + Send + 'static,
-) -> tokio::task::JoinHandle<T> {
-    tokio::spawn(work)
 }

@@ -34,15 +34,15 @@ pub const JOIN_MAX_BYTES: usize = 64 << 10;
 /// A joiner that has connected must send its request within this.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 /// The fleet must decide within this: a few elections, and a write to the log.
-const DECISION_TIMEOUT: Duration = Duration::from_secs(20);
+pub const DECISION_TIMEOUT: Duration = Duration::from_secs(20);
 /// How long the server waits for a reply to be read.
 const LINGER: Duration = Duration::from_secs(2);
 /// How long a joiner tries one address.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
+pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 /// How long a joiner waits for the reply; longer than the server takes to decide.
-const REPLY_TIMEOUT: Duration = Duration::from_secs(30);
+pub const REPLY_TIMEOUT: Duration = Duration::from_secs(30);
 /// Addresses that are tried; more is a mistake.
-const ADDRESSES_MAX: usize = 64;
+pub const ADDRESSES_MAX: usize = 64;
 
 /// First byte of a reply.
 const GRANTED: u8 = 0;

@@ -70,16 +70,13 @@ impl StreamIndex {
     }
 
     pub(super) fn limits(self) -> LaneLimits {
-        match self.any_lane() {
-            // A peer that leaves this many heartbeats unanswered is long suspected.
-            Lane::Heartbeat => LaneLimits { requests: 64, bytes: 1 << 20 },
-            // Forwarded commands: as many as a busy front keeps in flight.
-            Lane::Control => LaneLimits { requests: 4096, bytes: 32 << 20 },
-            // 64 groups a stream at the largest, with several batches each in flight.
-            Lane::Append { .. } => LaneLimits { requests: 1024, bytes: 64 << 20 },
-            // A window of chunks; more would only wait here instead of at their source.
-            Lane::Bulk => LaneLimits { requests: 64, bytes: 64 << 20 },
-        }
+        let lane = self.any_lane();
+        let bytes = match lane {
+            Lane::Heartbeat => 1 << 20,
+            Lane::Control => 32 << 20,
+            Lane::Append { .. } | Lane::Bulk => 64 << 20,
+        };
+        LaneLimits { requests: lane.max_unanswered(), bytes }
     }
 
     pub(super) fn header(self) -> [u8; LANE_HEADER_BYTES] {

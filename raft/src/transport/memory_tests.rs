@@ -20,4 +20,13 @@ impl Network for MemoryNetwork<TokioRuntime> {
     }
 }
 
-conformance::suite!(messages, MemoryNetwork::<TokioRuntime>::new(7));
+macro_rules! case {
+    ($($rule:ident)*) => { $(
+        #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+        async fn $rule() {
+            conformance::$rule(&MemoryNetwork::<TokioRuntime>::new(7)).await;
+        }
+    )* };
+}
+
+crate::transport_rules!(messages, case);

@@ -11,8 +11,7 @@
 mod admission;
 mod agenda;
 mod answers;
-#[cfg(test)]
-pub(crate) mod conformance;
+pub mod conformance;
 mod endpoint;
 mod frame;
 mod gate;
@@ -76,6 +75,20 @@ impl Lane {
             Lane::Control => 4 << 20,
             Lane::Append { .. } => 20 << 20,
             Lane::Bulk => 1 << 20,
+        }
+    }
+
+    /// Most requests to one peer that may wait for their answers on one stream of this kind; more are turned away.
+    pub const fn max_unanswered(self) -> usize {
+        match self {
+            // A peer that leaves this many heartbeats unanswered is long suspected.
+            Lane::Heartbeat => 64,
+            // Forwarded commands: as many as a busy front keeps in flight.
+            Lane::Control => 4096,
+            // 64 groups a stream at the largest, with several batches each in flight.
+            Lane::Append { .. } => 1024,
+            // A window of chunks; more would only wait here instead of at their source.
+            Lane::Bulk => 64,
         }
     }
 }

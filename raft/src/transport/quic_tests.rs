@@ -61,7 +61,16 @@ impl Network for Loopback {
     }
 }
 
-conformance::suite!(all, Loopback::new());
+macro_rules! case {
+    ($($rule:ident)*) => { $(
+        #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+        async fn $rule() {
+            conformance::$rule(&Loopback::new()).await;
+        }
+    )* };
+}
+
+crate::transport_rules!(all, case);
 
 /// Waits until each node has one connection. Closed ones linger in quinn for a few round trips.
 async fn one_connection_each(nodes: &[&Arc<QuicTransport<Rt>>]) {

@@ -4,21 +4,9 @@ use futures_util::StreamExt;
 use serde::Serialize;
 
 use super::child::{Children, Ran};
+use crate::mutants::Mutant;
 use crate::plan::TransportKind;
-use crate::plan::profile::Profile;
 use crate::request::Request;
-
-/// A planted bug, as the hunt knows it.
-#[derive(Debug, Clone, Copy)]
-pub struct Mutant {
-    pub name: &'static str,
-    /// What is planted, in a sentence.
-    pub description: &'static str,
-    /// It is a hook that only a build with the feature `mutants` contains.
-    pub needs_feature: bool,
-    /// Where it is looked for, in turn; at least one.
-    pub profiles: &'static [Profile],
-}
 
 /// What came of a hunt.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -85,12 +73,16 @@ mod tests {
 
     use super::*;
     use crate::batch::fake::{FakeProgram, block_on};
+    use crate::mutants::{Class, Plant};
     use crate::observation::{Promise, Violation};
+    use crate::plan::profile::Profile;
 
     const MUTANT: Mutant = Mutant {
         name: "early",
         description: "",
-        needs_feature: false,
+        class: Class::AcknowledgedTooEarly,
+        plant: Plant::Wipe,
+        exposed_by: "",
         profiles: &[Profile::Disk, Profile::Swarm],
     };
 

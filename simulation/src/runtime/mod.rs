@@ -36,6 +36,11 @@ pub fn global_ns() -> u64 {
     now().duration_since(begin).as_nanos() as u64
 }
 
+/// tokio's name for a moment of global time; for timers that are reset rather than made anew.
+pub fn instant_at(global_ns: u64) -> tokio::time::Instant {
+    BEGIN.get().expect("time is asked for within a run") + Duration::from_nanos(global_ns)
+}
+
 #[expect(clippy::disallowed_methods, reason = "this is the port's implementation: paused time")]
 fn now() -> tokio::time::Instant {
     tokio::time::Instant::now()
@@ -43,18 +48,56 @@ fn now() -> tokio::time::Instant {
 
 /// Runs `main` in the context `world` until it is done; virtual time starts at zero. What is still running then is dropped.
 pub fn run<F: Future>(world: &Arc<Context>, main: F) -> F::Output {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_time()
-        .start_paused(true)
-        .build()
-        .expect("a runtime without I/O can be built");
-    let output = runtime.block_on(async {
-        BEGIN.set(Some(now()));
-        InContext::new(world, main).await.expect("nobody kills the world")
-    });
-    // Destructors of tasks record events and look at clocks.
-    world.enter(|| drop(runtime));
-    output
+    Pieces::new(world).run(main)
+}
+
+/// A run that is taken further a piece at a time: for suites of tests that are not asynchronous. Between the pieces nothing runs,
+/// and no time passes.
+#[derive(Debug)]
+pub struct Pieces {
+    /// There until it is dropped.
+    runtime: Option<tokio::runtime::Runtime>,
+    world: Arc<Context>,
+}
+
+impl Pieces {
+    pub fn new(world: &Arc<Context>) -> Self {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_time()
+            .start_paused(true)
+            .build()
+            .expect("a runtime without I/O can be built");
+        {
+            let _clock = runtime.enter();
+            BEGIN.set(Some(now()));
+        }
+        Self { runtime: Some(runtime), world: Arc::clone(world) }
+    }
+
+    fn runtime(&self) -> &tokio::runtime::Runtime {
+        self.runtime.as_ref().expect("it is there until it is dropped")
+    }
+
+    /// Runs everything until `main` is done.
+    pub fn run<F: Future>(&self, main: F) -> F::Output {
+        self.runtime().block_on(InContext::new(&self.world, main)).expect("nobody kills the world")
+    }
+
+    /// Does something between two pieces, in the world's context.
+    pub fn enter<T>(&self, work: impl FnOnce() -> T) -> T {
+        let _clock = self.runtime().enter();
+        self.world.enter(work)
+    }
+}
+
+impl Drop for Pieces {
+    fn drop(&mut self) {
+        // Destructors of tasks record events and look at clocks, which are virtual only as long as tokio's context is there.
+        let handle = self.runtime().handle().clone();
+        let _virtual_time = handle.enter();
+        let runtime = self.runtime.take();
+        self.world.enter(|| drop(runtime));
+    }
 }
 
 /// Starts a task in a context of one's choice; `R::spawn` stays in the current one.
@@ -208,12 +251,12 @@ impl AsyncRuntime for SimRuntime {
         unreachable!("a run is started by `runtime::run` only")
     }
 
-    fn spawn_blocking<F, T>(work: F) -> impl Future<Output = Result<T, io::Error>> + Send
+    async fn spawn_blocking<F, T>(work: F) -> Result<T, io::Error>
     where
         F: FnOnce() -> T + Send + 'static,
         T: Send + 'static,
     {
-        async move { Ok(work()) }
+        Ok(work())
     }
 }
 

@@ -13,10 +13,11 @@ pub type Fixture = (Arc<dyn Disk>, Box<dyn Any>);
 
 type Case = fn(&dyn Disk);
 
-const CASES: [(&str, Case); 9] = [
+const CASES: [(&str, Case); 10] = [
     ("files are made only when asked", files_are_made_only_when_asked),
     ("reads and writes are positioned", reads_and_writes_are_positioned),
     ("a gap reads as zeros", a_gap_reads_as_zeros),
+    ("zeros are written", zeros_are_written),
     ("set_len cuts and fills", set_len_cuts_and_fills),
     ("rename replaces", rename_replaces),
     ("a handle outlives its name", a_handle_outlives_its_name),
@@ -86,6 +87,19 @@ fn a_gap_reads_as_zeros(disk: &dyn Disk) {
     let file = open(disk, "file");
     ok(file.write_at(b"x", 3));
     assert_eq!(contents(&*file), [0, 0, 0, b'x']);
+}
+
+fn zeros_are_written(disk: &dyn Disk) {
+    let file = open(disk, "file");
+    ok(file.write_at(b"abcdef", 0));
+    ok(file.write_zeros(2, 2));
+    assert_eq!(contents(&*file), *b"ab\0\0ef");
+    ok(file.write_zeros(5, 1_000_000));
+    assert_eq!(ok(file.len()), 1_000_005, "the file grows");
+    let found = contents(&*file);
+    assert!(found[..5] == *b"ab\0\0e" && found[5..].iter().all(|byte| *byte == 0));
+    ok(file.write_zeros(2_000_000, 0));
+    assert_eq!(ok(file.len()), 1_000_005, "no zeros change nothing");
 }
 
 fn set_len_cuts_and_fills(disk: &dyn Disk) {

@@ -32,12 +32,27 @@ pub trait Disk: Send + Sync + Debug + 'static {
     fn sync_dir(&self, dir: &str) -> io::Result<()>;
 }
 
+/// Most zeros that go to the operating system in one call.
+const ZEROS_BYTES: u64 = 256 << 10;
+
 /// An open file. Positioned reads and writes, as `pread` and `pwrite`.
 pub trait DiskFile: Send + Sync + Debug {
     /// Reads up to `buf.len()` bytes at `offset`; fewer only at the end of the file.
     fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize>;
     /// Writes all of `data` at `offset`, growing the file if needed.
     fn write_at(&self, data: &[u8], offset: u64) -> io::Result<()>;
+    /// Writes `len` zeros at `offset`, growing the file if needed, so that these bytes are allocated.
+    fn write_zeros(&self, offset: u64, len: u64) -> io::Result<()> {
+        // A piece at a time: a buffer as long as a whole segment would stay in the process's memory for good.
+        let zeros = vec![0; len.min(ZEROS_BYTES) as usize];
+        let mut done = 0;
+        while done < len {
+            let piece = (len - done).min(ZEROS_BYTES);
+            self.write_at(&zeros[..piece as usize], offset + done)?;
+            done += piece;
+        }
+        Ok(())
+    }
     /// Sets the length in bytes; a longer file is filled with zeros.
     fn set_len(&self, len: u64) -> io::Result<()>;
     /// The length in bytes.

@@ -21,7 +21,7 @@ use crate::StorageResult;
 pub use memory::MemLog;
 pub use segmented::{
     Committer, CommitterThreads, Damage, LogConfig, Maintenance, MonotonicMs, RecoveryReport, SegmentedLog,
-    Step, Upkeep, monotonic_clock, spawn_committer,
+    Step, Upkeep, Wake, monotonic_clock, spawn_committer,
 };
 
 /// One replica's log. `replica` is never reused, so a stream that was given up can not come back to life.

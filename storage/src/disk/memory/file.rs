@@ -1,13 +1,15 @@
 //! Contents of one file of a memory disk: the current image, the durable one, and the writes between them.
 
 use std::io;
+use std::ops::Range;
 
+use super::image::Image;
 use super::{Chance, SECTOR_BYTES};
 
 #[derive(Debug, Default)]
 pub(super) struct Inode {
-    current: Vec<u8>,
-    durable: Vec<u8>,
+    current: Image,
+    durable: Image,
     /// Changes since the last sync, oldest first.
     unsynced: Vec<Change>,
     /// Changes that a failed sync dropped from the page cache's list of dirty pages: on disk or not, but never
@@ -17,46 +19,75 @@ pub(super) struct Inode {
 
 #[derive(Debug)]
 enum Change {
-    Write { offset: usize, data: Vec<u8> },
-    SetLen(usize),
+    Write { offset: u64, data: Vec<u8> },
+    Zeros { offset: u64, len: u64 },
+    SetLen(u64),
 }
 
 impl Change {
-    /// What is left of a write when `len` bytes at `from` are written over: none, one or two pieces.
-    fn without(self, from: usize, len: usize) -> Vec<Self> {
-        let Self::Write { offset, data } = self else { return vec![self] };
-        let (end, to) = (offset + data.len(), from + len);
-        let piece = |from: usize, to: usize| {
-            (from < to).then(|| Self::Write { offset: from, data: data[from - offset..to - offset].to_vec() })
+    /// The bytes written; `None` if it is no write.
+    fn range(&self) -> Option<Range<u64>> {
+        match self {
+            Self::Write { offset, data } => Some(*offset..offset + data.len() as u64),
+            Self::Zeros { offset, len } => Some(*offset..offset + len),
+            Self::SetLen(_) => None,
+        }
+    }
+
+    fn apply(&self, image: &mut Image) {
+        match self {
+            Self::Write { offset, data } => image.write(data, *offset),
+            Self::Zeros { offset, len } => image.zero(*offset, *len),
+            Self::SetLen(len) => image.set_len(*len),
+        }
+    }
+
+    /// What is left of a write when a range is written over: none, one or two pieces.
+    fn without(self, over: &Range<u64>) -> Vec<Self> {
+        let Some(own) = self.range() else { return vec![self] };
+        let piece = |from: u64, to: u64| {
+            (from < to).then(|| match &self {
+                Self::Write { offset, data } => {
+                    let data = data[(from - offset) as usize..(to - offset) as usize].to_vec();
+                    Self::Write { offset: from, data }
+                }
+                _ => Self::Zeros { offset: from, len: to - from },
+            })
         };
-        let (front, back) = (piece(offset, end.min(from)), piece(offset.max(to), end));
+        let front = piece(own.start, own.end.min(over.start));
+        let back = piece(own.start.max(over.end), own.end);
         front.into_iter().chain(back).collect()
     }
 }
 
 impl Inode {
     pub(super) fn len(&self) -> u64 {
-        self.current.len() as u64
+        self.current.len()
     }
 
     pub(super) fn read(&self, buf: &mut [u8], offset: u64) -> usize {
-        let from = (offset as usize).min(self.current.len());
-        let count = buf.len().min(self.current.len() - from);
-        buf[..count].copy_from_slice(&self.current[from..from + count]);
-        count
+        self.current.read(buf, offset)
     }
 
     pub(super) fn write(&mut self, data: &[u8], offset: u64) {
-        if data.is_empty() {
-            return;
+        if !data.is_empty() {
+            self.change(Change::Write { offset, data: data.to_vec() });
         }
-        write_into(&mut self.current, data, offset as usize);
-        self.unsynced.push(Change::Write { offset: offset as usize, data: data.to_vec() });
+    }
+
+    pub(super) fn zero(&mut self, offset: u64, len: u64) {
+        if len > 0 {
+            self.change(Change::Zeros { offset, len });
+        }
     }
 
     pub(super) fn set_len(&mut self, len: u64) {
-        self.current.resize(len as usize, 0);
-        self.unsynced.push(Change::SetLen(len as usize));
+        self.change(Change::SetLen(len));
+    }
+
+    fn change(&mut self, change: Change) {
+        change.apply(&mut self.current);
+        self.unsynced.push(change);
     }
 
     pub(super) fn sync(&mut self, failed: bool) {
@@ -65,15 +96,11 @@ impl Inode {
             return;
         }
         // Whatever became of an abandoned write, what is synced over it is what is there.
-        self.abandoned.retain(|change| matches!(change, Change::Write { .. }));
+        self.abandoned.retain(|change| change.range().is_some());
         for change in self.unsynced.drain(..) {
-            match change {
-                Change::Write { offset, data } => {
-                    write_into(&mut self.durable, &data, offset);
-                    self.abandoned =
-                        self.abandoned.drain(..).flat_map(|old| old.without(offset, data.len())).collect();
-                }
-                Change::SetLen(len) => self.durable.resize(len, 0),
+            change.apply(&mut self.durable);
+            if let Some(over) = change.range().filter(|_| !self.abandoned.is_empty()) {
+                self.abandoned = self.abandoned.drain(..).flat_map(|old| old.without(&over)).collect();
             }
         }
     }
@@ -87,35 +114,75 @@ impl Inode {
         let style = if changes.is_empty() { Style::DropAll } else { Style::pick(chance) };
         for change in changes {
             let style = if let Style::Mixed(_) = style { Style::pick(chance) } else { style };
-            match change {
-                Change::SetLen(len) if style.keeps(chance) => self.durable.resize(len, 0),
-                Change::SetLen(_) => {}
-                Change::Write { offset, data } => self.tear(offset, &data, style, chance),
+            match (&change, style) {
+                (_, Style::DropAll) => {}
+                (_, Style::KeepAll) => change.apply(&mut self.durable),
+                (Change::SetLen(_), _) if style.keeps(chance) => change.apply(&mut self.durable),
+                (Change::SetLen(_), _) => {}
+                (Change::Write { offset, data }, _) => self.tear(*offset, data, style, chance),
+                (Change::Zeros { offset, len }, _) => self.tear_zeros(*offset, *len, style, chance),
             }
         }
         self.current = self.durable.clone();
     }
 
-    fn tear(&mut self, offset: usize, data: &[u8], style: Style, chance: &mut dyn Chance) {
-        let mut at = offset;
-        let end = offset + data.len();
-        while at < end {
-            let next = ((at / SECTOR_BYTES + 1) * SECTOR_BYTES).min(end);
+    fn tear(&mut self, offset: u64, data: &[u8], style: Style, chance: &mut dyn Chance) {
+        for sector in sectors(offset..offset + data.len() as u64) {
             if style.keeps(chance) {
-                write_into(&mut self.durable, &data[at - offset..next - offset], at);
+                let part = &data[(sector.start - offset) as usize..(sector.end - offset) as usize];
+                self.durable.write(part, sector.start);
             }
-            at = next;
+        }
+    }
+
+    /// Where there were only zeros before, all that is at stake is how far the file reaches afterwards.
+    fn tear_zeros(&mut self, offset: u64, len: u64, style: Style, chance: &mut dyn Chance) {
+        let end = offset + len;
+        for sector in self.durable.written(offset, end).into_iter().flat_map(sectors) {
+            if style.keeps(chance) {
+                self.durable.zero(sector.start, sector.end - sector.start);
+            }
+        }
+        if end > self.durable.len() {
+            let reach = chance.below(len.div_ceil(SECTOR_BYTES as u64) + 1) * SECTOR_BYTES as u64;
+            if reach > 0 {
+                self.durable.extend(end.min(offset + reach));
+            }
         }
     }
 
     pub(super) fn damage(&mut self, offset: u64, change: impl Fn(u8) -> u8) -> io::Result<()> {
-        let at = offset as usize;
-        for image in [&mut self.current, &mut self.durable] {
-            let byte = image.get_mut(at).ok_or(io::ErrorKind::UnexpectedEof)?;
-            *byte = change(*byte);
-        }
-        Ok(())
+        let images = [&mut self.current, &mut self.durable];
+        let mut damaged = images.into_iter().map(|image| image.change(offset, &change));
+        if damaged.all(|is_there| is_there) { Ok(()) } else { Err(io::ErrorKind::UnexpectedEof.into()) }
     }
+
+    /// A file that holds what is durable of this one, all of it synced.
+    pub(super) fn durable(&self) -> Self {
+        let durable = &self.durable;
+        Self {
+            current: durable.clone(),
+            durable: durable.clone(),
+            unsynced: Vec::new(),
+            abandoned: Vec::new(),
+        }
+    }
+
+    pub(super) fn written(&self) -> Vec<Range<u64>> {
+        self.durable.written(0, u64::MAX)
+    }
+}
+
+/// A range cut at the boundaries of sectors.
+fn sectors(range: Range<u64>) -> impl Iterator<Item = Range<u64>> {
+    let mut at = range.start;
+    std::iter::from_fn(move || {
+        (at < range.end).then(|| {
+            let start = at;
+            at = ((at / SECTOR_BYTES as u64 + 1) * SECTOR_BYTES as u64).min(range.end);
+            start..at
+        })
+    })
 }
 
 /// How one crash treats one file or write.
@@ -143,12 +210,4 @@ impl Style {
             Self::Mixed(eighths) => chance.below(8) < eighths,
         }
     }
-}
-
-fn write_into(image: &mut Vec<u8>, data: &[u8], offset: usize) {
-    let end = offset + data.len();
-    if image.len() < end {
-        image.resize(end, 0);
-    }
-    image[offset..end].copy_from_slice(data);
 }

@@ -119,11 +119,16 @@ impl Names {
                 apply_edits(&mut self.durable, &change.edits);
             }
         }
-        let all = self.durable.clone();
-        self.durable.retain(|path, _| {
-            path.match_indices('/').all(|(slash, _)| all.get(&path[..slash]) == Some(&Node::Dir))
-        });
-        self.current = self.durable.clone();
+        *self = self.durable();
+    }
+
+    /// Names of which all is durable: those that are left if nothing unsynced survives.
+    pub(super) fn durable(&self) -> Self {
+        let is_dir = |dir: &str| self.durable.get(dir) == Some(&Node::Dir);
+        let reachable = |path: &str| path.match_indices('/').all(|(slash, _)| is_dir(&path[..slash]));
+        let kept = self.durable.iter().filter(|(path, _)| reachable(path));
+        let durable: BTreeMap<_, _> = kept.map(|(path, node)| (path.clone(), *node)).collect();
+        Self { current: durable.clone(), durable, unsynced: Vec::new() }
     }
 
     pub(super) fn inodes(&self) -> BTreeSet<u64> {

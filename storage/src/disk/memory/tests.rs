@@ -180,3 +180,60 @@ fn the_hook_sees_each_call() {
     let expect = [DiskCall::Open, DiskCall::Write, DiskCall::Sync].map(|call| (call, "file".to_owned()));
     assert_eq!(*seen.lock(), expect);
 }
+
+#[test]
+fn a_durable_image_is_what_a_crash_leaves_at_least_and_shares_nothing() {
+    let disk = disk_with("file", b"old");
+    disk.create_dir("dir").unwrap();
+    disk.open("dir/lost", true).unwrap().sync_data().unwrap();
+    disk.sync_dir("dir").unwrap();
+    let file = disk.open("file", false).unwrap();
+    file.write_at(b"newer", 0).unwrap();
+    disk.rename("file", "renamed").unwrap();
+    disk.fail_nth(DiskCall::Open, 1);
+
+    let image = disk.durable_image();
+    assert_eq!(image.list("").unwrap(), ["file"], "neither the folder nor the new name was synced");
+    assert_eq!(contents(&image, "file"), b"old");
+    assert_eq!(contents(&image.durable_image(), "file"), b"old");
+    image.crash(&mut ALL.clone());
+    assert_eq!(contents(&image, "file"), b"old", "all of it is synced");
+
+    image.open("file", false).unwrap().write_at(b"image", 0).unwrap();
+    disk.clear_faults();
+    assert_eq!(contents(&disk, "renamed"), b"newer");
+    file.write_at(b"again", 0).unwrap();
+    assert_eq!(contents(&image, "file"), b"image");
+}
+
+#[test]
+fn zeros_of_any_length_are_kept_dropped_and_torn_at_no_cost() {
+    const LEN: u64 = 1 << 40;
+    let mut lengths = std::collections::BTreeSet::new();
+    for seed in 0..200 {
+        let disk = disk_with("file", &[7; 2048]);
+        let file = disk.open("file", false).unwrap();
+        file.write_zeros(512, LEN).unwrap();
+        assert_eq!(file.len().unwrap(), 512 + LEN);
+        assert_eq!(
+            disk.written_parts("file").unwrap(),
+            std::slice::from_ref(&(0..2048)),
+            "that is what is durable"
+        );
+        let mut chance = SeededChance::new(seed);
+        disk.crash(&mut chance);
+        let file = disk.open("file", false).unwrap();
+        let len = file.len().unwrap();
+        assert!((2048..=512 + LEN).contains(&len));
+        let mut found = [1; 2048];
+        file.read_at(&mut found, 0).unwrap();
+        assert_eq!(found[..512], [7; 512]);
+        for sector in found.chunks(SECTOR_BYTES) {
+            assert!(sector.iter().all(|byte| *byte == sector[0]), "a sector is whole");
+        }
+        lengths.insert((len == 2048, len == 512 + LEN, found[512] == 0, found[1024] == 0));
+    }
+    let has = |what: fn(&(bool, bool, bool, bool)) -> bool| lengths.iter().any(what);
+    assert!(has(|(none, ..)| *none) && has(|(_, all, ..)| *all) && has(|(none, all, ..)| !none && !all));
+    assert!(has(|(.., first, second)| *first && !second) && has(|(.., first, second)| !first && *second));
+}

@@ -74,7 +74,7 @@ impl BatchHeader {
         if cursor.u32()? != crc32c::crc32c_append(crc_seed(position), &bytes[8..]) {
             return None;
         }
-        if cursor.u64()? != u64::from(position.epoch) {
+        if !is_of_use(cursor.u64()?, position) {
             return None;
         }
         let sequence = cursor.u64()?;
@@ -88,6 +88,12 @@ impl BatchHeader {
         (body_len <= room && record_count as usize * RECORD_HEADER_BYTES <= body_len as usize)
             .then_some(header)
     }
+}
+
+/// Whether a batch was written for the present use of its file.
+fn is_of_use(epoch: u64, position: Position) -> bool {
+    crate::mutant!("resurrect-recycled-bytes" => return true);
+    epoch == u64::from(position.epoch)
 }
 
 /// The records of a batch's body; after a damaged header, `Err` and the end.

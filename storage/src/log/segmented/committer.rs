@@ -23,7 +23,7 @@ use super::maintenance::{Maintenance, Upkeep};
 use super::publish::Finished;
 use super::record::Record;
 use super::segment::Segment;
-use super::shared::{Message, Seal, SegmentState, Shared, Stopped, Submit};
+use super::shared::{Message, Seal, SegmentState, Shared, Stopped, Submit, Wake};
 use crate::StorageError;
 
 /// Bytes of moved records that ride along with a batch, so that rewriting delays commits by less than a millisecond.
@@ -144,6 +144,14 @@ impl Committer {
             Phase::Written { end } => self.sync(end),
             Phase::Stopped => Step::Stopped,
         }
+    }
+
+    /// For a driver that must not block in [`wait`](Self::wait): `wake` is called whenever `wait` would return, so for each submit,
+    /// a fresh segment, room that was freed, a close. It may come too often, never too late: step until `Idle`, then sleep until it
+    /// is called. It runs on the caller's thread under the log's lock, so all that it may do is to wake a task. Maintenance has one of
+    /// its own.
+    pub fn set_wake(&self, wake: Wake) {
+        self.shared.state.lock().queue.wake = Some(wake);
     }
 
     /// Whether a step would do something.
@@ -392,7 +400,7 @@ impl Committer {
         }
         state.work.wanted = true;
         drop(state);
-        self.shared.maintenance_wanted.notify_one();
+        self.shared.want_maintenance();
         Ok(())
     }
 

@@ -32,6 +32,7 @@ pub(super) struct Location {
 /// The start of every checksum: bytes that were written for another use of the file, or for another place in it,
 /// never pass.
 pub(super) fn crc_seed(position: Position) -> u32 {
+    crate::mutant!("resurrect-recycled-bytes" => return position.offset);
     let mut bytes = [0; 8];
     bytes[..4].copy_from_slice(&position.epoch.to_le_bytes());
     bytes[4..].copy_from_slice(&position.offset.to_le_bytes());

@@ -151,6 +151,7 @@ impl State {
         {
             self.cache.keep(&mut stream.cache, last, stream.state.held());
         }
+        crate::mutant!("forget-a-truncation" => if matches!(op, LogOp::TruncateAfter { .. }) { return });
         match (change, op) {
             (Change::Nothing, _) => {}
             (_, LogOp::Append { first, entries, .. }) => {
@@ -221,7 +222,10 @@ impl LogStore for SegmentedLog {
         let submit = Message::Submit(Submit { number, records, bytes, on_durable });
         let sender = state.queue.sender.as_ref().expect("a running log has its channel");
         match sender.try_send(submit) {
-            Ok(()) => Ok(()),
+            Ok(()) => {
+                state.queue.wake();
+                Ok(())
+            }
             Err(TrySendError::Full(_)) => {
                 unreachable!("the channel has room for every submit that is counted")
             }

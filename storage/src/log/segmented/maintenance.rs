@@ -16,7 +16,7 @@ use parking_lot::Mutex;
 use super::format::{BLOCK_BYTES, SegmentHeader};
 use super::record::{Item, RECORD_HEADER_BYTES};
 use super::segment::Segment;
-use super::shared::{Seal, Shared, State};
+use super::shared::{Seal, Shared, State, Wake};
 use crate::disk::DiskFile;
 
 /// Bytes of zeros that one step writes and syncs: a commit that comes in between waits for a quarter of a
@@ -123,6 +123,12 @@ impl Maintenance {
         state.stopped.is_none()
     }
 
+    /// For a driver that must not block in [`wait`](Self::wait): `wake` is called whenever `wait` would return. All that it may do is
+    /// to wake a task. The first one stays.
+    pub fn set_wake(&self, wake: Wake) {
+        self.shared.wake_maintenance.get_or_init(|| wake);
+    }
+
     /// Whether the committer has no fresh segment to go on to.
     pub fn is_behind(&self) -> bool {
         self.shared.state.lock().work.spares.is_empty()
@@ -188,7 +194,8 @@ impl Maintenance {
         let config = &self.shared.config;
         let step = if self.is_behind() { URGENT_FILL_BYTES } else { FILL_BYTES };
         let count = step.min(config.segment_bytes - filling.filled);
-        if let Err(error) = write_zeros(&*filling.file, filling.filled, count) {
+        let written = filling.file.write_zeros(filling.filled.into(), count.into());
+        if let Err(error) = written.and_then(|()| filling.file.sync_data()) {
             // Give back what the file took; recovery would remove it too.
             if is_full(&error) {
                 self.remove(&filling.path)?;
@@ -361,18 +368,6 @@ pub(super) fn segment_path(dir: &str, number: u64) -> String {
 /// The number in a file's name, if it is a segment's.
 pub(super) fn segment_number(name: &str) -> Option<u64> {
     name.strip_suffix(".segment")?.parse().ok()
-}
-
-/// Writes and syncs zeros, a piece at a time: a buffer as long as an urgent step would stay in the process's memory for good.
-fn write_zeros(file: &dyn DiskFile, from: u32, count: u32) -> io::Result<()> {
-    let zeros = vec![0; FILL_BYTES.min(count) as usize];
-    let mut written = 0;
-    while written < count {
-        let piece = FILL_BYTES.min(count - written);
-        file.write_at(&zeros[..piece as usize], u64::from(from) + u64::from(written))?;
-        written += piece;
-    }
-    file.sync_data()
 }
 
 fn is_full(error: &io::Error) -> bool {

@@ -42,7 +42,7 @@ pub use self::driver::{CommitterThreads, monotonic_clock, spawn_committer};
 pub use self::handle::SegmentedLog;
 pub use self::maintenance::{Maintenance, Upkeep};
 pub use self::recovery::RecoveryReport;
-pub use self::shared::Damage;
+pub use self::shared::{Damage, Wake};
 use crate::StorageResult;
 use crate::disk::Disk;
 

@@ -88,7 +88,7 @@ impl Shared {
         let wakers = std::mem::take(&mut state.queue.wakers);
         drop(guard);
         if freed {
-            self.maintenance_wanted.notify_one();
+            self.want_maintenance();
         }
         wakers
     }

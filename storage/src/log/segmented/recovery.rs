@@ -5,7 +5,7 @@
 //! Nothing is written but the last batch of the unsealed segment, with the bytes it has (see [`make_durable`]).
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use crossbeam::channel::Receiver;
@@ -135,7 +135,13 @@ pub(super) fn recover(disk: Arc<dyn Disk>, config: LogConfig) -> StorageResult<R
     state.queue = Queue { sender: Some(sender), ..Queue::default() };
     state.work.wanted = true;
     report.lost = state.lost.as_ref().map(|lost| lost.damage.clone());
-    let shared = Shared { disk, config, state: Mutex::new(state), maintenance_wanted: Condvar::new() };
+    let shared = Shared {
+        disk,
+        config,
+        state: Mutex::new(state),
+        maintenance_wanted: Condvar::new(),
+        wake_maintenance: OnceLock::new(),
+    };
     Ok(Recovered { shared: Arc::new(shared), resume, receiver, report })
 }
 

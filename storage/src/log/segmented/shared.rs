@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::task::Waker;
 
 use bytes::Bytes;
@@ -24,12 +24,17 @@ use super::segment::Segment;
 use crate::disk::Disk;
 use crate::{StorageError, StorageResult};
 
+/// Tells an asynchronous driver that there may be work (see [`super::Committer::set_wake`]).
+pub type Wake = Arc<dyn Fn() + Send + Sync>;
+
 pub(super) struct Shared {
     pub(super) disk: Arc<dyn Disk>,
     pub(super) config: LogConfig,
     pub(super) state: Mutex<State>,
     /// Told when there may be something for maintenance to do.
     pub(super) maintenance_wanted: Condvar,
+    /// The same, for a driver that does not block.
+    pub(super) wake_maintenance: OnceLock<Wake>,
 }
 
 #[derive(Debug, Default)]
@@ -65,7 +70,7 @@ pub(super) struct SegmentState {
 }
 
 /// Submits that are not yet durable.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(super) struct Queue {
     /// Gone once the log is closed, so that the committer sees the end of the channel.
     pub(super) sender: Option<Sender<Message>>,
@@ -78,6 +83,8 @@ pub(super) struct Queue {
     pub(super) wakers: Vec<Waker>,
     /// A nudge is in the channel.
     pub(super) nudged: bool,
+    /// Called after each message into the channel, and when it ends.
+    pub(super) wake: Option<Wake>,
 }
 
 /// What maintenance and the committer have for each other.
@@ -172,6 +179,21 @@ impl fmt::Debug for Submit {
     }
 }
 
+impl fmt::Debug for Queue {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { taken, durable, bytes, .. } = self;
+        write!(f, "Queue {{ taken: {taken}, durable: {durable}, bytes: {bytes}, .. }}")
+    }
+}
+
+impl Queue {
+    pub(super) fn wake(&self) {
+        if let Some(wake) = &self.wake {
+            wake();
+        }
+    }
+}
+
 impl fmt::Debug for Shared {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Shared").field("config", &self.config).finish_non_exhaustive()
@@ -200,6 +222,7 @@ impl State {
         {
             // The channel has one place more than there can be submits.
             self.queue.nudged = sender.try_send(Message::Nudge).is_ok();
+            self.queue.wake();
         }
     }
 
@@ -230,11 +253,20 @@ impl Shared {
             }
             state.nudge_committer();
             state.queue.sender = None;
+            state.queue.wake();
             state.work.wanted = true;
             std::mem::take(&mut state.queue.wakers)
         };
-        self.maintenance_wanted.notify_all();
+        self.want_maintenance();
         wakers.into_iter().for_each(Waker::wake);
+    }
+
+    /// Wakes whoever drives maintenance; `wanted` was set before, under the lock.
+    pub(super) fn want_maintenance(&self) {
+        self.maintenance_wanted.notify_all();
+        if let Some(wake) = self.wake_maintenance.get() {
+            wake();
+        }
     }
 
     pub(super) fn poison(&self, doing: &str, error: &std::io::Error) {

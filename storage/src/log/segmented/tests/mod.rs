@@ -4,6 +4,7 @@ mod basics;
 mod crash;
 mod damage;
 mod reclaim;
+mod wake;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};

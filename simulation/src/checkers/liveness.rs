@@ -1,0 +1,252 @@
+//! After healing the fleet agrees and serves again, within the plan's time; with a permanently faulty minority the others do.
+//!
+//! Agreement, at one moment: one leader that all hosts which should work take for theirs, the same voters, and the same state at some index
+//! at or above all that was committed when the faults ended. Service: several writes and several reads, begun after
+//! healing, answered. What is not expected of a host: anything if it is `unhealed`, left, was removed, or has rotten data.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::calls::{CallEvent, Calls, Moment, seconds};
+use super::rotten_hosts;
+use crate::observation::{
+    Call, Checker, Observation, Outcome, Promise, ReplicaStatus, Seen, Verified, Violation,
+};
+use crate::plan::{Fault, HostId, Plan};
+
+const NAME: &str = "liveness";
+/// Answered writes, and answered reads, that show that the fleet serves: more than one could be luck.
+const SERVED_MIN: u64 = 5;
+
+/// See the module's docs.
+#[derive(Debug)]
+pub struct Liveness {
+    settle_ns: u64,
+    writes_expected: bool,
+    reads_expected: bool,
+    /// Hosts of which nothing is expected.
+    excused: BTreeSet<HostId>,
+    /// Hosts that must be running at the end.
+    expected: BTreeSet<HostId>,
+    running: BTreeSet<HostId>,
+    statuses: BTreeMap<HostId, ReplicaStatus>,
+    calls: Calls,
+    /// Committed, by anybody's word.
+    committed: Option<u64>,
+    healed: Option<Healed>,
+    agreed_ns: Option<u64>,
+    served_ns: Option<u64>,
+    events: u64,
+}
+
+#[derive(Debug)]
+struct Healed {
+    at: Moment,
+    /// States must agree at or above.
+    committed: Option<u64>,
+    /// Since healing: which hosts had which state at an index.
+    states: BTreeMap<u64, BTreeMap<[u8; 16], BTreeSet<HostId>>>,
+    writes: u64,
+    reads: u64,
+}
+
+impl Liveness {
+    pub fn new(plan: &Plan) -> Self {
+        let mut excused: BTreeSet<HostId> = plan.unhealed.iter().copied().collect();
+        excused.extend(rotten_hosts(plan));
+        excused.extend(plan.faults.iter().filter_map(|f| match f.fault {
+            Fault::Leave { host } | Fault::Remove { host } => Some(host),
+            _ => None,
+        }));
+        let early = (1..).zip(&plan.fleet.hosts).filter(|(_, h)| !h.late).map(|(host, _)| host);
+        let expected = early.filter(|host| !excused.contains(host)).collect();
+        Self {
+            settle_ns: plan.settle_ms * 1_000_000,
+            writes_expected: plan.load.clients > 0 && plan.load.writes > 0,
+            reads_expected: plan.load.clients > 0 && plan.load.reads > 0,
+            excused,
+            expected,
+            running: BTreeSet::new(),
+            statuses: BTreeMap::new(),
+            calls: Calls::default(),
+            committed: None,
+            healed: None,
+            agreed_ns: None,
+            served_ns: None,
+            events: 0,
+        }
+    }
+
+    /// Hosts that have to agree. A late host is one of them once it runs.
+    fn healthy(&self) -> impl Iterator<Item = HostId> {
+        let running = self.running.iter().filter(|host| !self.excused.contains(host));
+        self.expected.iter().chain(running).copied().collect::<BTreeSet<_>>().into_iter()
+    }
+
+    /// Why the healthy hosts do not agree; none if they do.
+    fn disagreement(&self) -> Option<String> {
+        let healed = self.healed.as_ref()?;
+        let mut first: Option<(HostId, &ReplicaStatus)> = None;
+        for host in self.healthy() {
+            if !self.running.contains(&host) {
+                return Some(format!("host {host} is not running"));
+            }
+            let Some(status) = self.statuses.get(&host) else {
+                return Some(format!("host {host} has said nothing of itself since it started"));
+            };
+            let Some(leader) = status.leader else { return Some(format!("host {host} knows no leader")) };
+            let (first_host, first) = *first.get_or_insert((host, status));
+            if first.leader != Some(leader) || first.term != status.term {
+                return Some(format!(
+                    "host {host} has replica {leader} for the leader of term {}, host {first_host} replica {} of term {}",
+                    status.term,
+                    first.leader.unwrap_or_default(),
+                    first.term
+                ));
+            }
+            if sorted(&first.voters) != sorted(&status.voters) {
+                return Some(format!(
+                    "host {first_host} has the voters {:?}, host {host} {:?}",
+                    first.voters, status.voters
+                ));
+            }
+        }
+        let (_, first) = first?;
+        if !self
+            .statuses
+            .values()
+            .any(|s| Some(s.replica) == first.leader && s.is_leader && s.term == first.term)
+        {
+            return Some(format!(
+                "replica {} is taken for the leader, but does not lead",
+                first.leader.unwrap_or_default()
+            ));
+        }
+        let from = healed.committed.unwrap_or(0);
+        let alike = |hosts: &BTreeSet<HostId>| self.healthy().all(|host| hosts.contains(&host));
+        if !healed.states.range(from..).any(|(_, by_hash)| by_hash.values().any(alike)) {
+            return Some(format!("the hosts have not shown the same state at any index from {from} on"));
+        }
+        None
+    }
+
+    /// What is not served yet; none if all is.
+    fn unserved(&self) -> Option<String> {
+        let healed = self.healed.as_ref()?;
+        let lacks = (self.writes_expected && healed.writes < SERVED_MIN)
+            || (self.reads_expected && healed.reads < SERVED_MIN);
+        lacks.then(|| {
+            format!(
+                "{} writes and {} reads were answered, {SERVED_MIN} of each are due",
+                healed.writes, healed.reads
+            )
+        })
+    }
+
+    fn judge(&mut self, at_ns: u64) {
+        if self.agreed_ns.is_none() && self.disagreement().is_none() {
+            self.agreed_ns = Some(at_ns);
+        }
+        if self.served_ns.is_none() && self.unserved().is_none() {
+            self.served_ns = Some(at_ns);
+        }
+    }
+
+    /// The verdict when time is up.
+    fn verdict(&self, at_ns: u64) -> Result<(), Violation> {
+        let Some(healed) = &self.healed else { return Ok(()) };
+        let disagreement = if self.agreed_ns.is_none() { self.disagreement() } else { None };
+        let Some(why) = disagreement.or_else(|| self.unserved()) else { return Ok(()) };
+        let waited = seconds(at_ns - healed.at.at_ns);
+        let what = format!("{waited} after the faults ended (at {}) {why}", healed.at);
+        Err(Violation { promise: Promise::Liveness, checker: NAME.into(), at_ns, what })
+    }
+
+    fn note(&mut self, observation: &Observation) -> bool {
+        match &observation.seen {
+            Seen::Started { host, .. } => {
+                self.running.insert(*host);
+                self.statuses.remove(host);
+            }
+            Seen::Ended { host, .. } => {
+                self.running.remove(host);
+                self.statuses.remove(host);
+            }
+            Seen::Wiped { host } => {
+                self.statuses.remove(host);
+            }
+            Seen::Status { host, status } => {
+                self.committed = self.committed.max(status.committed);
+                self.statuses.insert(*host, status.clone());
+            }
+            Seen::State { host, applied, hash, .. } => {
+                self.committed = self.committed.max(Some(*applied));
+                let Some(healed) = &mut self.healed else { return false };
+                healed.states.entry(*applied).or_default().entry(*hash).or_default().insert(*host);
+            }
+            _ => return self.note_call(observation),
+        }
+        self.healed.is_some()
+    }
+
+    fn note_call(&mut self, observation: &Observation) -> bool {
+        let Some((_, CallEvent::Completed(invoked, outcome))) = self.calls.see(observation) else {
+            return false;
+        };
+        let Some(healed) = self.healed.as_mut().filter(|healed| invoked.began > healed.at) else {
+            return false;
+        };
+        match (&invoked.what, outcome) {
+            (Call::Write { .. }, Outcome::Written) => healed.writes += 1,
+            (Call::Read { .. }, Outcome::Value(_)) => healed.reads += 1,
+            _ => return false,
+        }
+        true
+    }
+}
+
+fn sorted(voters: &[u64]) -> BTreeSet<u64> {
+    voters.iter().copied().collect()
+}
+
+impl Checker for Liveness {
+    fn name(&self) -> &'static str {
+        NAME
+    }
+
+    fn see(&mut self, observation: &Observation) -> Result<(), Violation> {
+        let at_ns = observation.at_ns;
+        let done = self.agreed_ns.is_some() && self.served_ns.is_some();
+        if let Some(healed) = &self.healed
+            && !done
+            && at_ns > healed.at.at_ns + self.settle_ns
+        {
+            self.verdict(at_ns)?;
+        }
+        if let Seen::Healed = observation.seen {
+            let at = self.calls.now(at_ns);
+            let committed = self.committed;
+            self.healed = Some(Healed { at, committed, states: BTreeMap::new(), writes: 0, reads: 0 });
+        } else if self.note(observation) && !done {
+            self.events += 1;
+            self.judge(at_ns);
+        }
+        if let Seen::Ending = observation.seen {
+            self.verdict(at_ns)?;
+        }
+        Ok(())
+    }
+
+    fn finish(&mut self) -> Result<Verified, Violation> {
+        let claim = match (&self.healed, self.agreed_ns.max(self.served_ns)) {
+            (Some(healed), Some(at_ns)) => {
+                format!(
+                    "the fleet agreed and served {} after the faults ended",
+                    seconds(at_ns - healed.at.at_ns)
+                )
+            }
+            _ => "the run ended before its faults did".to_owned(),
+        };
+        let undecided = u64::from(self.healed.is_none());
+        Ok(Verified { checker: NAME.into(), claim, events: self.events, undecided })
+    }
+}

@@ -1,0 +1,180 @@
+//! Takes what the world and its clients see, in order, to the checkers; counts; and says when the run is lost.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+
+use crate::checkers::Watch;
+use crate::event;
+use crate::observation::{CallId, Observation, Outcome, Seen, Serial, Verified, Violation};
+use crate::runtime;
+
+/// Shared by everything in a run that sees something. Invariant: observations reach the checkers in the order of global time.
+pub struct Recorder {
+    /// `None` once the run is over.
+    watch: Mutex<Option<Watch>>,
+    violation: Mutex<Option<Violation>>,
+    lost: Notify,
+    counts: Mutex<BTreeMap<&'static str, Counts>>,
+    calls: Mutex<BTreeMap<String, Counts>>,
+    outage: Mutex<Outage>,
+    next_call: AtomicU64,
+    next_serial: AtomicU64,
+    leaders: Mutex<Leaders>,
+}
+
+/// How often each thing happened.
+pub type Counts = BTreeMap<String, u64>;
+
+#[derive(Debug, Default)]
+struct Outage {
+    last_ns: Option<u64>,
+    longest_ns: u64,
+}
+
+/// Who led in which term, by the replicas' own word.
+#[derive(Debug, Default)]
+struct Leaders {
+    by_term: BTreeMap<u64, u64>,
+}
+
+impl std::fmt::Debug for Recorder {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Recorder").field("violation", &*self.violation.lock()).finish_non_exhaustive()
+    }
+}
+
+impl Recorder {
+    pub fn new(watch: Watch) -> Arc<Self> {
+        Arc::new(Self {
+            watch: Mutex::new(Some(watch)),
+            violation: Mutex::default(),
+            lost: Notify::new(),
+            counts: Mutex::default(),
+            calls: Mutex::default(),
+            outage: Mutex::default(),
+            next_call: AtomicU64::new(1),
+            next_serial: AtomicU64::new(1),
+            leaders: Mutex::default(),
+        })
+    }
+
+    pub fn next_call(&self) -> CallId {
+        self.next_call.fetch_add(1, Ordering::Relaxed)
+    }
+
+    pub fn next_serial(&self) -> Serial {
+        self.next_serial.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// Tells the checkers. What is seen after a violation is of no interest.
+    pub fn see(&self, seen: Seen) {
+        event!("see {}", Short(&seen));
+        if let Seen::Status { status, .. } = &seen
+            && status.is_leader
+        {
+            self.leaders.lock().by_term.entry(status.term).or_insert(status.replica);
+        }
+        if self.violation.lock().is_some() {
+            return;
+        }
+        let observation = Observation { at_ns: runtime::global_ns(), seen };
+        if matches!(observation.seen, Seen::Completed { outcome: Outcome::Written, .. }) {
+            let mut outage = self.outage.lock();
+            if let Some(last) = outage.last_ns.replace(observation.at_ns) {
+                outage.longest_ns = outage.longest_ns.max(observation.at_ns - last);
+            }
+        }
+        let Some(seen) = self.watch.lock().as_mut().map(|watch| watch.see(&observation)) else { return };
+        if let Err(violation) = seen {
+            event!("violation {}: {}", violation.checker, violation.what);
+            *self.violation.lock() = Some(violation);
+            self.lost.notify_waiters();
+        }
+    }
+
+    /// Adds one to a count of the report: of faults, ends of processes, acts of operators.
+    pub fn count(&self, kind: &'static str, what: &str) {
+        let mut counts = self.counts.lock();
+        *counts.entry(kind).or_default().entry(what.to_owned()).or_default() += 1;
+    }
+
+    /// Adds one to the calls of a kind that ended in this way.
+    pub fn count_call(&self, kind: &str, outcome: &str) {
+        let mut calls = self.calls.lock();
+        *calls.entry(kind.to_owned()).or_default().entry(outcome.to_owned()).or_default() += 1;
+    }
+
+    pub fn counts(&self, kind: &str) -> Counts {
+        self.counts.lock().get(kind).cloned().unwrap_or_default()
+    }
+
+    pub fn calls(&self) -> BTreeMap<String, Counts> {
+        self.calls.lock().clone()
+    }
+
+    /// Terms that had a leader.
+    pub fn elections(&self) -> u64 {
+        self.leaders.lock().by_term.len() as u64
+    }
+
+    /// Replicas that led.
+    pub fn leaders(&self) -> u64 {
+        self.leaders.lock().by_term.values().collect::<BTreeSet<_>>().len() as u64
+    }
+
+    /// Longest time between two acknowledged writes.
+    pub fn longest_outage_ms(&self) -> u64 {
+        self.outage.lock().longest_ns / 1_000_000
+    }
+
+    /// Resolves at the first violation.
+    pub async fn until_lost(&self) {
+        loop {
+            let lost = self.lost.notified();
+            if self.violation.lock().is_some() {
+                return;
+            }
+            lost.await;
+        }
+    }
+
+    pub fn violation(&self) -> Option<Violation> {
+        self.violation.lock().clone()
+    }
+
+    /// The run is over: what the checkers verified, or the violation.
+    pub fn finish(&self) -> Result<Vec<Verified>, Violation> {
+        self.watch.lock().take().expect("a run is finished once").finish()
+    }
+}
+
+/// An observation in a line of the trace: long ones as a digest.
+struct Short<'a>(&'a Seen);
+
+impl std::fmt::Display for Short<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.0 {
+            Seen::Durable { host, log } => {
+                let digest = crate::trace::digest(format!("{log:?}").as_bytes());
+                write!(
+                    f,
+                    "durable host {host} replica {} entries {} {digest}",
+                    log.replica,
+                    log.entries.len()
+                )
+            }
+            Seen::State { host, replica, applied, hash } => {
+                write!(
+                    f,
+                    "state host {host} replica {replica} applied {applied} {:02x}{:02x}{:02x}{:02x}",
+                    hash[0], hash[1], hash[2], hash[3]
+                )
+            }
+            other => write!(f, "{other:?}"),
+        }
+    }
+}

@@ -1,0 +1,123 @@
+//! What clients ask of a node, and what its answers mean to the checkers.
+
+use std::collections::BTreeMap;
+
+use longshore_node::api::client::{Client, ClientError};
+use longshore_node::api::types::{
+    ErrorCode, NodeUpdate, OperationQuery, OperationRequest, OperationView, Strategy, TokenCreate,
+};
+
+use crate::observation::{Key, Listed, LogPosition, Outcome, Serial};
+use crate::runtime::SimRuntime;
+
+pub(super) type Node = Client<SimRuntime>;
+pub(super) type Answer = Outcome;
+
+/// As many as the API lists.
+const LISTED_MAX: u32 = 1000;
+
+/// What an error says of the effect: certainly none, or perhaps.
+fn failed(error: ClientError) -> Outcome {
+    let text = error.to_string();
+    match error {
+        ClientError::Api { error, .. } => match error.code {
+            ErrorCode::OutcomeUnknown | ErrorCode::Internal => Outcome::Unknown(text),
+            _ => Outcome::Refused(text),
+        },
+        ClientError::NotRunning { .. }
+        | ClientError::NoPermission { .. }
+        | ClientError::Unreachable { .. } => Outcome::Refused(text),
+        ClientError::Interrupted { .. } | ClientError::NotUnderstood { .. } => Outcome::Unknown(text),
+    }
+}
+
+pub(super) async fn write(node: Node, key: Key, serial: Serial) -> Answer {
+    let label_add = BTreeMap::from([(key.label, serial.to_string())]);
+    match node.update_node(&key.node, &NodeUpdate { label_add, label_rm: Vec::new() }).await {
+        Ok(_) => Outcome::Written,
+        Err(error) => failed(error),
+    }
+}
+
+pub(super) async fn read(node: Node, key: Key) -> Answer {
+    let list = match node.list_nodes().await {
+        Ok(list) => list,
+        Err(error) => return failed(error),
+    };
+    if list.stale {
+        return Outcome::Refused("only a stale copy".into());
+    }
+    let Some(found) = list.nodes.iter().find(|found| found.name == key.node) else {
+        return Outcome::Refused(format!("there is no node {}", key.node));
+    };
+    match found.labels.get(&key.label).map(|text| text.parse()) {
+        None => Outcome::Value(None),
+        Some(Ok(serial)) => Outcome::Value(Some(serial)),
+        // Nobody writes that: a phantom, for the oracle to find.
+        Some(Err(_)) => Outcome::Value(Some(Serial::MAX)),
+    }
+}
+
+/// The image of a submission.
+pub(super) fn image(serial: Serial) -> String {
+    format!("registry.invalid/app:s{serial}")
+}
+
+fn serial_of(image: &str) -> Option<Serial> {
+    image.rsplit_once(":s")?.1.parse().ok()
+}
+
+pub(super) async fn submit(node: Node, serial: Serial) -> Answer {
+    let request = OperationRequest::Pull {
+        images: vec![image(serial)],
+        strategy: Strategy::Replicated,
+        on: Vec::new(),
+        timeout_ms: None,
+    };
+    match node.submit_operation(&request, Some(&format!("serial-{serial}"))).await {
+        Ok(view) => position(&view).map_or_else(Outcome::Unknown, Outcome::Submitted),
+        Err(error) => failed(error),
+    }
+}
+
+/// `op-INDEX-POSITION`: where the log put it.
+fn position(view: &OperationView) -> Result<LogPosition, String> {
+    let parts = view.id.strip_prefix("op-").and_then(|rest| rest.split_once('-'));
+    let parsed = parts.and_then(|(index, position)| Some((index.parse().ok()?, position.parse().ok()?)));
+    parsed.ok_or_else(|| format!("{:?} is not an operation's id", view.id))
+}
+
+pub(super) async fn list_operations(node: Node) -> Answer {
+    let views = match node.list_operations(&OperationQuery { limit: Some(LISTED_MAX), active: false }).await {
+        Ok(views) => views,
+        Err(error) => return failed(error),
+    };
+    let mut operations = BTreeMap::new();
+    for view in &views {
+        let serial = view.images.first().and_then(|image| serial_of(image)).unwrap_or(Serial::MAX);
+        match position(view) {
+            Ok(at) => drop(operations.insert(at, Listed { serial, ended: view.state.is_terminal() })),
+            Err(error) => return Outcome::Unknown(error),
+        }
+    }
+    Outcome::Operations(operations)
+}
+
+pub(super) async fn list_nodes(node: Node) -> Answer {
+    match node.list_nodes().await {
+        Ok(list) if list.stale => Outcome::Refused("only a stale copy".into()),
+        Ok(_) => Outcome::Done,
+        Err(error) => failed(error),
+    }
+}
+
+pub(super) async fn make_and_revoke_token(node: Node) -> Answer {
+    let made = match node.create_token(&TokenCreate { ttl_ms: Some(60_000), uses: Some(1) }).await {
+        Ok(made) => made,
+        Err(error) => return failed(error),
+    };
+    match node.revoke_token(&made.info.id).await {
+        Ok(_) => Outcome::Done,
+        Err(error) => failed(error),
+    }
+}

@@ -1,0 +1,105 @@
+//! The clients of a run: they change and read registers, pull images, list, make and revoke tokens, and move between nodes.
+//!
+//! Clients speak HTTP to nodes through the production client, as the command line does. They judge nothing: what they did and
+//! what they were told goes to the recorder.
+
+mod calls;
+mod client;
+
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use tokio_util::sync::CancellationToken;
+
+use self::client::SimClient;
+use crate::observation::Key;
+use crate::plan::{Fault, HostId, Plan};
+use crate::random;
+use crate::runtime::{self, Context, HostClock};
+use crate::world::{World, node_name};
+
+/// All clients, at work.
+#[derive(Debug)]
+pub struct Workload {
+    stop: CancellationToken,
+    clients: Vec<runtime::Join<()>>,
+    pub(crate) served: Arc<Served>,
+}
+
+/// Calls that hosts answered since they were asked for last: whether a healed fleet serves.
+#[derive(Debug, Default)]
+pub(crate) struct Served(Mutex<std::collections::BTreeMap<(HostId, &'static str), u64>>);
+
+impl Served {
+    pub(crate) fn add(&self, host: HostId, kind: &'static str) {
+        *self.0.lock().entry((host, kind)).or_default() += 1;
+    }
+
+    pub(crate) fn clear(&self) {
+        self.0.lock().clear();
+    }
+
+    /// How many of `kind` all hosts together answered.
+    pub(crate) fn total(&self, kind: &str) -> u64 {
+        self.0.lock().iter().filter(|((_, is), _)| *is == kind).map(|(_, count)| count).sum()
+    }
+}
+
+impl Workload {
+    /// Starts the clients that the plan asks for.
+    pub fn start(world: &Arc<World>) -> Self {
+        let (stop, served) = (CancellationToken::new(), Arc::new(Served::default()));
+        let keys = Arc::new(keys(&world.plan));
+        let clients = (1..=world.plan.load.clients).map(|id| {
+            let name = format!("c{id}");
+            let clock = Arc::new(HostClock::new(0, 0, 0));
+            let context = Context::new(&name, clock, random::stream(world.plan.seed, &name));
+            let client = SimClient::new(id, Arc::clone(world), Arc::clone(&keys), Arc::clone(&served));
+            runtime::spawn_in(&context, client.run(stop.clone()))
+        });
+        let clients = clients.collect();
+        Self { stop, clients, served }
+    }
+
+    /// Lets every client end what it does.
+    pub async fn finish(self) {
+        self.stop.cancel();
+        for client in self.clients {
+            // Nobody kills clients.
+            let _ = client.await;
+        }
+    }
+}
+
+/// The last look at a healed fleet: every register and the list of operations, read through each healthy host.
+pub async fn last_look(world: &Arc<World>) {
+    let keys = Arc::new(keys(&world.plan));
+    let mut client = SimClient::new(0, Arc::clone(world), keys, Arc::default());
+    for host in world.healthy() {
+        client.read_everything_at(host).await;
+    }
+    world.show_all_durable();
+}
+
+/// Registers: labels of the nodes of hosts that keep their node for the whole run. Empty if there is none.
+pub fn keys(plan: &Plan) -> Vec<Key> {
+    let loses_its_node = |id: HostId| {
+        plan.unhealed.contains(&id)
+            || plan.faults.iter().any(|scheduled| match &scheduled.fault {
+                Fault::Wipe { host }
+                | Fault::Leave { host }
+                | Fault::Remove { host }
+                | Fault::Rot { host }
+                | Fault::FailRead { host } => *host == id,
+                _ => false,
+            })
+    };
+    let hosts = (1..).zip(&plan.fleet.hosts);
+    let stable: Vec<HostId> =
+        hosts.filter(|(id, shape)| !shape.late && !loses_its_node(*id)).map(|(id, _)| id).collect();
+    if stable.is_empty() {
+        return Vec::new();
+    }
+    let key = |n: u32| Key { node: node_name(stable[n as usize % stable.len()], 0), label: format!("k{n}") };
+    (0..plan.load.keys).map(key).collect()
+}

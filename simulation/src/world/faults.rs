@@ -1,0 +1,293 @@
+//! Carries out what a plan says shall happen.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use longshore_node::api::client::{Client, Target};
+
+use rand::RngExt;
+
+use super::World;
+use super::host::Process;
+use crate::event;
+use crate::observation::Seen;
+use crate::plan::{Fault, HostId, Scheduled};
+use crate::runtime::{self, SimRuntime};
+
+/// Between attempts of an operator whose command was not taken.
+const OPERATOR_RETRY: Duration = Duration::from_secs(2);
+/// After which an operator gives up.
+const OPERATOR_ATTEMPTS: u32 = 30;
+
+/// Name of the planted bug that is the world's to carry out.
+pub(super) const REUSE_REPLICA_ID: &str = "reuse-replica-id";
+
+impl World {
+    /// Lets all faults happen, each at its time since now.
+    pub(super) async fn run_faults(self: &Arc<Self>, faults: &[Scheduled]) {
+        let begin = runtime::global_ns();
+        for Scheduled { at_ms, fault } in faults {
+            let at = begin + at_ms * 1_000_000;
+            let wait = at.saturating_sub(runtime::global_ns());
+            runtime::sleep_global(Duration::from_nanos(wait)).await;
+            let name = fault_name(fault);
+            let done = self.inflict(fault);
+            event!("fault {name} {} {fault:?}", if done { "done" } else { "does not fit" });
+            if done {
+                self.recorder.count("faults", name);
+            }
+        }
+    }
+
+    /// Whether it changed anything.
+    fn inflict(self: &Arc<Self>, fault: &Fault) -> bool {
+        match fault {
+            Fault::Kill { host } => self.kill(*host, false),
+            Fault::PowerLoss { host } => self.kill(*host, true),
+            Fault::PowerLossAll => {
+                let all: Vec<HostId> = self.hosts.lock().keys().copied().collect();
+                all.into_iter().filter(|host| self.kill(*host, true)).count() > 0
+            }
+            Fault::Stop { host } => self.with_process(*host, |process| process.shutdown.cancel()),
+            Fault::Start { host } => {
+                let runs = self.hosts.lock()[host].is_running();
+                if !runs {
+                    self.start(*host);
+                }
+                !runs
+            }
+            Fault::Pause { host } => self.with_process(*host, |process| process.context.pause()),
+            Fault::Resume { host } => self.with_process(*host, |process| process.context.resume()),
+            Fault::Wipe { host } => {
+                let killed = self.kill(*host, false);
+                self.wipe(*host);
+                killed
+            }
+            Fault::Leave { host } => self.leave(*host),
+            Fault::Remove { host } => {
+                let world = Arc::clone(self);
+                let host = *host;
+                drop(runtime::spawn_in(&self.context, async move { world.remove(host).await }));
+                true
+            }
+            Fault::AddRule { rule } => {
+                self.fabric.add_rule(rule.clone());
+                true
+            }
+            Fault::RemoveRule { name } => {
+                self.fabric.remove_rule(name);
+                true
+            }
+            Fault::HealNetwork => {
+                self.fabric.heal();
+                true
+            }
+            Fault::StepWallClock { host, by_ms } => {
+                self.hosts.lock()[host].clock.step_wall(*by_ms);
+                true
+            }
+            Fault::SetDrift { host, drift_ppm } => {
+                self.hosts.lock()[host].clock.set_drift(runtime::global_ns(), *drift_ppm);
+                true
+            }
+            Fault::SlowDisk { .. }
+            | Fault::FullDisk { .. }
+            | Fault::FailSync { .. }
+            | Fault::FailRead { .. }
+            | Fault::Rot { .. } => self.inflict_disk(fault),
+            Fault::EngineDown { .. }
+            | Fault::EngineUp { .. }
+            | Fault::EnginePulls { .. }
+            | Fault::EngineForgets { .. } => self.inflict_engine(fault),
+        }
+    }
+
+    fn inflict_disk(&self, fault: &Fault) -> bool {
+        let hosts = self.hosts.lock();
+        match fault {
+            Fault::SlowDisk { host, sync } => hosts[host].disk.set_sync_latency(*sync),
+            Fault::FullDisk { host, full } => hosts[host].disk.set_full(*full),
+            Fault::FailSync { host } => hosts[host].disk.fail_next_sync(),
+            Fault::FailRead { host } => hosts[host].disk.fail_next_read(),
+            Fault::Rot { host } => return hosts[host].disk.rot(&mut *self.random.lock()),
+            _ => unreachable!("the others are not the disk's"),
+        }
+        true
+    }
+
+    fn inflict_engine(&self, fault: &Fault) -> bool {
+        let hosts = self.hosts.lock();
+        let (Fault::EngineDown { host }
+        | Fault::EngineUp { host }
+        | Fault::EnginePulls { host, .. }
+        | Fault::EngineForgets { host }) = fault
+        else {
+            unreachable!("the others are not the engine's")
+        };
+        let Some(engine) = &hosts[host].engine else { return false };
+        match fault {
+            Fault::EngineDown { .. } => engine.down(),
+            Fault::EngineUp { .. } => engine.up(),
+            Fault::EnginePulls { pulls, .. } => engine.set_pulls(*pulls),
+            _ => engine.forget_images(),
+        }
+        true
+    }
+
+    fn with_process(&self, host: HostId, act: impl FnOnce(&Process)) -> bool {
+        let process = self.hosts.lock()[&host].process.clone();
+        process.as_ref().map(act).is_some()
+    }
+
+    /// Kills a process; with `power_loss` the host loses power. Whether there was one.
+    pub(super) fn kill(self: &Arc<Self>, id: HostId, power_loss: bool) -> bool {
+        let process = {
+            let mut hosts = self.hosts.lock();
+            let host = hosts.get_mut(&id).expect("a plan names hosts that there are");
+            host.wanted = false;
+            let process = host.process.take();
+            if let Some(process) = &process {
+                process.context.kill();
+            }
+            // A host may lose power while its node is down, too: what the node left unsynced goes.
+            if power_loss {
+                host.disk.power_loss(&mut *self.random.lock());
+            } else if process.is_some() {
+                host.disk.process_died();
+            }
+            process
+        };
+        let Some(process) = process else { return false };
+        self.fabric.process_died(id);
+        let how = if power_loss { "power loss" } else { "killed" };
+        self.recorder.see(Seen::Ended {
+            host: id,
+            incarnation: process.incarnation,
+            power_loss,
+            how: how.into(),
+        });
+        self.show_durable(id);
+        true
+    }
+
+    fn wipe(&self, id: HostId) {
+        let mut hosts = self.hosts.lock();
+        let host = hosts.get_mut(&id).expect("a plan names hosts that there are");
+        if !host.is_member {
+            return;
+        }
+        if self.plan.mutant.as_deref() == Some(REUSE_REPLICA_ID) {
+            // The planted bug: the identity is restored from a backup, the log is not.
+            host.disk.lose_log_and_snapshots();
+            return;
+        }
+        host.disk.wipe();
+        host.generation += 1;
+        (host.is_member, host.is_gone) = (false, false);
+        drop(hosts);
+        self.recorder.see(Seen::Wiped { host: id });
+        let world = self.this();
+        // The dead node's record keeps its vote until an operator removes it.
+        drop(runtime::spawn_in(&self.context, async move {
+            runtime::sleep_global(OPERATOR_RETRY).await;
+            world.remove_name_until_done(id, &super::host::node_name(id, world.generation(id) - 1)).await;
+        }));
+    }
+
+    /// `longshore leave` on the host itself.
+    fn leave(self: &Arc<Self>, id: HostId) -> bool {
+        let Some(client) = self.client(id) else { return false };
+        let world = Arc::clone(self);
+        drop(runtime::spawn_in(&self.context, async move {
+            let left = client.leave().await;
+            event!("leave host {id}: {}", outcome(&left));
+            world.recorder.count("operator", if left.is_ok() { "left" } else { "leave refused" });
+        }));
+        true
+    }
+
+    /// `longshore node rm`, said to some other node.
+    async fn remove(self: &Arc<Self>, id: HostId) -> bool {
+        let name = self.hosts.lock()[&id].node_name();
+        self.remove_name(id, &name).await
+    }
+
+    async fn remove_name(self: &Arc<Self>, id: HostId, name: &str) -> bool {
+        let others: Vec<HostId> = self
+            .hosts
+            .lock()
+            .values()
+            .filter(|host| host.id != id && host.is_up())
+            .map(|host| host.id)
+            .collect();
+        if others.is_empty() {
+            return false;
+        }
+        let other = others[self.random.lock().random_range(0..others.len())];
+        let Some(client) = self.client(other) else { return false };
+        let removed = client.remove_node(name).await;
+        event!("remove {name} through host {other}: {}", outcome(&removed));
+        self.recorder.count("operator", if removed.is_ok() { "removed" } else { "removal refused" });
+        match removed {
+            Ok(_) => true,
+            Err(error) => error.to_string().contains("no node") || error.to_string().contains("not a member"),
+        }
+    }
+
+    pub(super) async fn remove_until_done(self: &Arc<Self>, id: HostId) {
+        let name = self.hosts.lock()[&id].node_name();
+        self.remove_name_until_done(id, &name).await;
+    }
+
+    async fn remove_name_until_done(self: &Arc<Self>, id: HostId, name: &str) {
+        for _ in 0..OPERATOR_ATTEMPTS {
+            if self.remove_name(id, name).await {
+                return;
+            }
+            runtime::sleep_global(OPERATOR_RETRY).await;
+        }
+    }
+
+    /// A client of the host's node, if one runs.
+    pub(crate) fn client(&self, id: HostId) -> Option<Client<SimRuntime>> {
+        let process = self.hosts.lock().get(&id)?.process.clone()?;
+        Some(Client::new(Target::Memory(process.dialer)))
+    }
+}
+
+fn outcome<T>(result: &Result<T, longshore_node::api::client::ClientError>) -> String {
+    match result {
+        Ok(_) => "done".into(),
+        Err(error) => error.to_string(),
+    }
+}
+
+/// The word that a plan has for a fault.
+pub fn fault_name(fault: &Fault) -> &'static str {
+    match fault {
+        Fault::Kill { .. } => "kill",
+        Fault::PowerLoss { .. } => "power_loss",
+        Fault::PowerLossAll => "power_loss_all",
+        Fault::Stop { .. } => "stop",
+        Fault::Start { .. } => "start",
+        Fault::Pause { .. } => "pause",
+        Fault::Resume { .. } => "resume",
+        Fault::Wipe { .. } => "wipe",
+        Fault::Leave { .. } => "leave",
+        Fault::Remove { .. } => "remove",
+        Fault::AddRule { .. } => "add_rule",
+        Fault::RemoveRule { .. } => "remove_rule",
+        Fault::HealNetwork => "heal_network",
+        Fault::StepWallClock { .. } => "step_wall_clock",
+        Fault::SetDrift { .. } => "set_drift",
+        Fault::SlowDisk { .. } => "slow_disk",
+        Fault::FullDisk { .. } => "full_disk",
+        Fault::FailSync { .. } => "fail_sync",
+        Fault::FailRead { .. } => "fail_read",
+        Fault::Rot { .. } => "rot",
+        Fault::EngineDown { .. } => "engine_down",
+        Fault::EngineUp { .. } => "engine_up",
+        Fault::EnginePulls { .. } => "engine_pulls",
+        Fault::EngineForgets { .. } => "engine_forgets",
+    }
+}

@@ -1,0 +1,63 @@
+//! A host: what outlives the processes of its node.
+
+use std::sync::Arc;
+
+use longshore_node::api::listener::MemoryDialer;
+use tokio_util::sync::CancellationToken;
+
+use crate::disk::HostDisk;
+use crate::engine::HostEngine;
+use crate::plan::{HostId, HostShape};
+use crate::runtime::{Context, HostClock};
+
+/// One host of the fleet.
+#[derive(Debug)]
+pub(super) struct Host {
+    pub(super) id: HostId,
+    pub(super) shape: HostShape,
+    pub(super) clock: Arc<HostClock>,
+    pub(super) disk: HostDisk,
+    pub(super) engine: Option<HostEngine>,
+    pub(super) process: Option<Process>,
+    /// Counts starts of processes.
+    pub(super) incarnation: u64,
+    /// Counts the nodes that this host has been: a wiped one comes back as another.
+    pub(super) generation: u32,
+    /// Whether the node should run: what a service manager is told.
+    pub(super) wanted: bool,
+    /// The data folder belongs to a node.
+    pub(super) is_member: bool,
+    /// The node ended for good (left, removed, damaged); it is joined anew when it is wanted again.
+    pub(super) is_gone: bool,
+}
+
+/// A running process of a node.
+#[derive(Debug, Clone)]
+pub(super) struct Process {
+    pub(super) incarnation: u64,
+    pub(super) context: Arc<Context>,
+    pub(super) dialer: MemoryDialer,
+    pub(super) shutdown: CancellationToken,
+}
+
+impl Host {
+    /// Name of its present node.
+    pub(super) fn node_name(&self) -> String {
+        node_name(self.id, self.generation)
+    }
+
+    pub(super) fn is_running(&self) -> bool {
+        self.process.as_ref().is_some_and(|process| !process.context.is_dead())
+    }
+
+    pub(super) fn is_up(&self) -> bool {
+        self.process
+            .as_ref()
+            .is_some_and(|process| !process.context.is_dead() && !process.context.is_paused())
+    }
+}
+
+/// Name of the `generation`th node (from 0) of a host.
+pub fn node_name(host: HostId, generation: u32) -> String {
+    if generation == 0 { format!("h{host}") } else { format!("h{host}-{generation}") }
+}
