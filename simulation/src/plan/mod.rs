@@ -11,6 +11,7 @@ pub mod expand;
 pub mod fair;
 pub mod hold;
 pub mod profile;
+pub mod scenario;
 
 mod shape;
 
