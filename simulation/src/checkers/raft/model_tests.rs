@@ -352,7 +352,7 @@ fn judge(model: &Model) -> Result<(), Violation> {
 fn a_correct_raft_never_alarms() {
     let (mut terms, mut committed, mut joint) = (0, 0, 0);
     for seed in 0..2_000 {
-        let model = run(seed, 200 + seed as usize % 800, Bug::None);
+        let model = run(seed, 120 + seed as usize % 360, Bug::None);
         if let Err(violation) = judge(&model) {
             panic!("seed {seed}: {violation:?}");
         }
