@@ -12,6 +12,7 @@ pub mod capsule;
 pub mod checkers;
 pub mod disk;
 pub mod engine;
+pub mod mutants;
 pub mod network;
 pub mod observation;
 pub mod plan;

@@ -3,6 +3,7 @@
 //! Pure but for [`all`]. They look at code only: comments and literals are blanked first, so that docs may name anything. A rule
 //! here is a rough reading of Rust, good enough to catch an honest mistake.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 /// A Rust file: its path from the workspace's root, and its text.
@@ -140,6 +141,37 @@ pub fn wrong_arrows(packages: &[(String, Vec<String>)]) -> Vec<String> {
                     ));
                 }
             }
+        }
+    }
+    wrong
+}
+
+/// The feature that compiles hooks for planted bugs. Only a build that asks for it by name may have it.
+pub const MUTANTS: &str = "mutants";
+
+/// Complaints about a package that has planted bugs unasked: by its default features, or by those it wants of a dependency.
+pub fn wrong_features(
+    package: &str,
+    features: &BTreeMap<String, Vec<String>>,
+    dependencies: &[(String, Vec<String>)],
+) -> Vec<String> {
+    let plants = |feature: &str| feature.rsplit('/').next() == Some(MUTANTS);
+    let mut wrong = Vec::new();
+    let mut open = vec!["default".to_owned()];
+    let mut seen = BTreeSet::new();
+    while let Some(feature) = open.pop() {
+        if plants(&feature) {
+            wrong.push(format!("{package} has {feature} by default"));
+        }
+        for implied in features.get(&feature).into_iter().flatten() {
+            if seen.insert(implied.clone()) {
+                open.push(implied.clone());
+            }
+        }
+    }
+    for (dependency, wanted) in dependencies {
+        if wanted.iter().any(|feature| plants(feature)) {
+            wrong.push(format!("{package} wants {dependency} with {MUTANTS}"));
         }
     }
     wrong

@@ -1,10 +1,13 @@
 //! The layout's rules: who may import whom, what is pure, and what every file keeps.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use cargo_metadata::{DependencyKind, MetadataCommand};
 use longshore_tests::binary::workspace;
-use longshore_tests::sources::{LAYERS, LINES_MAX, Source, all, code_of, wrong_arrows, wrong_in};
+use longshore_tests::sources::{
+    LAYERS, LINES_MAX, MUTANTS, Source, all, code_of, wrong_arrows, wrong_features, wrong_in,
+};
 
 /// Packages with their normal dependencies, and the packages' folders.
 fn packages() -> (Vec<(String, Vec<String>)>, Vec<String>) {
@@ -31,6 +34,44 @@ fn packages_depend_on_lower_ones_only() {
     let (packages, _) = packages();
     assert!(packages.len() >= 5, "the workspace has its crates: {packages:?}");
     assert_eq!(wrong_arrows(&packages), Vec::<String>::new());
+}
+
+#[test]
+fn no_package_has_planted_bugs_unasked() {
+    let metadata = MetadataCommand::new()
+        .manifest_path(workspace().join("Cargo.toml"))
+        .no_deps()
+        .exec()
+        .expect("cargo metadata describes the workspace");
+    let (mut wrong, mut with_hooks) = (Vec::new(), 0);
+    for package in &metadata.packages {
+        let wanted = package.dependencies.iter();
+        let wanted: Vec<_> =
+            wanted.map(|dependency| (dependency.name.clone(), dependency.features.clone())).collect();
+        wrong.extend(wrong_features(&package.name, &package.features, &wanted));
+        with_hooks += usize::from(package.features.contains_key(MUTANTS));
+    }
+    assert!(with_hooks > 0, "the feature has another name now, and this test sees nothing");
+    assert_eq!(wrong, Vec::<String>::new());
+}
+
+#[test]
+fn each_feature_rule_can_fail() {
+    let features = |of: &[(&str, &[&str])]| {
+        let owned = |implied: &[&str]| implied.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
+        of.iter().map(|(name, implied)| ((*name).to_owned(), owned(implied))).collect::<BTreeMap<_, _>>()
+    };
+    for wrong in [
+        features(&[("default", &["mutants"])]),
+        features(&[("default", &["all"]), ("all", &["dep/mutants"])]),
+        features(&[("default", &["a"]), ("a", &["b", "default"]), ("b", &["dep?/mutants"])]),
+    ] {
+        assert_eq!(wrong_features("crate", &wrong, &[]).len(), 1, "{wrong:?}");
+    }
+    let fine = features(&[("default", &["std"]), ("mutants", &["dep/mutants"])]);
+    let wants = |feature: &str| [("dep".to_owned(), vec![feature.to_owned()])];
+    assert!(wrong_features("crate", &fine, &wants("std")).is_empty());
+    assert_eq!(wrong_features("crate", &fine, &wants("mutants")).len(), 1);
 }
 
 #[test]

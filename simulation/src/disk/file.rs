@@ -9,7 +9,7 @@ use std::time::Duration;
 use longshore_storage::disk::DiskFile;
 use longshore_storage::{Disk, MemDisk};
 
-use super::{DiskMutant, HostDisk, LIE_MS, LOG_DIR, SPARED_WRITES};
+use super::{DiskMutant, HostDisk, LIE_MS, LOG_DIR, SPARED_WRITES, is_in};
 use crate::event;
 use crate::runtime::{current, sleep_global, spawn_in};
 use crate::trace::digest;
@@ -27,7 +27,7 @@ fn dead(why: &str) -> io::Error {
 }
 
 fn is_in_log(path: &str) -> bool {
-    path.strip_prefix(LOG_DIR).is_some_and(|rest| rest.starts_with('/'))
+    is_in(LOG_DIR, path)
 }
 
 impl HostDisk {
@@ -149,7 +149,10 @@ impl DiskFile for HostFile {
     fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
         self.enter("read")?;
         let len = buf.len();
-        let read = self.file.read_at(buf, offset);
+        let read = match self.disk.read_fails(&self.path) {
+            true => Err(io::Error::other("injected fault: a read error")),
+            false => self.file.read_at(buf, offset),
+        };
         self.disk.done(&read, format_args!("read {} {offset}+{len}", self.path));
         read
     }

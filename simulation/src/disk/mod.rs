@@ -44,6 +44,9 @@ const SNAPSHOT_DIR: &str = "snapshots";
 /// "Storage"): a promise that the product does not make.
 const SPARED_WRITES: usize = 8;
 
+/// A read error strikes one of so many reads: a recovery makes a few for each segment.
+const FAILING_READS: u32 = 12;
+
 /// After this long a lying disk has written what it said was synced.
 const LIE_MS: u64 = 500;
 
@@ -77,6 +80,8 @@ struct State {
     sync: Latency,
     /// For latencies. What a power loss or rot strikes is drawn from the fault's own stream.
     random: SmallRng,
+    /// Of the log and of snapshots; the last of them fails.
+    reads_until_failure: Option<u32>,
     cut: Option<Cut>,
     /// Power is lost; nothing works until the world says what survived.
     is_dark: bool,
@@ -107,6 +112,10 @@ fn next_written(disk: &MemDisk, path: &str, part: &Range<u64>, from: u64) -> u64
     around.find(|at| bytes[(at - part.start) as usize] != 0).unwrap_or(from)
 }
 
+fn is_in(dir: &str, path: &str) -> bool {
+    path.strip_prefix(dir).is_some_and(|rest| rest.starts_with('/'))
+}
+
 impl HostDisk {
     /// An empty disk, a sync of which takes `sync`. `random` is its own stream of chance, for latencies.
     pub fn new(host: HostId, sync: Latency, random: SmallRng) -> Self {
@@ -116,6 +125,7 @@ impl HostDisk {
             is_full: false,
             sync,
             random,
+            reads_until_failure: None,
             cut: None,
             is_dark: false,
             mutant: None,
@@ -130,9 +140,11 @@ impl HostDisk {
         self.fault("fail_next_sync").disk.fail_nth(DiskCall::Sync, 1);
     }
 
-    /// The next read of a file's contents fails, once.
+    /// One of the next few reads of a file of the log or of a snapshot fails, once: which, by chance, so that not only the first read
+    /// of a recovery is ever struck.
     pub fn fail_next_read(&self) {
-        self.fault("fail_next_read").disk.fail_nth(DiskCall::Read, 1);
+        let mut state = self.fault("fail_next_read");
+        state.reads_until_failure = Some(state.random.random_range(1..=FAILING_READS));
     }
 
     /// No file can grow, until it is said that there is room again.
@@ -154,6 +166,7 @@ impl HostDisk {
         state.disk.set_capacity(None);
         state.is_full = false;
         state.sync = sync;
+        state.reads_until_failure = None;
         state.cut = None;
     }
 
@@ -267,6 +280,19 @@ impl HostDisk {
         let mut state = self.shared.state.lock();
         let sync = state.sync;
         draw(&mut state.random, &sync)
+    }
+
+    /// Whether a read error strikes this read.
+    fn read_fails(&self, path: &str) -> bool {
+        let mut state = self.shared.state.lock();
+        let counts = [LOG_DIR, SNAPSHOT_DIR].iter().any(|dir| is_in(dir, path));
+        let Some(left) = state.reads_until_failure.as_mut().filter(|_| counts) else { return false };
+        *left -= 1;
+        let strikes = *left == 0;
+        if strikes {
+            state.reads_until_failure = None;
+        }
+        strikes
     }
 
     fn mutant(&self) -> Option<DiskMutant> {

@@ -68,6 +68,7 @@ async fn append(log: SegmentedLog, acked: Arc<AtomicU64>) {
             return;
         }
         acked.fetch_max(index, Ordering::Relaxed);
+        sleep_global(ms(1)).await;
     }
 }
 
@@ -153,9 +154,14 @@ fn injected_faults_strike_once_or_until_they_are_healed() {
         disk.fail_next_sync();
         assert!(file.sync_data().is_err());
         assert!(file.sync_data().is_ok());
+        disk.create_dir(LOG_DIR).unwrap();
+        let in_log = disk.open("log/file", true).unwrap();
         disk.fail_next_read();
-        assert!(file.read_at(&mut [0], 0).is_err());
-        assert!(file.read_at(&mut [0], 0).is_ok());
+        let failed = (0..50).filter(|_| {
+            assert!(file.read_at(&mut [0], 0).is_ok(), "only the log's and snapshots' reads fail");
+            in_log.read_at(&mut [0], 0).is_err()
+        });
+        assert_eq!(failed.count(), 1);
         disk.set_full(true);
         assert!(file.write_at(b"xyz", 0).is_ok());
         assert_eq!(file.write_at(b"d", 3).unwrap_err().kind(), ErrorKind::StorageFull);
@@ -270,16 +276,19 @@ fn losses(seed: u64, mutant: Option<DiskMutant>) -> u64 {
         let mut lost = 0;
         for round in 0..12u64 {
             let process = context(&format!("process {round}"));
-            let running = process.enter(|| start(&disk));
-            let Running { log, started: _started } = match running {
-                Ok(running) => running,
+            let opened = process.enter(|| {
+                let running = start(&disk)?;
+                let last = running.log.state(A)?.last.unwrap_or(0);
+                Ok((running, last))
+            });
+            let (Running { log, started: _started }, last) = match opened {
+                Ok(opened) => opened,
                 Err(error) if mutant.is_some() => {
                     assert!(matches!(error, StorageError::Damaged { .. }), "{error}");
                     return lost + 1;
                 }
                 Err(error) => panic!("seed {seed}, round {round}: {error}"),
             };
-            let last = log.state(A).expect("the stream is whole").last.unwrap_or(0);
             if last < acked.swap(last, Ordering::Relaxed) {
                 assert!(mutant.is_some(), "seed {seed}, round {round}: {acked:?}, but {last} is left");
                 lost += 1;
@@ -319,7 +328,7 @@ fn each_planted_bug_loses_something() {
         [DiskMutant::AcknowledgeBeforeSync, DiskMutant::SkipDirectorySync, DiskMutant::CallBackEarly]
     {
         let struck = (0..12).filter(|seed| losses(*seed, Some(mutant)) > 0).count();
-        assert!(struck >= 1, "{mutant:?} struck in {struck} of 12 seeds");
+        assert!(struck >= 3, "{mutant:?} struck in {struck} of 12 seeds");
     }
 }
 

@@ -35,7 +35,7 @@ const LOOK: Duration = Duration::from_millis(200);
 /// How long a host may take to answer while it is asked whether it has settled.
 const SETTLED_TIMEOUT: Duration = Duration::from_secs(3);
 /// Between looks at durable logs while nothing happens, each time one host's.
-const DURABLE_INTERVAL: Duration = Duration::from_secs(5);
+const DURABLE_INTERVAL: Duration = Duration::from_secs(15);
 
 /// See the module's docs.
 pub struct World {
