@@ -13,6 +13,7 @@ use crate::observation::{
     Call, CallId, Checker, DurableLog, Key, Listed, Observation, Outcome, ReplicaStatus, Seen, Serial,
     Verified, Violation, VoteView,
 };
+use crate::plan::hold::Hold;
 use crate::plan::{
     DiskShape, EngineShape, Fault, FleetShape, HostShape, Latency, Load, NetworkShape, Plan, Scheduled,
     TransportKind,
@@ -48,6 +49,8 @@ pub(crate) fn plan(faults: &[Fault]) -> Plan {
         settle_ms: 60_000,
         unhealed: vec![],
         mutant: None,
+        flip_payload: None,
+        hold: Hold::default(),
     }
 }
 

@@ -39,7 +39,7 @@ enum Kind {
 
 impl SimClient {
     pub(super) fn new(id: u32, world: Arc<World>, keys: Arc<Vec<Key>>, served: Arc<Served>) -> Self {
-        let host = (id - 1) % world.host_count() + 1;
+        let host = id % world.host_count() + 1;
         Self { id, world, keys, served, random: SmallRng::seed_from_u64(0), host }
     }
 
