@@ -73,6 +73,9 @@ async fn phases(plan: &Plan, world: &Arc<World>, recorder: &Arc<Recorder>) -> Op
     if let Err(error) = world.form().await {
         return Some(error);
     }
+    if let Err(error) = world.plant() {
+        return Some(error);
+    }
     drop(runtime::spawn_in(&runtime::current(), Arc::clone(world).watch_disks()));
     let clients = Workload::start(world);
     world.break_things().await;

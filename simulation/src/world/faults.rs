@@ -10,6 +10,7 @@ use rand::RngExt;
 use super::World;
 use super::host::Process;
 use crate::event;
+use crate::mutants::REUSE_REPLICA_ID;
 use crate::observation::Seen;
 use crate::plan::{Fault, HostId, Scheduled};
 use crate::runtime::{self, SimRuntime};
@@ -18,9 +19,6 @@ use crate::runtime::{self, SimRuntime};
 const OPERATOR_RETRY: Duration = Duration::from_secs(2);
 /// After which an operator gives up.
 const OPERATOR_ATTEMPTS: u32 = 30;
-
-/// Name of the planted bug that is the world's to carry out.
-pub(super) const REUSE_REPLICA_ID: &str = "reuse-replica-id";
 
 impl World {
     /// Lets all faults happen, each at its time since now.

@@ -21,6 +21,7 @@ pub use self::host::node_name;
 use crate::disk::{self, HostDisk};
 use crate::engine::{HostEngine, ImageRegistry};
 use crate::event;
+use crate::mutants;
 use crate::network::Fabric;
 use crate::observation::Seen;
 use crate::plan::{HostId, Plan};
@@ -171,6 +172,12 @@ impl World {
             runtime::sleep_global(LOOK).await;
         }
         Ok(())
+    }
+
+    /// Plants the plan's bug, if it has one. An error is the plan's or the build's.
+    pub fn plant(&self) -> Result<(), String> {
+        let disks: Vec<HostDisk> = self.hosts.lock().values().map(|host| host.disk.clone()).collect();
+        mutants::plant(self.plan.mutant.as_deref(), &disks, &self.fabric).map_err(|error| error.to_string())
     }
 
     /// All faults, until the fault phase is over.
