@@ -57,12 +57,13 @@ impl Liveness {
             Fault::Leave { host } | Fault::Remove { host } => Some(host),
             _ => None,
         }));
+        let has_registers = plan.load.clients > 0 && !plan.registers().is_empty();
         let early = (1..).zip(&plan.fleet.hosts).filter(|(_, h)| !h.late).map(|(host, _)| host);
         let expected = early.filter(|host| !excused.contains(host)).collect();
         Self {
             settle_ns: plan.settle_ms * 1_000_000,
-            writes_expected: plan.load.clients > 0 && plan.load.writes > 0,
-            reads_expected: plan.load.clients > 0 && plan.load.reads > 0,
+            writes_expected: has_registers && plan.load.writes > 0,
+            reads_expected: has_registers && plan.load.reads > 0,
             excused,
             expected,
             running: BTreeSet::new(),

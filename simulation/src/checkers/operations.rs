@@ -139,6 +139,10 @@ impl PullsAndEnds {
         self.touched_ns.insert(tag(image).to_owned(), at_ns);
     }
 
+    fn record(&mut self, at: LogPosition, serial: Serial, now: Moment) -> &mut Record {
+        self.records.entry(at).or_insert(Record { serial, since_ns: now.at_ns, ended: None })
+    }
+
     fn listed(
         &mut self,
         listed: &BTreeMap<LogPosition, Listed>,
@@ -147,11 +151,7 @@ impl PullsAndEnds {
         now: Moment,
     ) -> Result<(), String> {
         for (at, operation) in listed {
-            let record = self.records.entry(*at).or_insert(Record {
-                serial: operation.serial,
-                since_ns: now.at_ns,
-                ended: None,
-            });
+            let record = self.record(*at, operation.serial, now);
             match (record.ended, operation.ended) {
                 (Some((since, by)), false) if since < began => {
                     return Err(format!(
@@ -230,6 +230,12 @@ impl Checker for PullsAndEnds {
                 Some((now, CallEvent::Completed(invoked, Outcome::Operations(listed)))) => {
                     self.events += 1;
                     self.listed(listed, invoked.call, invoked.began, now)
+                }
+                Some((now, CallEvent::Completed(invoked, Outcome::Submitted(at)))) => {
+                    if let Call::Submit { serial, .. } = invoked.what {
+                        self.record(*at, serial, now);
+                    }
+                    Ok(())
                 }
                 _ => Ok(()),
             },

@@ -1,1 +1,206 @@
+//! Histories in a few characters, for tests.
+//!
+//! Calls are written `name:what` when they begin and `name=outcome` when they end:
+//! `w1` writes serial 1, `r` reads, `s5` submits serial 5, `l` lists operations, `x` is anything else; `ok`, `no` (refused), `?` (unknown),
+//! `none` (never written), `7` (read serial 7), `op3` (submitted, at index 3 of the log), `[3:5,4:6*]` (listed: serial 5 at index
+//! 3, and serial 6 at index 4, which has ended). The client is the first letter of the call's name. `+9` lets 9 s pass, `H` heals,
+//! `E` ends.
 
+use std::collections::BTreeMap;
+
+use super::Watch;
+use crate::observation::{
+    Call, CallId, Checker, DurableLog, Key, Listed, Observation, Outcome, ReplicaStatus, Seen, Serial,
+    Verified, Violation, VoteView,
+};
+use crate::plan::{
+    DiskShape, EngineShape, Fault, FleetShape, HostShape, Latency, Load, NetworkShape, Plan, Scheduled,
+    TransportKind,
+};
+
+/// Three hosts, with clients that write and read; no faults but these.
+pub(crate) fn plan(faults: &[Fault]) -> Plan {
+    let host = HostShape {
+        zone: None,
+        late: false,
+        drift_ppm: 0,
+        wall_ahead_ms: 0,
+        disk: DiskShape::default(),
+        engine: EngineShape::default(),
+    };
+    let fleet = FleetShape {
+        hosts: vec![host; 3],
+        network: NetworkShape::default(),
+        segment_bytes: 1 << 20,
+        snapshot_entries: 100,
+    };
+    let think = Latency::even(1_000, 2_000);
+    let load =
+        Load { clients: 3, think, keys: 1, writes: 1, reads: 1, pulls: 1, others: 1, timeout_ms: 1_000 };
+    Plan {
+        seed: 1,
+        profile: "test".into(),
+        transport: TransportKind::Memory,
+        fleet,
+        load,
+        faults: faults.iter().map(|fault| Scheduled { at_ms: 1, fault: fault.clone() }).collect(),
+        fault_ms: 1_000,
+        settle_ms: 60_000,
+        unhealed: vec![],
+        mutant: None,
+    }
+}
+
+/// Observations, each a millisecond after the one before.
+#[derive(Debug, Default, Clone)]
+pub(crate) struct History {
+    pub(crate) at_ns: u64,
+    pub(crate) seen: Vec<Observation>,
+    calls: BTreeMap<String, CallId>,
+}
+
+impl History {
+    pub(crate) fn of(script: &str) -> Self {
+        let mut history = Self::default();
+        history.calls(script);
+        history
+    }
+
+    pub(crate) fn see(&mut self, seen: Seen) {
+        self.at_ns += 1_000_000;
+        self.seen.push(Observation { at_ns: self.at_ns, seen });
+    }
+
+    pub(crate) fn calls(&mut self, script: &str) {
+        for token in script.split_whitespace() {
+            match token {
+                "H" => self.see(Seen::Healed),
+                "E" => self.see(Seen::Ending),
+                _ => match (token.strip_prefix('+'), token.split_once(':'), token.split_once('=')) {
+                    (Some(seconds), ..) => self.at_ns += seconds.parse::<u64>().unwrap() * 1_000_000_000,
+                    (_, _, Some((name, outcome))) => self.end(name, outcome),
+                    (_, Some((name, what)), _) => self.begin(name, what),
+                    _ => panic!("{token:?} means nothing"),
+                },
+            }
+        }
+    }
+
+    fn begin(&mut self, name: &str, what: &str) {
+        let key = Key { node: "n1".into(), label: "k".into() };
+        let serial = || what[1..].parse::<Serial>().unwrap();
+        let what = match &what[..1] {
+            "w" => Call::Write { key, serial: serial() },
+            "r" => Call::Read { key },
+            "s" => Call::Submit { serial: serial(), image: format!("app:{}", serial()) },
+            "l" => Call::ListOperations,
+            "x" => Call::Other { what: "token".into() },
+            _ => panic!("{what:?} is no call"),
+        };
+        let call = self.calls.len() as CallId + 1;
+        assert!(self.calls.insert(name.into(), call).is_none(), "{name} twice");
+        self.see(Seen::Invoked { client: u32::from(name.as_bytes()[0]), call, what });
+    }
+
+    fn end(&mut self, name: &str, outcome: &str) {
+        let call = self.calls[name];
+        let outcome = match outcome {
+            "ok" => Outcome::Written,
+            "done" => Outcome::Done,
+            "no" => Outcome::Refused("no".into()),
+            "?" => Outcome::Unknown("timeout".into()),
+            "none" => Outcome::Value(None),
+            _ => match (outcome.strip_prefix("op"), outcome.strip_prefix('[')) {
+                (Some(index), _) => Outcome::Submitted((index.parse().unwrap(), 0)),
+                (_, Some(list)) => Outcome::Operations(
+                    list.trim_end_matches(']').split_terminator(',').map(listed).collect(),
+                ),
+                _ => Outcome::Value(Some(outcome.parse().unwrap())),
+            },
+        };
+        self.see(Seen::Completed { client: u32::from(name.as_bytes()[0]), call, outcome });
+    }
+
+    /// What the checkers say of it.
+    pub(crate) fn judge(&self, checkers: Vec<Box<dyn Checker>>) -> Result<Vec<Verified>, Violation> {
+        let mut watch = Watch::of(checkers);
+        for observation in &self.seen {
+            watch.see(observation)?;
+        }
+        watch.finish()
+    }
+
+    /// Panics unless the one checker says what is expected: a part of the violation, or nothing.
+    #[track_caller]
+    pub(crate) fn expect(&self, name: &str, checker: impl Checker + 'static, expected: Option<&str>) {
+        match (self.judge(vec![Box::new(checker)]), expected) {
+            (Ok(_), None) => {}
+            (Err(violation), Some(part)) if violation.what.contains(part) => {}
+            (outcome, _) => panic!("{name}: expected {expected:?}, got {outcome:#?}"),
+        }
+    }
+}
+
+fn listed(item: &str) -> ((u64, u32), Listed) {
+    let (index, rest) = item.split_once(':').unwrap();
+    let serial = rest.trim_end_matches('*').parse().unwrap();
+    ((index.parse().unwrap(), 0), Listed { serial, ended: rest.ends_with('*') })
+}
+
+/// Replica `r` of node `r` on host `r`, by its own word.
+pub(crate) fn status(replica: u64, term: u64, leader: Option<u64>, committed: Option<u64>) -> ReplicaStatus {
+    ReplicaStatus {
+        node: replica,
+        replica,
+        term,
+        is_leader: leader == Some(replica),
+        leader,
+        last_log: committed,
+        committed,
+        applied: committed,
+        voters: vec![1, 2, 3],
+    }
+}
+
+/// A log whose entries have these terms, from index `first` on. The entry of a term at an index is always the same.
+pub(crate) fn log(replica: u64, first: u64, terms: &[u64]) -> DurableLog {
+    let entries = (first..).zip(terms).map(|(index, term)| (index, (*term, entry(index, *term)))).collect();
+    DurableLog {
+        node: replica,
+        replica,
+        vote: None,
+        purged: first.checked_sub(1),
+        entries,
+        snapshot: first.checked_sub(1),
+        voters: vec![1, 2, 3],
+        joint: false,
+    }
+}
+
+fn entry(index: u64, term: u64) -> [u8; 16] {
+    (u128::from(index) << 64 | u128::from(term)).to_le_bytes()
+}
+
+pub(crate) fn vote(term: u64, voted_for: u64, committed: bool) -> Option<VoteView> {
+    Some(VoteView { term, voted_for, committed })
+}
+
+/// Chance for tests: splitmix64.
+#[derive(Debug, Clone)]
+pub(crate) struct Dice(pub(crate) u64);
+
+impl Dice {
+    /// Below `n`.
+    pub(crate) fn roll(&mut self, n: usize) -> usize {
+        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        ((z ^ (z >> 31)) % n as u64) as usize
+    }
+
+    /// Once in `n`.
+    pub(crate) fn once_in(&mut self, n: usize) -> bool {
+        self.roll(n) == 0
+    }
+}

@@ -17,11 +17,10 @@ use rand::rngs::SmallRng;
 
 pub use self::faults::fault_name;
 use self::host::Host;
-pub use self::host::node_name;
 use crate::disk::{self, HostDisk};
 use crate::engine::{HostEngine, ImageRegistry};
 use crate::event;
-use crate::mutants;
+use crate::mutants::{self, MutantError};
 use crate::network::Fabric;
 use crate::observation::Seen;
 use crate::plan::{HostId, Plan};
@@ -36,7 +35,7 @@ const LOOK: Duration = Duration::from_millis(200);
 /// How long a host may take to answer while it is asked whether it has settled.
 const SETTLED_TIMEOUT: Duration = Duration::from_secs(3);
 /// Between looks at durable logs while nothing happens, each time one host's.
-const DURABLE_INTERVAL: Duration = Duration::from_secs(5);
+const DURABLE_INTERVAL: Duration = Duration::from_secs(15);
 
 /// See the module's docs.
 pub struct World {
@@ -158,6 +157,12 @@ impl World {
         !list.stale && alive == early.len() && voters >= wanted
     }
 
+    /// Plants the plan's bug, if it has one.
+    pub fn plant(&self) -> Result<(), MutantError> {
+        let disks: Vec<HostDisk> = self.hosts.lock().values().map(|host| host.disk.clone()).collect();
+        mutants::plant(self.plan.mutant.as_deref(), &disks, &self.fabric)
+    }
+
     async fn until(
         self: &Arc<Self>,
         what: &str,
@@ -172,12 +177,6 @@ impl World {
             runtime::sleep_global(LOOK).await;
         }
         Ok(())
-    }
-
-    /// Plants the plan's bug, if it has one. An error is the plan's or the build's.
-    pub fn plant(&self) -> Result<(), String> {
-        let disks: Vec<HostDisk> = self.hosts.lock().values().map(|host| host.disk.clone()).collect();
-        mutants::plant(self.plan.mutant.as_deref(), &disks, &self.fabric).map_err(|error| error.to_string())
     }
 
     /// All faults, until the fault phase is over.

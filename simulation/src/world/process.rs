@@ -229,6 +229,11 @@ fn kind(how: &Start) -> &'static str {
     }
 }
 
+/// The state is hashed at every such index, since hashing takes as long as the state is large; and when nothing was applied for
+/// `QUIET`, which is when all replicas should be at the same index.
+const HASHED_EVERY: u64 = 16;
+const QUIET: Duration = Duration::from_millis(250);
+
 /// Shows a node's replica to the checkers, each time it changes.
 #[derive(Debug)]
 struct Watcher {
@@ -242,31 +247,47 @@ impl Observer for Watcher {
         drop(runtime::spawn_in(&runtime::current(), async move {
             let (mut seen, mut last, mut hashed) = (0, None, None);
             loop {
-                seen = replica.changed(seen).await;
-                let status = replica.status();
-                let number = status.replica.0;
-                let status = ReplicaStatus {
-                    node: node.0,
-                    replica: number,
-                    term: status.term,
-                    leader: status.leader.map(|leader| leader.replica.0),
-                    is_leader: status.role == Role::Leader,
-                    last_log: status.last_log,
-                    committed: status.committed,
-                    applied: status.applied,
-                    voters: status.voters.iter().map(|member| member.replica.0).collect(),
+                let applied = last.as_ref().and_then(|status: &ReplicaStatus| status.applied);
+                let is_dirty = applied.is_some() && applied != hashed;
+                let changed = tokio::select! {
+                    biased;
+                    version = replica.changed(seen) => {
+                        seen = version;
+                        true
+                    }
+                    () = runtime::sleep_global(QUIET), if is_dirty => false,
                 };
-                if last.as_ref() != Some(&status) {
-                    recorder.see(Seen::Status { host, status: status.clone() });
-                    last = Some(status);
+                if changed {
+                    let status = status_of(&*replica, node);
+                    if last.as_ref() != Some(&status) {
+                        recorder.see(Seen::Status { host, status: status.clone() });
+                        last = Some(status);
+                    }
                 }
-                let (Some(applied), hash) = replica.digest() else { continue };
-                if hashed != Some(applied) {
+                let applied = last.as_ref().and_then(|status| status.applied);
+                let is_due = applied.is_some_and(|applied| !changed || applied.is_multiple_of(HASHED_EVERY));
+                if is_due && applied != hashed {
+                    let (Some(applied), hash) = replica.digest() else { continue };
                     hashed = Some(applied);
                     let hash = hash[..16].try_into().expect("a hash has 32 bytes");
-                    recorder.see(Seen::State { host, replica: number, applied, hash });
+                    recorder.see(Seen::State { host, replica: replica.status().replica.0, applied, hash });
                 }
             }
         }));
+    }
+}
+
+fn status_of(replica: &dyn ReplicaView, node: NodeId) -> ReplicaStatus {
+    let status = replica.status();
+    ReplicaStatus {
+        node: node.0,
+        replica: status.replica.0,
+        term: status.term,
+        leader: status.leader.map(|leader| leader.replica.0),
+        is_leader: status.role == Role::Leader,
+        last_log: status.last_log,
+        committed: status.committed,
+        applied: status.applied,
+        voters: status.voters.iter().map(|member| member.replica.0).collect(),
     }
 }

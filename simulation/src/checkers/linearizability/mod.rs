@@ -60,6 +60,15 @@ impl Linearizability {
         let operations = self.registers.entry(key.clone()).or_default();
         operations.push(Operation { client, call, action, began, ended });
     }
+
+    /// No more calls complete.
+    fn close(&mut self) {
+        for invoked in std::mem::take(&mut self.open).into_values() {
+            if let Call::Write { serial, .. } = invoked.what {
+                self.add(&invoked, Action::Write(serial), None);
+            }
+        }
+    }
 }
 
 impl Checker for Linearizability {
@@ -89,11 +98,7 @@ impl Checker for Linearizability {
     }
 
     fn finish(&mut self) -> Result<Verified, Violation> {
-        for invoked in std::mem::take(&mut self.open).into_values() {
-            if let Call::Write { serial, .. } = invoked.what {
-                self.add(&invoked, Action::Write(serial), None);
-            }
-        }
+        self.close();
         let mut undecided = 0;
         for (key, operations) in &self.registers {
             match search::check(operations, STEPS_MAX) {

@@ -3,8 +3,12 @@
 //! Values are unique, so a read says which write it saw. See [`registers`] for registers and [`listings`] for operations. Must never:
 //! conclude anything from calls that overlap, nor from calls whose outcome is not known, beyond what somebody saw of them.
 
+#[cfg(test)]
+mod listing_tests;
 mod listings;
 mod registers;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeMap;
 

@@ -160,25 +160,21 @@ impl Commits {
         let lack = Lack { from, upto, voters, at_ns };
         self.enough_hold(log.replica, &lack)?;
         let lacks = self.lacks.entry(log.replica).or_default();
-        match lacks.last_mut().filter(|last| last.voters == lack.voters && lack.from <= last.upto) {
-            // Any of the two times will do to tell people of it.
-            Some(last) => (last.from, last.upto) = (last.from.min(lack.from), lack.upto),
-            None => lacks.push(lack),
-        }
+        // What it lacks now covers what it lacked before, as far as it has not caught up since.
+        while lacks.pop_if(|last| last.voters == lack.voters && last.from >= lack.from).is_some() {}
+        lacks.push(lack);
         Ok(())
     }
 
     fn enough_hold(&self, replica: u64, lack: &Lack) -> Result<(), String> {
         let voters = &lack.voters;
-        // `upto` never goes down in one replica's list.
-        let others: Vec<(u64, &Lack)> = voters
-            .iter()
-            .filter(|voter| **voter != replica)
-            .flat_map(|voter| {
-                self.lacks.get(voter).into_iter().flat_map(move |l| l.iter().rev().map(move |l| (*voter, l)))
-            })
-            .filter(|(_, other)| other.from < lack.upto && lack.from < other.upto && other.voters == *voters)
-            .collect();
+        let mut others: Vec<(u64, &Lack)> = Vec::new();
+        for voter in voters.iter().filter(|voter| **voter != replica) {
+            // `upto` never goes down in one replica's list.
+            let lately = self.lacks.get(voter).into_iter().flat_map(|lacks| lacks.iter().rev());
+            let lately = lately.take_while(|other| lack.from < other.upto);
+            others.extend(lately.filter(|o| o.from < lack.upto && o.voters == *voters).map(|o| (*voter, o)));
+        }
         // The most lacks cover the first index of one of them.
         let firsts = others.iter().map(|(_, other)| other.from.max(lack.from));
         for index in firsts.chain([lack.from]) {
