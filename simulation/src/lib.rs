@@ -8,6 +8,7 @@
 //!
 //! Nothing below this crate knows of it. Must never: draw on the machine's clock, randomness or sockets inside a run.
 
+pub mod batch;
 pub mod capsule;
 pub mod checkers;
 pub mod disk;
@@ -18,6 +19,7 @@ pub mod observation;
 pub mod plan;
 pub mod random;
 pub mod recorder;
+pub mod request;
 pub mod result;
 pub mod runtime;
 pub mod simulate;

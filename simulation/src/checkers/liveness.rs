@@ -12,7 +12,6 @@ use crate::observation::{
     Call, Checker, Observation, Outcome, Promise, ReplicaStatus, Seen, Verified, Violation,
 };
 use crate::plan::{Fault, HostId, Plan};
-use crate::workload;
 
 const NAME: &str = "liveness";
 /// Answered writes, and answered reads, that show that the fleet serves: more than one could be luck.
@@ -62,13 +61,13 @@ impl Liveness {
             Fault::Leave { host } | Fault::Remove { host } => Some(host),
             _ => None,
         }));
+        let has_registers = plan.load.clients > 0 && !plan.registers().is_empty();
         let early = (1..).zip(&plan.fleet.hosts).filter(|(_, h)| !h.late).map(|(host, _)| host);
         let expected = early.filter(|host| !excused.contains(host)).collect();
-        let serves = plan.load.clients > 0 && !workload::keys(plan).is_empty();
         Self {
             settle_ns: plan.settle_ms * 1_000_000,
-            writes_expected: serves && plan.load.writes > 0,
-            reads_expected: serves && plan.load.reads > 0,
+            writes_expected: has_registers && plan.load.writes > 0,
+            reads_expected: has_registers && plan.load.reads > 0,
             excused,
             expected,
             running: BTreeSet::new(),

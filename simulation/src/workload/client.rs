@@ -145,7 +145,9 @@ impl SimClient {
     async fn write(&mut self) {
         let (key, serial) = (self.some_key(), self.world.recorder.next_serial());
         let what = Call::Write { key: key.clone(), serial };
-        self.call("write", what, |node| calls::write(node, key, serial)).await;
+        let number = self.world.recorder.next_write();
+        let value = calls::value(serial, self.world.plan.flip_payload == Some(number));
+        self.call("write", what, |node| calls::write(node, key, value)).await;
     }
 
     async fn read(&mut self) {
