@@ -48,6 +48,8 @@ pub(crate) fn plan(faults: &[Fault]) -> Plan {
         settle_ms: 60_000,
         unhealed: vec![],
         mutant: None,
+        flip_payload: None,
+        hold: Default::default(),
     }
 }
 
