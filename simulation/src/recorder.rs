@@ -23,6 +23,7 @@ pub struct Recorder {
     outage: Mutex<Outage>,
     next_call: AtomicU64,
     next_serial: AtomicU64,
+    next_write: AtomicU64,
     leaders: Mutex<Leaders>,
 }
 
@@ -58,12 +59,18 @@ impl Recorder {
             outage: Mutex::default(),
             next_call: AtomicU64::new(1),
             next_serial: AtomicU64::new(1),
+            next_write: AtomicU64::new(0),
             leaders: Mutex::default(),
         })
     }
 
     pub fn next_call(&self) -> CallId {
         self.next_call.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// Numbers writes of registers, from 0.
+    pub fn next_write(&self) -> u64 {
+        self.next_write.fetch_add(1, Ordering::Relaxed)
     }
 
     pub fn next_serial(&self) -> Serial {

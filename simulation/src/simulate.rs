@@ -73,6 +73,9 @@ async fn phases(plan: &Plan, world: &Arc<World>, recorder: &Arc<Recorder>) -> Op
     if let Err(error) = world.form().await {
         return Some(error);
     }
+    if let Err(error) = world.plant() {
+        return Some(error.to_string());
+    }
     drop(runtime::spawn_in(&runtime::current(), Arc::clone(world).watch_disks()));
     let clients = Workload::start(world);
     world.break_things().await;
@@ -82,7 +85,7 @@ async fn phases(plan: &Plan, world: &Arc<World>, recorder: &Arc<Recorder>) -> Op
     while runtime::global_ns() < deadline {
         runtime::sleep_global(LOOK).await;
         let served = |kind| clients.served.total(kind) >= SERVED_MIN;
-        let does_registers = plan.load.clients > 0 && !workload::keys(plan).is_empty();
+        let does_registers = plan.load.clients > 0 && !plan.registers().is_empty();
         if world.has_settled().await && (!does_registers || (served("write") && served("read"))) {
             break;
         }

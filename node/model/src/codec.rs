@@ -26,7 +26,17 @@ pub enum CodecError {
 
 /// Encodes a value; an error only if it is over [`ENCODED_BYTES_MAX`].
 pub fn encode<T: Encode>(value: &T) -> Result<Vec<u8>, CodecError> {
-    bincode::encode_to_vec(value, config()).map_err(|e| CodecError::Encode(e.to_string()))
+    // Not `encode_to_vec`, which encodes twice: once to learn the length.
+    let mut bytes = Vec::new();
+    bincode::encode_into_std_write(value, &mut bytes, config())
+        .map_err(|e| CodecError::Encode(e.to_string()))?;
+    if bytes.len() > ENCODED_BYTES_MAX {
+        return Err(CodecError::Encode(format!(
+            "{} bytes are over the limit of {ENCODED_BYTES_MAX}",
+            bytes.len()
+        )));
+    }
+    Ok(bytes)
 }
 
 /// Decodes a value that fills `bytes` exactly.

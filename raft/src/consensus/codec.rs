@@ -28,8 +28,11 @@ pub(crate) enum CodecError {
 
 /// Encodes a value, without a version.
 pub(crate) fn encode<T: Encode>(value: &T) -> Vec<u8> {
-    // A Vec takes any number of bytes, and none of our types refuses to be encoded.
-    bincode::encode_to_vec(value, bincode::config::standard()).expect("encoding to memory does not fail")
+    // A Vec takes any number of bytes, and none of our types refuses to be encoded. Not `encode_to_vec`, which encodes twice.
+    let mut out = Vec::new();
+    bincode::encode_into_std_write(value, &mut out, bincode::config::standard())
+        .expect("encoding to memory does not fail");
+    out
 }
 
 /// Encodes a value after one byte of format version.

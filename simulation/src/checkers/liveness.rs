@@ -29,6 +29,8 @@ pub struct Liveness {
     expected: BTreeSet<HostId>,
     running: BTreeSet<HostId>,
     statuses: BTreeMap<HostId, ReplicaStatus>,
+    /// Of each host's running process.
+    states: BTreeMap<HostId, (u64, [u8; 16])>,
     calls: Calls,
     /// Committed, by anybody's word.
     committed: Option<u64>,
@@ -38,13 +40,15 @@ pub struct Liveness {
     events: u64,
 }
 
+type States = BTreeMap<u64, BTreeMap<[u8; 16], BTreeSet<HostId>>>;
+
 #[derive(Debug)]
 struct Healed {
     at: Moment,
     /// States must agree at or above.
     committed: Option<u64>,
-    /// Since healing: which hosts had which state at an index.
-    states: BTreeMap<u64, BTreeMap<[u8; 16], BTreeSet<HostId>>>,
+    /// Then and since: which hosts had which state at an index.
+    states: States,
     writes: u64,
     reads: u64,
 }
@@ -57,16 +61,18 @@ impl Liveness {
             Fault::Leave { host } | Fault::Remove { host } => Some(host),
             _ => None,
         }));
+        let has_registers = plan.load.clients > 0 && !plan.registers().is_empty();
         let early = (1..).zip(&plan.fleet.hosts).filter(|(_, h)| !h.late).map(|(host, _)| host);
         let expected = early.filter(|host| !excused.contains(host)).collect();
         Self {
             settle_ns: plan.settle_ms * 1_000_000,
-            writes_expected: plan.load.clients > 0 && plan.load.writes > 0,
-            reads_expected: plan.load.clients > 0 && plan.load.reads > 0,
+            writes_expected: has_registers && plan.load.writes > 0,
+            reads_expected: has_registers && plan.load.reads > 0,
             excused,
             expected,
             running: BTreeSet::new(),
             statuses: BTreeMap::new(),
+            states: BTreeMap::new(),
             calls: Calls::default(),
             committed: None,
             healed: None,
@@ -165,14 +171,11 @@ impl Liveness {
         match &observation.seen {
             Seen::Started { host, .. } => {
                 self.running.insert(*host);
-                self.statuses.remove(host);
             }
             Seen::Ended { host, .. } => {
                 self.running.remove(host);
                 self.statuses.remove(host);
-            }
-            Seen::Wiped { host } => {
-                self.statuses.remove(host);
+                self.states.remove(host);
             }
             Seen::Status { host, status } => {
                 self.committed = self.committed.max(status.committed);
@@ -180,6 +183,7 @@ impl Liveness {
             }
             Seen::State { host, applied, hash, .. } => {
                 self.committed = self.committed.max(Some(*applied));
+                self.states.insert(*host, (*applied, *hash));
                 let Some(healed) = &mut self.healed else { return false };
                 healed.states.entry(*applied).or_default().entry(*hash).or_default().insert(*host);
             }
@@ -224,8 +228,12 @@ impl Checker for Liveness {
         }
         if let Seen::Healed = observation.seen {
             let at = self.calls.now(at_ns);
-            let committed = self.committed;
-            self.healed = Some(Healed { at, committed, states: BTreeMap::new(), writes: 0, reads: 0 });
+            let mut states = States::new();
+            for (host, (applied, hash)) in &self.states {
+                states.entry(*applied).or_default().entry(*hash).or_default().insert(*host);
+            }
+            self.healed = Some(Healed { at, committed: self.committed, states, writes: 0, reads: 0 });
+            self.judge(at_ns);
         } else if self.note(observation) && !done {
             self.events += 1;
             self.judge(at_ns);

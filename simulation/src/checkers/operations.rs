@@ -73,7 +73,8 @@ fn tag(image: &str) -> &str {
 
 impl PullsAndEnds {
     pub fn new(plan: &Plan) -> Self {
-        let lost = |fault: &Fault| matches!(fault, Fault::Wipe { .. } | Fault::Rot { .. });
+        // Such a host may give its replica up without anybody having emptied its disk yet.
+        let lost = |fault: &Fault| matches!(fault, Fault::Rot { .. } | Fault::FailRead { .. });
         Self {
             calls: Calls::default(),
             pulls: BTreeMap::new(),
@@ -218,6 +219,10 @@ impl Checker for PullsAndEnds {
             }
             Seen::Healed => {
                 self.healed_ns = Some(at_ns);
+                Ok(())
+            }
+            Seen::Wiped { .. } => {
+                self.all_return = false;
                 Ok(())
             }
             _ => match self.calls.see(observation) {

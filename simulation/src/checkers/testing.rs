@@ -13,6 +13,7 @@ use crate::observation::{
     Call, CallId, Checker, DurableLog, Key, Listed, Observation, Outcome, ReplicaStatus, Seen, Serial,
     Verified, Violation, VoteView,
 };
+use crate::plan::hold::Hold;
 use crate::plan::{
     DiskShape, EngineShape, Fault, FleetShape, HostShape, Latency, Load, NetworkShape, Plan, Scheduled,
     TransportKind,
@@ -49,7 +50,7 @@ pub(crate) fn plan(faults: &[Fault]) -> Plan {
         unhealed: vec![],
         mutant: None,
         flip_payload: None,
-        hold: Default::default(),
+        hold: Hold::default(),
     }
 }
 

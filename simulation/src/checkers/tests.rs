@@ -74,12 +74,10 @@ fn operations_end() {
     working.see(pull_ended(1, 1));
     working.calls("+50 c:l c=[3:1]");
     working.expect("given up", PullsAndEnds::new(&plan(&[])), Some("has not ended"));
-    let wiped = plan(&[Fault::Wipe { host: 1 }]);
-    History::of("a:s1 a=op3 H +50 b:l b=[3:1]").expect(
-        "its node is no more",
-        PullsAndEnds::new(&wiped),
-        None,
-    );
+    let mut wiped = History::of("a:s1 a=op3");
+    wiped.see(Seen::Wiped { host: 1 });
+    wiped.calls("H +50 b:l b=[3:1]");
+    wiped.expect("its node is no more", PullsAndEnds::new(&plan(&[])), None);
 }
 
 /// Three hosts that were formed, healed, and then show these statuses (replica, term, leader) and states (host, applied, hash).
@@ -116,10 +114,11 @@ fn a_healed_fleet_agrees_and_serves() {
     let agreed: &[(u64, u64, Option<u64>)] = &[(1, 2, Some(2)), (2, 2, Some(2)), (3, 2, Some(2))];
     let same: &[(HostId, u64, u8)] = &[(1, 9, 1), (2, 9, 1), (3, 9, 1)];
     let mut old_voters = settled(agreed, same, true);
-    old_voters.seen.iter_mut().for_each(|o| match &mut o.seen {
-        Seen::Status { host: 3, status } => status.voters = vec![1, 2],
-        _ => {}
-    });
+    for observation in &mut old_voters.seen {
+        if let Seen::Status { host: 3, status } = &mut observation.seen {
+            status.voters = vec![1, 2];
+        }
+    }
     let two_agree: &[(u64, u64, Option<u64>)] = &[(1, 2, Some(2)), (2, 2, Some(2)), (3, 9, None)];
     let mut not_running = settled(agreed, &[], true);
     not_running.see(Seen::Ended { host: 2, incarnation: 1, power_loss: false, how: "killed".into() });
@@ -147,6 +146,14 @@ fn a_healed_fleet_agrees_and_serves() {
         history.calls("E");
         history.expect(name, Liveness::new(&plan(&[])), expected);
     }
+    let mut idle = settled(agreed, &[], true);
+    let healed = idle.seen.iter().position(|o| o.seen == Seen::Healed).unwrap();
+    for host in 1..=3 {
+        let state = Seen::State { host, replica: u64::from(host), applied: 7, hash: [1; 16] };
+        idle.seen.insert(healed, Observation { at_ns: idle.seen[healed].at_ns, seen: state });
+    }
+    idle.calls("E");
+    idle.expect("states shown before are states still", Liveness::new(&plan(&[])), None);
     let mut late = settled(two_agree, same, true);
     late.calls("+61 x:x");
     late.expect("time is up before the end", Liveness::new(&plan(&[])), Some("host 3 knows no leader"));

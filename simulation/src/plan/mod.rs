@@ -17,11 +17,18 @@ mod shape;
 
 use serde::{Deserialize, Serialize};
 
+use crate::observation::Key;
+
 pub use self::check::HOSTS_MAX;
 use self::hold::Hold;
 
 /// Number of a host, from 1. A host outlives its processes, and its node when it is wiped.
 pub type HostId = u32;
+
+/// Name of the `generation`th node (from 0) of a host: a host that was wiped comes back as another node.
+pub fn node_name(host: HostId, generation: u32) -> String {
+    if generation == 0 { format!("h{host}") } else { format!("h{host}-{generation}") }
+}
 
 /// How messages travel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Default, clap::ValueEnum)]
@@ -75,6 +82,29 @@ pub struct Plan {
 }
 
 impl Plan {
+    /// Registers that clients use: labels of the nodes of hosts that keep their node for the whole run. Empty if there is none.
+    pub fn registers(&self) -> Vec<Key> {
+        let loses_its_node = |id: HostId| {
+            self.unhealed.contains(&id)
+                || self.faults.iter().any(|scheduled| match &scheduled.fault {
+                    Fault::Wipe { host }
+                    | Fault::Leave { host }
+                    | Fault::Remove { host }
+                    | Fault::Rot { host }
+                    | Fault::FailRead { host } => *host == id,
+                    _ => false,
+                })
+        };
+        let hosts = (1..).zip(&self.fleet.hosts);
+        let stable: Vec<HostId> =
+            hosts.filter(|(id, shape)| !shape.late && !loses_its_node(*id)).map(|(id, _)| id).collect();
+        if stable.is_empty() {
+            return Vec::new();
+        }
+        let node = |n: u32| node_name(stable[n as usize % stable.len()], 0);
+        (0..self.load.keys).map(|n| Key { node: node(n), label: format!("k{n}") }).collect()
+    }
+
     /// Whether a rule stays when the rest is healed: its one end is some of the `unhealed` hosts and no others.
     pub fn stays_unhealed(&self, rule: &Rule) -> bool {
         let broken = |hosts: &Hosts| match hosts {

@@ -31,8 +31,14 @@ fn failed(error: ClientError) -> Outcome {
     }
 }
 
-pub(super) async fn write(node: Node, key: Key, serial: Serial) -> Answer {
-    let label_add = BTreeMap::from([(key.label, serial.to_string())]);
+/// What is written for a serial; `flipped` in one byte, to the same meaning.
+pub(super) fn value(serial: Serial, flipped: bool) -> String {
+    let digits = format!("{serial:09}");
+    if flipped { digits.replacen('0', "+", 1) } else { digits }
+}
+
+pub(super) async fn write(node: Node, key: Key, value: String) -> Answer {
+    let label_add = BTreeMap::from([(key.label, value)]);
     match node.update_node(&key.node, &NodeUpdate { label_add, label_rm: Vec::new() }).await {
         Ok(_) => Outcome::Written,
         Err(error) => failed(error),

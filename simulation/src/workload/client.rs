@@ -39,7 +39,7 @@ enum Kind {
 
 impl SimClient {
     pub(super) fn new(id: u32, world: Arc<World>, keys: Arc<Vec<Key>>, served: Arc<Served>) -> Self {
-        let host = (id - 1) % world.host_count() + 1;
+        let host = id % world.host_count() + 1;
         Self { id, world, keys, served, random: SmallRng::seed_from_u64(0), host }
     }
 
@@ -145,7 +145,9 @@ impl SimClient {
     async fn write(&mut self) {
         let (key, serial) = (self.some_key(), self.world.recorder.next_serial());
         let what = Call::Write { key: key.clone(), serial };
-        self.call("write", what, |node| calls::write(node, key, serial)).await;
+        let number = self.world.recorder.next_write();
+        let value = calls::value(serial, self.world.plan.flip_payload == Some(number));
+        self.call("write", what, |node| calls::write(node, key, value)).await;
     }
 
     async fn read(&mut self) {

@@ -12,11 +12,10 @@ use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 
 use self::client::SimClient;
-use crate::observation::Key;
-use crate::plan::{Fault, HostId, Plan};
+use crate::plan::HostId;
 use crate::random;
 use crate::runtime::{self, Context, HostClock};
-use crate::world::{World, node_name};
+use crate::world::World;
 
 /// All clients, at work.
 #[derive(Debug)]
@@ -49,7 +48,7 @@ impl Workload {
     /// Starts the clients that the plan asks for.
     pub fn start(world: &Arc<World>) -> Self {
         let (stop, served) = (CancellationToken::new(), Arc::new(Served::default()));
-        let keys = Arc::new(keys(&world.plan));
+        let keys = Arc::new(world.plan.registers());
         let clients = (1..=world.plan.load.clients).map(|id| {
             let name = format!("c{id}");
             let clock = Arc::new(HostClock::new(0, 0, 0));
@@ -73,33 +72,10 @@ impl Workload {
 
 /// The last look at a healed fleet: every register and the list of operations, read through each healthy host.
 pub async fn last_look(world: &Arc<World>) {
-    let keys = Arc::new(keys(&world.plan));
+    let keys = Arc::new(world.plan.registers());
     let mut client = SimClient::new(0, Arc::clone(world), keys, Arc::default());
     for host in world.healthy() {
         client.read_everything_at(host).await;
     }
     world.show_all_durable();
-}
-
-/// Registers: labels of the nodes of hosts that keep their node for the whole run. Empty if there is none.
-pub fn keys(plan: &Plan) -> Vec<Key> {
-    let loses_its_node = |id: HostId| {
-        plan.unhealed.contains(&id)
-            || plan.faults.iter().any(|scheduled| match &scheduled.fault {
-                Fault::Wipe { host }
-                | Fault::Leave { host }
-                | Fault::Remove { host }
-                | Fault::Rot { host }
-                | Fault::FailRead { host } => *host == id,
-                _ => false,
-            })
-    };
-    let hosts = (1..).zip(&plan.fleet.hosts);
-    let stable: Vec<HostId> =
-        hosts.filter(|(id, shape)| !shape.late && !loses_its_node(*id)).map(|(id, _)| id).collect();
-    if stable.is_empty() {
-        return Vec::new();
-    }
-    let key = |n: u32| Key { node: node_name(stable[n as usize % stable.len()], 0), label: format!("k{n}") };
-    (0..plan.load.keys).map(key).collect()
 }

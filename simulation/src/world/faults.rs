@@ -10,17 +10,15 @@ use rand::RngExt;
 use super::World;
 use super::host::Process;
 use crate::event;
+use crate::mutants::REUSE_REPLICA_ID;
 use crate::observation::Seen;
-use crate::plan::{Fault, HostId, Scheduled};
+use crate::plan::{Fault, HostId, Scheduled, node_name};
 use crate::runtime::{self, SimRuntime};
 
 /// Between attempts of an operator whose command was not taken.
 const OPERATOR_RETRY: Duration = Duration::from_secs(2);
 /// After which an operator gives up.
 const OPERATOR_ATTEMPTS: u32 = 30;
-
-/// Name of the planted bug that is the world's to carry out.
-pub(super) const REUSE_REPLICA_ID: &str = "reuse-replica-id";
 
 impl World {
     /// Lets all faults happen, each at its time since now.
@@ -190,7 +188,7 @@ impl World {
         // The dead node's record keeps its vote until an operator removes it.
         drop(runtime::spawn_in(&self.context, async move {
             runtime::sleep_global(OPERATOR_RETRY).await;
-            world.remove_name_until_done(id, &super::host::node_name(id, world.generation(id) - 1)).await;
+            world.remove_name_until_done(id, &node_name(id, world.generation(id) - 1)).await;
         }));
     }
 

@@ -7,7 +7,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::disk::HostDisk;
 use crate::engine::HostEngine;
-use crate::plan::{HostId, HostShape};
+use crate::plan::{HostId, HostShape, node_name};
 use crate::runtime::{Context, HostClock};
 
 /// One host of the fleet.
@@ -55,9 +55,4 @@ impl Host {
             .as_ref()
             .is_some_and(|process| !process.context.is_dead() && !process.context.is_paused())
     }
-}
-
-/// Name of the `generation`th node (from 0) of a host.
-pub fn node_name(host: HostId, generation: u32) -> String {
-    if generation == 0 { format!("h{host}") } else { format!("h{host}-{generation}") }
 }

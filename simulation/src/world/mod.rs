@@ -17,10 +17,10 @@ use rand::rngs::SmallRng;
 
 pub use self::faults::fault_name;
 use self::host::Host;
-pub use self::host::node_name;
 use crate::disk::{self, HostDisk};
 use crate::engine::{HostEngine, ImageRegistry};
 use crate::event;
+use crate::mutants::{self, MutantError};
 use crate::network::Fabric;
 use crate::observation::Seen;
 use crate::plan::{HostId, Plan};
@@ -155,6 +155,12 @@ impl World {
             _ => 5,
         };
         !list.stale && alive == early.len() && voters >= wanted
+    }
+
+    /// Plants the plan's bug, if it has one.
+    pub fn plant(&self) -> Result<(), MutantError> {
+        let disks: Vec<HostDisk> = self.hosts.lock().values().map(|host| host.disk.clone()).collect();
+        mutants::plant(self.plan.mutant.as_deref(), &disks, &self.fabric)
     }
 
     async fn until(

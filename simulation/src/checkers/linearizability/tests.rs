@@ -67,13 +67,21 @@ fn long_histories_are_cheap() {
     assert_eq!(search::check(&operations, 60 * operations.len() as u64), Verdict::Valid);
 }
 
+/// A call under way.
+#[derive(Clone)]
+struct Open {
+    name: String,
+    /// What it writes, if it has not taken effect yet.
+    writes: Option<String>,
+    reply: Option<String>,
+}
+
 /// One register under `clients`. With `chaos`, reads return any value there is; else the register is a correct one, of which replies
 /// get lost and to which writes come late.
 fn random(dice: &mut Dice, steps: usize, clients: usize, chaos: bool) -> History {
     let mut history = History::default();
     let (mut value, mut serials) = ("none".to_owned(), 0);
-    // Name of the call; what it writes, if it has not taken effect yet; what it will return.
-    let mut open: Vec<Option<(String, Option<String>, Option<String>)>> = vec![None; clients];
+    let mut open: Vec<Option<Open>> = vec![None; clients];
     let mut late: Vec<String> = Vec::new();
     for step in 0..steps {
         if !late.is_empty() && dice.once_in(5) {
@@ -85,13 +93,13 @@ fn random(dice: &mut Dice, steps: usize, clients: usize, chaos: bool) -> History
             None if dice.once_in(2) => {
                 serials += 1;
                 history.calls(&format!("{name}:w{serials}"));
-                open[client] = Some((name, Some(serials.to_string()), None));
+                open[client] = Some(Open { name, writes: Some(serials.to_string()), reply: None });
             }
             None => {
                 history.calls(&format!("{name}:r"));
-                open[client] = Some((name, None, None));
+                open[client] = Some(Open { name, writes: None, reply: None });
             }
-            Some((call, Some(serial), None)) => match dice.roll(8) {
+            Some(Open { name: call, writes: Some(serial), reply: None }) => match dice.roll(8) {
                 0 => history.calls(&format!("{call}=?")),
                 1 => {
                     late.push(serial);
@@ -100,10 +108,10 @@ fn random(dice: &mut Dice, steps: usize, clients: usize, chaos: bool) -> History
                 2 => history.calls(&format!("{call}=no")),
                 _ => {
                     value = serial;
-                    open[client] = Some((call, None, Some("ok".into())));
+                    open[client] = Some(Open { name: call, writes: None, reply: Some("ok".into()) });
                 }
             },
-            Some((call, None, None)) => {
+            Some(Open { name: call, writes: None, reply: None }) => {
                 let any = dice.roll(serials + 1);
                 let seen = if chaos && any == 0 {
                     "none".into()
@@ -112,9 +120,9 @@ fn random(dice: &mut Dice, steps: usize, clients: usize, chaos: bool) -> History
                 } else {
                     value.clone()
                 };
-                open[client] = Some((call, None, Some(seen)));
+                open[client] = Some(Open { name: call, writes: None, reply: Some(seen) });
             }
-            Some((call, _, Some(reply))) => {
+            Some(Open { name: call, reply: Some(reply), .. }) => {
                 let reply = if dice.once_in(12) { "?".into() } else { reply };
                 history.calls(&format!("{call}={reply}"));
             }

@@ -87,13 +87,21 @@ fn possible(history: &History) -> bool {
     points.is_empty()
 }
 
+/// A call under way: a submission, or else a listing.
+#[derive(Clone)]
+struct Open {
+    name: String,
+    submits: Option<Serial>,
+    reply: Option<String>,
+}
+
 /// Clients that submit, repeat what they do not know the outcome of, and list, against one log. With a fault, now and then an
 /// acknowledged submission is not in the log, or in it twice.
 fn random(dice: &mut Dice, steps: usize, faulty: bool) -> History {
     const CLIENTS: usize = 3;
     let mut history = History::default();
     let (mut log, mut serials): (Vec<Serial>, Serial) = (vec![], 0);
-    let mut open: Vec<Option<(String, Option<Serial>, Option<String>)>> = vec![None; CLIENTS];
+    let mut open: Vec<Option<Open>> = vec![None; CLIENTS];
     let mut again: Vec<Option<Serial>> = vec![None; CLIENTS];
     for step in 0..steps {
         let client = dice.roll(CLIENTS);
@@ -103,13 +111,13 @@ fn random(dice: &mut Dice, steps: usize, faulty: bool) -> History {
                 serials += 1;
                 let serial = again[client].take().unwrap_or(serials);
                 history.calls(&format!("{name}:s{serial}"));
-                open[client] = Some((name, Some(serial), None));
+                open[client] = Some(Open { name, submits: Some(serial), reply: None });
             }
             None => {
                 history.calls(&format!("{name}:l"));
-                open[client] = Some((name, None, None));
+                open[client] = Some(Open { name, submits: None, reply: None });
             }
-            Some((call, Some(serial), None)) => {
+            Some(Open { name: call, submits: Some(serial), reply: None }) => {
                 if !log.contains(&serial) && dice.once_in(8) {
                     history.calls(&format!("{call}=no"));
                     continue;
@@ -121,14 +129,16 @@ fn random(dice: &mut Dice, steps: usize, faulty: bool) -> History {
                 if faulty && dice.once_in(6) {
                     log.remove(at);
                 }
-                open[client] = Some((call, Some(serial), Some(format!("op{at}"))));
+                open[client] =
+                    Some(Open { name: call, submits: Some(serial), reply: Some(format!("op{at}")) });
             }
-            Some((call, None, None)) => {
+            Some(Open { name: call, submits: None, reply: None }) => {
                 let listed: Vec<String> =
                     log.iter().enumerate().map(|(at, serial)| format!("{at}:{serial}")).collect();
-                open[client] = Some((call, None, Some(format!("[{}]", listed.join(",")))));
+                open[client] =
+                    Some(Open { name: call, submits: None, reply: Some(format!("[{}]", listed.join(","))) });
             }
-            Some((call, serial, Some(reply))) => {
+            Some(Open { name: call, submits: serial, reply: Some(reply) }) => {
                 let lost = dice.once_in(6);
                 again[client] = again[client].or(serial.filter(|_| lost));
                 history.calls(&format!("{call}={}", if lost { "?" } else { &reply }));
