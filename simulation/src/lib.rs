@@ -11,6 +11,7 @@
 pub mod batch;
 pub mod capsule;
 pub mod checkers;
+pub mod cli;
 pub mod disk;
 pub mod engine;
 pub mod mutants;

@@ -101,8 +101,11 @@ async fn read(from: impl AsyncRead + Unpin) -> Vec<u8> {
 }
 
 fn broken(status: ExitStatus, stderr: &[u8], error: &serde_json::Error) -> String {
-    let said = String::from_utf8_lossy(&stderr[stderr.len().saturating_sub(LAST_WORDS_MAX_BYTES)..]);
-    match said.trim() {
+    let said = String::from_utf8_lossy(stderr);
+    // Where it panicked says more than how it came there.
+    let said = said.split("stack backtrace:").next().unwrap_or_default();
+    let begin = said.floor_char_boundary(said.len().saturating_sub(LAST_WORDS_MAX_BYTES));
+    match said[begin..].trim() {
         "" => format!("{status}, and no result: {error}"),
         said => format!("{status}: {said}"),
     }
@@ -122,7 +125,7 @@ mod tests {
             let timeout_ms = if seed == "4" { 50 } else { 60_000 };
             block_on(children(timeout_ms).run(&["--seed".to_owned(), seed.to_owned()]))
         };
-        fake.script("1", "echo boom >&2; exit 101");
+        fake.script("1", "printf 'boom\nstack backtrace:\n  0: main\n' >&2; exit 101");
         fake.script("2", "kill -9 $$");
         fake.script("3", "echo nonsense");
         fake.script("4", "sleep 1000");
