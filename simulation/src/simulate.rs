@@ -86,7 +86,10 @@ async fn phases(plan: &Plan, world: &Arc<World>, recorder: &Arc<Recorder>) -> Op
         runtime::sleep_global(LOOK).await;
         let served = |kind| clients.served.total(kind) >= SERVED_MIN;
         let does_registers = plan.load.clients > 0 && !plan.registers().is_empty();
-        if world.has_settled().await && (!does_registers || (served("write") && served("read"))) {
+        if world.has_settled().await
+            && world.has_ended_operations().await
+            && (!does_registers || (served("write") && served("read")))
+        {
             break;
         }
     }

@@ -128,7 +128,7 @@ impl Fault {
     pub fn host(&self) -> Option<HostId> {
         match self {
             Self::Kill { host }
-            | Self::PowerLoss { host }
+            | Self::PowerLoss { host, .. }
             | Self::Stop { host }
             | Self::Start { host }
             | Self::Pause { host }

@@ -196,16 +196,12 @@ impl Kind {
         let (hosts, host) = (ground.hosts(), dice.pick(&ground.hosts()));
         match self {
             Self::Kill | Self::PowerLoss => {
-                script.add(if self == Self::Kill { Fault::Kill { host } } else { Fault::PowerLoss { host } });
+                script.add(if self == Self::Kill { Fault::Kill { host } } else { power_loss(dice, host) });
                 script.after(dice.magnitude(100..=20_000)).add(Fault::Start { host });
             }
             Self::CrashLoop => {
                 for _ in 0..dice.within(3..=8) {
-                    script.add(if dice.percent(50) {
-                        Fault::Kill { host }
-                    } else {
-                        Fault::PowerLoss { host }
-                    });
+                    script.add(if dice.percent(50) { Fault::Kill { host } } else { power_loss(dice, host) });
                     script.after(dice.magnitude(50..=1_000)).add(Fault::Start { host });
                     script.after(dice.magnitude(50..=3_000));
                 }
@@ -228,7 +224,7 @@ impl Kind {
             }
             Self::PowerLossSeveral => {
                 let several = ground.side(dice);
-                script.each(&several, |host| Fault::PowerLoss { host });
+                script.each(&several, |host| Fault::PowerLoss { host, at_call: 0 });
                 script.start_each(dice, &several);
             }
             _ => {
@@ -475,4 +471,10 @@ pub(super) fn isolate(name: &str, host: HostId, from_ms: u64, to_ms: u64) -> Vec
         cut(name, &[host], None).into_iter().map(|fault| Scheduled { at_ms: from_ms, fault }).collect();
     faults.push(Scheduled { at_ms: to_ms, fault: Fault::RemoveRule { name: name.to_owned() } });
     faults
+}
+
+/// Of one host: at once, or in the middle of what its disk does next.
+fn power_loss(dice: &mut Dice, host: HostId) -> Fault {
+    let at_call = if dice.percent(50) { dice.within(1..=40) as u32 } else { 0 };
+    Fault::PowerLoss { host, at_call }
 }

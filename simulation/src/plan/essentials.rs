@@ -65,7 +65,7 @@ pub(super) fn draw(seed: u64, hosts: &[HostId], fault_ms: u64) -> (Vec<Episode>,
     let host = dice.pick(hosts);
     let earliest_ms = window.map_or(fault_ms / 10, |window| window.to_ms + 1);
     let at_ms = dice.within(earliest_ms..=earliest_ms.max(fault_ms * 9 / 10));
-    let crash = if dice.percent(50) { Fault::Kill { host } } else { Fault::PowerLoss { host } };
+    let crash = if dice.percent(50) { Fault::Kill { host } } else { Fault::PowerLoss { host, at_call: 0 } };
     let start_ms = at_ms + dice.magnitude(200..=10_000);
     let faults =
         vec![Scheduled { at_ms, fault: crash }, Scheduled { at_ms: start_ms, fault: Fault::Start { host } }];

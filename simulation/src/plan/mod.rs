@@ -276,6 +276,10 @@ impl Hosts {
     }
 }
 
+fn is_zero(number: &u32) -> bool {
+    *number == 0
+}
+
 /// What a rule of the network does to a message (or datagram) that matches.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -314,6 +318,9 @@ pub enum Fault {
     /// The host loses power: unsynced writes are kept, dropped or torn by chance.
     PowerLoss {
         host: HostId,
+        /// In the middle of this call of its disk, counted from 1 from now on; 0 for at once.
+        #[serde(default, skip_serializing_if = "is_zero")]
+        at_call: u32,
     },
     /// All hosts lose power in the same moment.
     PowerLossAll,

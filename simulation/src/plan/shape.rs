@@ -11,7 +11,7 @@ const DRIFT_MAX_PPM: u64 = 200_000;
 const WALL_OFF_MAX_MS: u64 = 5 * 60 * 60 * 1000;
 
 /// Calls of all clients together, per virtual second: what a run costs is mostly this.
-const CALLS_PER_S: std::ops::RangeInclusive<u64> = 5..=25;
+const CALLS_PER_S: std::ops::RangeInclusive<u64> = 2..=40;
 
 /// A rate of a clock that is off, either way.
 pub(super) fn drift_ppm(dice: &mut Dice) -> i32 {
@@ -152,7 +152,7 @@ pub(super) fn load(seed: u64, profile: Profile) -> Load {
         };
     }
     let clients = dice.within(2..=8);
-    let mean_us = (clients * 1_000_000 / dice.within(CALLS_PER_S)).clamp(20_000, 500_000);
+    let mean_us = (clients * 1_000_000 / dice.magnitude(CALLS_PER_S)).clamp(20_000, 4_000_000);
     let min_us = dice.within(mean_us / 4..=mean_us);
     let pulls = match profile {
         Profile::Containers => dice.within(4..=20),

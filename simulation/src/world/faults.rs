@@ -17,6 +17,8 @@ use crate::runtime::{self, SimRuntime};
 
 /// Between attempts of an operator whose command was not taken.
 const OPERATOR_RETRY: Duration = Duration::from_secs(2);
+/// How long a host whose power fails in the middle of a disk call may go without one.
+const MID_CALL_PATIENCE: Duration = Duration::from_millis(45);
 /// After which an operator gives up.
 const OPERATOR_ATTEMPTS: u32 = 30;
 
@@ -41,7 +43,8 @@ impl World {
     fn inflict(self: &Arc<Self>, fault: &Fault) -> bool {
         match fault {
             Fault::Kill { host } => self.kill(*host, false),
-            Fault::PowerLoss { host } => self.kill(*host, true),
+            Fault::PowerLoss { host, at_call: 0 } => self.kill(*host, true),
+            Fault::PowerLoss { host, at_call } => self.lose_power_at_call(*host, *at_call),
             Fault::PowerLossAll => {
                 let all: Vec<HostId> = self.hosts.lock().keys().copied().collect();
                 all.into_iter().filter(|host| self.kill(*host, true)).count() > 0
@@ -165,6 +168,33 @@ impl World {
             how: how.into(),
         });
         self.show_durable(id);
+        true
+    }
+
+    /// Kills the host's process in the middle of the nth call of its disk from now, with the power; after a while in any case.
+    fn lose_power_at_call(self: &Arc<Self>, id: HostId, calls: u32) -> bool {
+        let Some(incarnation) = self.hosts.lock()[&id].process.as_ref().map(|process| process.incarnation)
+        else {
+            return self.kill(id, true);
+        };
+        let lost = Arc::new(tokio::sync::Notify::new());
+        let told = Arc::clone(&lost);
+        self.hosts.lock()[&id].disk.lose_power_at_call(u64::from(calls), move || told.notify_one());
+        let world = Arc::clone(self);
+        drop(runtime::spawn_in(&self.context, async move {
+            tokio::select! {
+                biased;
+                () = lost.notified() => {}
+                () = runtime::sleep_global(MID_CALL_PATIENCE) => {}
+            }
+            let is_same = {
+                let hosts = world.hosts.lock();
+                hosts[&id].process.as_ref().is_some_and(|process| process.incarnation == incarnation)
+            };
+            if is_same {
+                world.kill(id, true);
+            }
+        }));
         true
     }
 

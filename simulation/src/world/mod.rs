@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use longshore_node::api::types::{NodeRole, NodeState};
+use longshore_node::api::types::{NodeRole, NodeState, OperationQuery};
 use parking_lot::Mutex;
 use rand::rngs::SmallRng;
 
@@ -34,6 +34,8 @@ const FORMATION_MS: u64 = 60_000;
 const LOOK: Duration = Duration::from_millis(200);
 /// How long a host may take to answer while it is asked whether it has settled.
 const SETTLED_TIMEOUT: Duration = Duration::from_secs(3);
+/// Operations that clients may have begun only just now.
+const ACTIVE_MAX: usize = 3;
 /// Between looks at durable logs while nothing happens, each time one host's.
 const DURABLE_INTERVAL: Duration = Duration::from_secs(15);
 
@@ -262,6 +264,13 @@ impl World {
             leaders.insert(status.leader);
         }
         leaders.len() == 1 && leaders.first().is_some_and(Option::is_some)
+    }
+
+    /// Whether no operation is still to be carried out. Clients go on meanwhile, but few of their operations are under way at a time.
+    pub async fn has_ended_operations(&self) -> bool {
+        let Some(client) = self.healthy().first().and_then(|id| self.client(*id)) else { return false };
+        let query = OperationQuery { limit: None, active: true };
+        client.list_operations(&query).await.is_ok_and(|active| active.len() <= ACTIVE_MAX)
     }
 
     /// What the network did.

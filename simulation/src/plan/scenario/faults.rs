@@ -311,7 +311,7 @@ fn of_host(fault: &Fault, host: HostId) -> Fault {
     let mut fault = fault.clone();
     match &mut fault {
         Fault::Kill { host: of }
-        | Fault::PowerLoss { host: of }
+        | Fault::PowerLoss { host: of, .. }
         | Fault::Stop { host: of }
         | Fault::Start { host: of }
         | Fault::Pause { host: of }
@@ -358,7 +358,10 @@ fn has_end(fault: &Fault) -> bool {
 fn ends(fault: &Fault, plan: &Plan) -> Vec<Fault> {
     let shape = |host: HostId| &plan.fleet.hosts[host as usize - 1];
     match fault {
-        Fault::Kill { host } | Fault::PowerLoss { host } | Fault::Stop { host } | Fault::Wipe { host } => {
+        Fault::Kill { host }
+        | Fault::PowerLoss { host, .. }
+        | Fault::Stop { host }
+        | Fault::Wipe { host } => {
             vec![Fault::Start { host: *host }]
         }
         Fault::PowerLossAll => {
