@@ -16,6 +16,7 @@ use parking_lot::Mutex;
 
 use super::changes::Changes;
 use super::config::Timings;
+use super::elect::Ballots;
 use super::inbox::Inbox;
 use super::log::GroupLog;
 use super::machine::{GroupError, GroupStatus, Member, Role};
@@ -62,6 +63,7 @@ pub(crate) struct Core<R: Runtime> {
     pub(crate) inbox: Inbox<R>,
     /// Whether an election is being pressed for.
     pub(crate) pressing: AtomicBool,
+    pub(crate) ballots: Arc<Ballots<R>>,
     server_metrics: WatchReceiverOf<Types<R>, RaftServerMetrics<Types<R>>>,
     guide: Mutex<Guide>,
     stopped: AtomicBool,
@@ -87,7 +89,8 @@ impl<R: Runtime> Core<R> {
         let config = timings.raft_config(group.to_string()).map_err(|e| failed(e.to_string()))?;
         let changes = Arc::new(Changes::default());
         let state = State::<R>::new(machine, changes.clone(), snapshots, stream);
-        let network = Network::<R>::new(transport.clone(), group, replica);
+        let ballots = Arc::<Ballots<R>>::default();
+        let network = Network::<R>::new(transport.clone(), group, replica, ballots.clone());
         let storage = GroupLog::<R>::new(log, stream);
         let raft = Raft::new(replica, config, network, storage, state.clone()).await;
         let raft = raft.map_err(|e| failed(e.to_string()))?;
@@ -108,6 +111,7 @@ impl<R: Runtime> Core<R> {
             queue,
             session: Arc::default(),
             pressing: AtomicBool::new(false),
+            ballots,
             guide: Mutex::new(Guide { hints, ..Guide::default() }),
             stopped: AtomicBool::new(false),
         });

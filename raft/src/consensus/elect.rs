@@ -3,34 +3,122 @@
 //! openraft's own timers wait for the leader's lease plus a random time. On suspicion a replica gives up *its own* lease
 //! (by `handle_transfer_leader` in favour of the suspected leader itself, never of a live one) and then asks for a
 //! pre-vote. A quorum must have given its lease up for that to lead anywhere, so one false suspecter changes nothing.
+//!
+//! Two candidates at a time are worse than a lost round. If A grants B its vote and then, before it hears more, campaigns
+//! itself, B's office ends as it begins; but B has put its first entry into its log by then, so that A cannot win and tries
+//! in vain, while B thinks that the matter is settled. And on a slow disk a candidate that tries again too soon gets in its
+//! own way, round after round. Hence: whoever voted, or granted a pre-vote, lets that candidate go first (itself too), for
+//! longer each time it comes to nothing; and the matter is settled when an entry of the later term is applied, not before.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use openraft::Instant as _;
+use openraft::error::Fatal;
 use openraft::raft::TransferLeaderRequest;
+use parking_lot::Mutex;
 
 use super::core::{Core, voters};
 use super::machine::Member;
 use super::runtime::Runtime;
-use super::types::Vote;
+use super::types::{Types, Vote};
 use crate::model::ids::NodeId;
 
-/// Wait between attempts, until there is a leader.
-const AGAIN: Duration = Duration::from_millis(50);
+/// Wait between attempts, until there is a leader; [`STAGGER`] comes on top.
+const AGAIN: Duration = Duration::from_millis(25);
 /// Attempts after which [`AGAIN_LATER`] takes over: there is no quorum, or no reason.
-const HASTY_ATTEMPTS: u32 = 20;
+const HASTY_ATTEMPTS: u32 = 30;
 const AGAIN_LATER: Duration = Duration::from_millis(500);
 /// How long a leader's restart is reason enough to press: then openraft's own timers have fired.
 const RESTART_PATIENCE: Duration = Duration::from_secs(2);
-/// Living voters go in the order of their replica ids, this far apart, so that the first one usually wins before the next
-/// tries.
+/// Living voters go in the order of their replica ids, this far apart, in every round, so that the first one usually wins
+/// before the next tries.
 const STAGGER: Duration = Duration::from_millis(25);
 /// Random part of every wait: breaks ties that the order does not (two that do not agree on who lives).
 const JITTER_MAX_MS: u64 = 15;
-/// How long a voter that voted for another lets that one take office: a few disk syncs.
-const VOTED_PATIENCE: Duration = Duration::from_millis(150);
+/// How long a candidate gets to take office before others try: three durable writes in a row, on a disk that takes 40 ms
+/// for each. Doubled with every candidate that needed longer, up to four times.
+const CANDIDATE_PATIENCE: Duration = Duration::from_millis(125);
+const PATIENCE_DOUBLINGS_MAX: u32 = 2;
+
+/// What openraft does not tell of votes, but those see who carry them.
+pub(crate) struct Ballots<R: Runtime>(Mutex<Seen<R>>);
+
+struct Seen<R: Runtime> {
+    /// When this replica last granted a pre-vote.
+    pre_voted: Option<R::Instant>,
+    /// How often the vote that it asked for last was refused.
+    refused: Option<(Vote, usize)>,
+}
+
+impl<R: Runtime> Default for Ballots<R> {
+    fn default() -> Self {
+        Self(Mutex::new(Seen { pre_voted: None, refused: None }))
+    }
+}
+
+impl<R: Runtime> Ballots<R> {
+    pub(crate) fn pre_vote_granted(&self) {
+        self.0.lock().pre_voted = Some(R::Instant::now());
+    }
+
+    pub(crate) fn vote_refused(&self, vote: Vote) {
+        let mut seen = self.0.lock();
+        let before = seen.refused.filter(|(v, _)| *v == vote).map_or(0, |(_, times)| times);
+        seen.refused = Some((vote, before + 1));
+    }
+
+    fn refusals(&self, vote: Vote) -> usize {
+        self.0.lock().refused.filter(|(v, _)| *v == vote).map_or(0, |(_, times)| times)
+    }
+}
+
+/// What one that presses has to do.
+enum Task {
+    /// There is no leader, or a dead one.
+    Elect(Dead),
+    /// There is a leader, but it has not shown that a quorum follows it.
+    Watch,
+    Nothing,
+}
+
+/// The leader to be replaced, and its term.
+#[derive(Clone, Copy)]
+struct Dead {
+    leader: Member,
+    term: u64,
+}
+
+/// Whom one that presses has let go first.
+#[derive(Default)]
+struct Courtesy {
+    /// One that was granted a pre-vote, since the last attempt. Only once an attempt: one that can ask but not hear must not
+    /// stop the others.
+    pre_voted: bool,
+    /// The last candidate that it voted for.
+    voted: Option<Vote>,
+    /// Such candidates so far.
+    candidates: u32,
+}
+
+impl Courtesy {
+    /// Whether a candidate goes first that was voted for, or granted a pre-vote, so long ago.
+    fn is_due(&mut self, voted: Option<(Vote, Duration)>, pre_voted: Option<Duration>) -> bool {
+        if let Some((vote, _)) = voted.filter(|(vote, _)| self.voted != Some(*vote)) {
+            self.voted = Some(vote);
+            self.candidates += 1;
+        }
+        let doublings = self.candidates.saturating_sub(1).min(PATIENCE_DOUBLINGS_MAX);
+        let patience = CANDIDATE_PATIENCE * (1 << doublings);
+        if voted.is_some_and(|(_, ago)| ago < patience) {
+            return true;
+        }
+        let first = !self.pre_voted && pre_voted.is_some_and(|ago| ago < patience);
+        self.pre_voted |= first;
+        first
+    }
+}
 
 impl<R: Runtime> Core<R> {
     /// If `node` leads, presses for an election until there is a leader of a later term, or `node` is back after all (or, if
@@ -49,57 +137,112 @@ impl<R: Runtime> Core<R> {
         });
     }
 
-    async fn press(&self, dead: Member, until: Option<R::Instant>) {
-        let deposed = self.server(|m| m.vote);
-        self.give_up_lease(dead).await;
-        R::sleep(STAGGER * self.rank() + jitter::<R>()).await;
-        let mut voted = deposed;
+    async fn press(&self, leader: Member, until: Option<R::Instant>) {
+        let mut dead = Dead { leader, term: self.server(|m| m.vote.leader_id.term) };
+        let mut courtesy = Courtesy::default();
         let mut attempts = 0;
-        let needed = || self.needs_leader(dead, &deposed, until);
-        while needed() {
-            let vote = self.server(|m| m.vote);
-            if self.voted_for_another(&voted, &vote) {
-                voted = vote;
-                self.wait_while(&needed, VOTED_PATIENCE).await;
-                continue;
+        let mut wait = Some(self.turn());
+        loop {
+            let (server, changes) = (self.server.version(), self.changes.version());
+            match self.task(dead, until) {
+                Task::Nothing => return,
+                Task::Watch => {
+                    tokio::select! {
+                        biased;
+                        _ = self.server.after(server) => {}
+                        _ = self.changes.after(changes) => {}
+                    }
+                }
+                Task::Elect(other) => {
+                    dead = other;
+                    // Before the wait: whoever is quicker needs this replica's vote.
+                    self.give_up_lease(dead.leader).await;
+                    if let Some(time) = wait.take() {
+                        self.wait_while_needed(dead, until, time).await;
+                        continue;
+                    }
+                    let Ok(first) = self.lets_go_first(dead, &mut courtesy).await else { return };
+                    if first {
+                        wait = Some(AGAIN + self.turn());
+                        continue;
+                    }
+                    if self.raft.trigger().elect(true).await.is_err() {
+                        return;
+                    }
+                    courtesy.pre_voted = false;
+                    attempts += 1;
+                    wait = Some(if attempts < HASTY_ATTEMPTS { AGAIN } else { AGAIN_LATER } + self.turn());
+                }
             }
-            self.give_up_lease(dead).await;
-            if self.raft.trigger().elect(true).await.is_err() {
-                return;
-            }
-            attempts += 1;
-            let wait = if attempts < HASTY_ATTEMPTS { AGAIN } else { AGAIN_LATER };
-            self.wait_while(&needed, wait + jitter::<R>()).await;
         }
     }
 
-    /// Waits for `time`, but no longer than a leader is needed.
-    async fn wait_while(&self, needed: impl Fn() -> bool, time: Duration) {
-        let until = R::Instant::now() + time;
+    /// Whether there is a candidate that should be given time.
+    async fn lets_go_first(&self, dead: Dead, courtesy: &mut Courtesy) -> Result<bool, Fatal<Types<R>>> {
+        // The core's own word: what it votes is published when it is saved. While it saves it does not answer.
+        let vote = self.raft.with_raft_state(|raft| (*raft.vote_ref(), raft.vote_last_modified()));
+        let (vote, since) = vote.await?;
+        let ago = |since: R::Instant| R::Instant::now().saturating_duration_since(since);
+        let candidate = vote.leader_id.term > dead.term && !self.is_lost(vote);
+        let voted = since.filter(|_| candidate).map(|since| (vote, ago(since)));
+        let pre_voted = self.ballots.0.lock().pre_voted;
+        Ok(courtesy.is_due(voted, pre_voted.map(ago)))
+    }
+
+    /// Whether this is a candidacy of this replica that too many have refused.
+    fn is_lost(&self, vote: Vote) -> bool {
+        let voters = self.server(|m| voters(m.membership_config.membership()));
+        let living = voters.iter().filter(|v| !self.router.is_suspect(v.node)).count();
+        living.saturating_sub(self.ballots.refusals(vote)) <= voters.len() / 2
+    }
+
+    /// Waits for `time`, but no longer than there is something to elect.
+    async fn wait_while_needed(&self, dead: Dead, until: Option<R::Instant>, time: Duration) {
+        let end = R::Instant::now() + time;
         loop {
             let seen = self.server.version();
-            if !needed() {
+            if !matches!(self.task(dead, until), Task::Elect(_)) {
                 return;
             }
             tokio::select! {
                 biased;
                 _ = self.server.after(seen) => {}
-                () = R::sleep_until(until) => return,
+                () = R::sleep_until(end) => return,
             }
         }
     }
 
-    /// Whether this replica should still press: no later leader, the old one not back, and a vote to give.
-    fn needs_leader(&self, dead: Member, deposed: &Vote, until: Option<R::Instant>) -> bool {
-        let led_again = self.server(|m| m.vote.committed && m.vote.leader_id.term > deposed.leader_id.term);
-        let votes = self.server(|m| m.membership_config.voter_ids().any(|v| v == self.replica));
-        let reason =
-            self.router.is_suspect(dead.node) || until.is_some_and(|until| R::Instant::now() < until);
-        !led_again && votes && reason && !self.is_stopped()
+    /// What there is to do about the `dead` leader.
+    fn task(&self, dead: Dead, until: Option<R::Instant>) -> Task {
+        let (vote, votes) =
+            self.server(|m| (m.vote, m.membership_config.voter_ids().any(|v| v == self.replica)));
+        if self.is_stopped() || !votes {
+            return Task::Nothing;
+        }
+        let later = vote.leader_id.term > dead.term;
+        if later && vote.committed {
+            return match self.leader() {
+                Some(leader) if self.router.is_suspect(leader.node) => {
+                    Task::Elect(Dead { leader, term: vote.leader_id.term })
+                }
+                _ if self.has_applied_after(dead.term) => Task::Nothing,
+                _ => Task::Watch,
+            };
+        }
+        // Whoever voted since follows the old leader no more, even if that one is back.
+        let reason = later
+            || self.router.is_suspect(dead.leader.node)
+            || until.is_some_and(|until| R::Instant::now() < until);
+        if reason { Task::Elect(dead) } else { Task::Nothing }
     }
 
-    fn voted_for_another(&self, before: &Vote, now: &Vote) -> bool {
-        before != now && now.leader_id.voted_for != self.replica
+    fn has_applied_after(&self, term: u64) -> bool {
+        self.state.applied.read().last.is_some_and(|last| last.leader_id.term > term)
+    }
+
+    /// How long after others this replica tries.
+    fn turn(&self) -> Duration {
+        STAGGER * self.rank() + jitter::<R>()
     }
 
     /// Ends the lease that this replica grants, if it still grants it to `dead`.
@@ -141,4 +284,56 @@ fn jitter<R: Runtime>() -> Duration {
     let mut random = [0; 8];
     R::entropy(&mut random);
     Duration::from_millis(u64::from_le_bytes(random) % (JITTER_MAX_MS + 1))
+}
+
+#[cfg(test)]
+mod tests {
+    use openraft::vote::RaftVote as _;
+
+    use super::super::runtime::TokioRuntime;
+    use super::super::types::LeaderId;
+    use super::*;
+    use crate::model::ids::ReplicaId;
+
+    fn vote(term: u64, replica: u64) -> Vote {
+        Vote::from_leader_id(LeaderId { term, voted_for: ReplicaId(replica) }, false)
+    }
+
+    const fn ms(ms: u64) -> Duration {
+        Duration::from_millis(ms)
+    }
+
+    #[test]
+    fn a_candidate_that_was_voted_for_goes_first_and_the_next_one_for_longer() {
+        let mut courtesy = Courtesy::default();
+        let mut due = |vote, ago| courtesy.is_due(Some((vote, ms(ago))), None);
+        assert!(due(vote(2, 1), 0) && due(vote(2, 1), 124));
+        assert!(!due(vote(2, 1), 125), "had its time");
+        assert!(due(vote(3, 2), 249) && !due(vote(3, 2), 250));
+        assert!(due(vote(4, 1), 499) && !due(vote(4, 1), 500));
+        assert!(due(vote(5, 1), 499) && !due(vote(5, 1), 500), "no longer than that");
+    }
+
+    #[test]
+    fn one_that_asks_for_pre_votes_without_end_is_let_go_first_once_an_attempt() {
+        let mut courtesy = Courtesy::default();
+        assert!(!courtesy.is_due(None, None));
+        assert!(courtesy.is_due(None, Some(ms(10))));
+        assert!(!courtesy.is_due(None, Some(ms(10))));
+        courtesy.pre_voted = false;
+        assert!(courtesy.is_due(None, Some(ms(124))));
+        courtesy.pre_voted = false;
+        assert!(!courtesy.is_due(None, Some(ms(125))));
+    }
+
+    #[test]
+    fn refusals_are_counted_for_the_last_vote_alone() {
+        let ballots = Ballots::<TokioRuntime>::default();
+        assert_eq!(ballots.refusals(vote(2, 1)), 0);
+        ballots.vote_refused(vote(2, 1));
+        ballots.vote_refused(vote(2, 1));
+        assert_eq!(ballots.refusals(vote(2, 1)), 2);
+        ballots.vote_refused(vote(3, 1));
+        assert_eq!((ballots.refusals(vote(2, 1)), ballots.refusals(vote(3, 1))), (0, 1));
+    }
 }

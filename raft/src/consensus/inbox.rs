@@ -227,7 +227,11 @@ impl<R: Runtime> Port for Core<R> {
                     let rpc = wire::vote_request(vote, last, leadership_transfer);
                     let response =
                         if pre { core.raft.pre_vote(rpc).await } else { core.raft.vote(rpc).await };
-                    response.map_or(Reply::Refused(Refusal::Stopped), |r| Reply::voted(&r))
+                    let Ok(response) = response else { return Reply::Refused(Refusal::Stopped) };
+                    if pre && response.vote_granted {
+                        core.ballots.pre_vote_granted();
+                    }
+                    Reply::voted(&response)
                 })
             }
             GroupBody::TransferLeader { from, to, last } => self.inbox.work(replier, async move {

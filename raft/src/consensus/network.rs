@@ -6,7 +6,6 @@
 
 use std::collections::VecDeque;
 use std::future::{Future, poll_fn};
-use std::marker::PhantomData;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
@@ -27,6 +26,7 @@ use openraft::raft::{
 };
 
 use super::config::{APPEND_PIPELINE_BYTES_MAX, APPEND_PIPELINE_MAX, APPEND_TIMEOUT};
+use super::elect::Ballots;
 use super::link::{Link, LinkError};
 use super::runtime::Runtime;
 use super::snapshot_transfer;
@@ -45,27 +45,32 @@ type RpcError<R> = RPCError<Types<R>>;
 type Appended<R> = Result<StreamAppendResult<Types<R>>, RpcError<R>>;
 
 /// Makes the clients of one replica.
-pub(crate) struct Network<R> {
+pub(crate) struct Network<R: Runtime> {
     transport: TransportRef,
     group: GroupId,
     replica: ReplicaId,
     /// Numbers pipelines; starts at random, so that a restarted process does not go on with an old one's number.
     sessions: Arc<AtomicU64>,
-    runtime: PhantomData<fn() -> R>,
+    ballots: Arc<Ballots<R>>,
 }
 
 impl<R: Runtime> Network<R> {
-    pub(crate) fn new(transport: TransportRef, group: GroupId, replica: ReplicaId) -> Self {
+    pub(crate) fn new(
+        transport: TransportRef,
+        group: GroupId,
+        replica: ReplicaId,
+        ballots: Arc<Ballots<R>>,
+    ) -> Self {
         let mut start = [0; 8];
         R::entropy(&mut start);
         let sessions = Arc::new(AtomicU64::new(u64::from_le_bytes(start)));
-        Self { transport, group, replica, sessions, runtime: PhantomData }
+        Self { transport, group, replica, sessions, ballots }
     }
 
     fn client(&self, to: ReplicaId, node: NodeId, lane: Lane) -> Client<R> {
         let link =
             Link { transport: self.transport.clone(), group: self.group, from: self.replica, to, node };
-        Client { link, lane, sessions: self.sessions.clone(), runtime: PhantomData }
+        Client { link, lane, sessions: self.sessions.clone(), ballots: self.ballots.clone() }
     }
 }
 
@@ -82,12 +87,12 @@ impl<R: Runtime> RaftNetworkFactory<Types<R>> for Network<R> {
 }
 
 /// Talks to one replica for one purpose.
-pub(crate) struct Client<R> {
+pub(crate) struct Client<R: Runtime> {
     link: Link,
     /// Where append requests go; everything else has a lane of its own.
     lane: Lane,
     sessions: Arc<AtomicU64>,
-    runtime: PhantomData<fn() -> R>,
+    ballots: Arc<Ballots<R>>,
 }
 
 impl<R: Runtime> Client<R> {
@@ -114,7 +119,11 @@ impl<R: Runtime> NetVote<Types<R>> for Client<R> {
         option: RPCOption,
     ) -> Result<VoteResponse<Types<R>>, RpcError<R>> {
         let reply = self.control(GroupBody::vote(false, &rpc), RPCTypes::Vote, &option).await?;
-        reply.into_vote_response().map_err(|_| self.unexpected(RPCTypes::Vote))
+        let response = reply.into_vote_response().map_err(|_| self.unexpected(RPCTypes::Vote))?;
+        if !response.vote_granted {
+            self.ballots.vote_refused(rpc.vote);
+        }
+        Ok(response)
     }
 
     async fn pre_vote(

@@ -3,7 +3,8 @@
 //! A peer is suspected when nothing was heard from it for a while, or when it says that it has not heard from us for as
 //! long (a link that works one way only is as bad as none: bug class 9 of others). After longer silence it has failed.
 //! Invariants: verdicts change only in [`Detector::heard`] and [`Detector::tick`], which report every change once; time
-//! that goes back is treated as time that stands still; silence while *we* were not running is not held against peers.
+//! that goes back is treated as time that stands still; what happened while *we* were not running is not held against
+//! peers: neither their silence, nor that they did not hear us then, which the heartbeats that waited for us still say.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -44,7 +45,7 @@ pub struct Heard {
     pub incarnation: u64,
     /// Age of its oldest write that is not durable.
     pub unsynced_ms: u64,
-    /// How long it has not heard from us.
+    /// How long it had not heard from us when it said so.
     pub deaf_ms: u64,
     /// How far its wall clock is ahead of ours; `None` if this was no measurement.
     pub skew_ms: Option<i64>,
@@ -86,12 +87,14 @@ pub struct Detector {
     peers: BTreeMap<NodeId, Peer>,
     /// Latest time seen; never goes back.
     now_ms: u64,
+    /// Since when we run without a pause.
+    awake_since_ms: u64,
 }
 
 impl Detector {
     pub fn new(config: DetectorConfig, now_ms: u64) -> Self {
         assert!(config.suspect_ms < config.failed_ms, "a peer is suspected before it is declared failed");
-        Self { config, peers: BTreeMap::new(), now_ms }
+        Self { config, peers: BTreeMap::new(), now_ms, awake_since_ms: now_ms }
     }
 
     /// Replaces the peers that are watched. A new one counts as heard now, so that it gets its time.
@@ -113,11 +116,12 @@ impl Detector {
     /// A heartbeat or an answer came from `node`. Ignored from nodes that are not watched.
     pub fn heard(&mut self, now_ms: u64, node: NodeId, heard: Heard) -> News {
         let now = self.advance(now_ms);
-        let config = self.config;
+        let (config, awake_ms) = (self.config, now - self.awake_since_ms);
         let Some(peer) = self.peers.get_mut(&node) else { return News::default() };
         peer.last_ms = now;
         let before = peer.incarnation.replace(heard.incarnation);
-        peer.deaf = heard.deaf_ms >= config.suspect_ms;
+        // Nobody can have listened in vain for longer than there was something to hear.
+        peer.deaf = heard.deaf_ms.min(awake_ms) >= config.suspect_ms;
         peer.slow_disk = heard.unsynced_ms > config.slow_disk_ms;
         if let Some(skew) = heard.skew_ms {
             peer.skews.push_back(skew);
@@ -180,6 +184,7 @@ impl Detector {
             for peer in self.peers.values_mut() {
                 peer.last_ms = (peer.last_ms + gap).min(now);
             }
+            self.awake_since_ms = now;
         }
         self.now_ms = now;
         now
@@ -253,12 +258,35 @@ mod tests {
     #[test]
     fn a_peer_that_does_not_hear_us_is_suspected() {
         let mut d = watching(&[A]);
-        let told = d.heard(1100, A, Heard { deaf_ms: 399, ..Heard::default() });
-        assert_eq!(told, News::default());
-        let told = d.heard(1200, A, Heard { deaf_ms: 400, ..Heard::default() });
+        let mut told = |now, deaf_ms| d.heard(now, A, Heard { deaf_ms, ..Heard::default() }).transition;
+        for now in (1100..2000).step_by(100) {
+            assert_eq!(told(now, 399), None);
+        }
+        assert_eq!(told(2000, 400).map(|t| t.to), Some(PeerState::Suspect));
+        assert_eq!(told(2100, 20).map(|t| t.to), Some(PeerState::Alive));
+    }
+
+    #[test]
+    fn heartbeats_that_waited_while_we_slept_do_not_make_their_sender_suspect() {
+        let mut d = watching(&[A]);
+        for now in (1100..=2000).step_by(100) {
+            d.heard(now, A, Heard::default());
+        }
+        // SIGSTOP for two seconds; then what lay in the socket, and what was on its way. Its sender has not heard us for long.
+        for (now, deaf_ms) in [(4000, 400), (4000, 900), (4001, 1900), (4200, 2200), (4399, 2399)] {
+            let told = d.heard(now, A, Heard { deaf_ms, ..Heard::default() });
+            assert_eq!(told, News::default(), "at {now}, not heard for {deaf_ms}");
+        }
+        // It goes on, though we are awake: now it is the link.
+        let told = d.heard(4400, A, Heard { deaf_ms: 2400, ..Heard::default() });
         assert_eq!(told.transition.map(|t| t.to), Some(PeerState::Suspect));
-        let told = d.heard(1300, A, Heard { deaf_ms: 20, ..Heard::default() });
-        assert_eq!(told.transition.map(|t| t.to), Some(PeerState::Alive));
+    }
+
+    #[test]
+    fn a_process_that_starts_is_not_told_of_its_predecessors_silence() {
+        let mut d = watching(&[A]);
+        assert_eq!(d.heard(1100, A, Heard { deaf_ms: 5000, ..Heard::default() }), News::default());
+        assert_eq!(d.heard(1200, A, Heard { deaf_ms: 60, ..Heard::default() }), News::default());
     }
 
     #[test]

@@ -3,8 +3,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bincode::{Decode, Encode};
@@ -70,13 +70,24 @@ pub(crate) struct Disk {
     pub(crate) snapshots: Arc<MemorySnapshots>,
     /// What the log tells as the age of its oldest unsynced write.
     pub(crate) unsynced_ms: Arc<AtomicU64>,
+    /// How long a sync takes.
+    pub(crate) sync_ms: Arc<AtomicU64>,
+    /// When the last sync ends.
+    pub(crate) synced: Arc<Mutex<Option<tokio::time::Instant>>>,
     /// If it is one that can lose power: the real log is on it, and `log` is not used.
     pub(crate) power: Option<MemDisk>,
 }
 
 impl Disk {
     pub(crate) fn new() -> Self {
-        Self { log: MemLog::new(), snapshots: Arc::default(), unsynced_ms: Arc::default(), power: None }
+        Self {
+            log: MemLog::new(),
+            snapshots: Arc::default(),
+            unsynced_ms: Arc::default(),
+            sync_ms: Arc::default(),
+            synced: Arc::default(),
+            power: None,
+        }
     }
 
     /// Opens the log, and whatever drives it.
@@ -92,7 +103,22 @@ impl Disk {
 /// The log of a disk whose slowness can be set.
 impl LogStore for Disk {
     fn submit(&self, ops: Vec<LogOp>, on_durable: OnDurable) -> StorageResult<()> {
-        self.log.submit(ops, on_durable)
+        let sync_ms = self.sync_ms.load(Ordering::Relaxed);
+        if sync_ms == 0 {
+            return self.log.submit(ops, on_durable);
+        }
+        let mut synced = self.synced.lock().unwrap();
+        let end = now() + Duration::from_millis(sync_ms);
+        // One after the other, in their order.
+        let end = synced.map_or(end, |last| end.max(last + Duration::from_millis(1)));
+        *synced = Some(end);
+        let late = Box::new(move |result| {
+            spawn(async move {
+                sleep_ms((end - now()).as_millis() as u64).await;
+                on_durable(result);
+            });
+        });
+        self.log.submit(ops, late)
     }
     fn ready(&self, bytes: usize) -> BoxFuture<'_, StorageResult<()>> {
         self.log.ready(bytes)
