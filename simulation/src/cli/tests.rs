@@ -8,7 +8,7 @@ use clap::CommandFactory;
 use super::*;
 use crate::batch::fake::FakeProgram;
 use crate::capsule::Capsule;
-use crate::mutants::MUTANTS;
+use crate::mutants::{MUTANTS, hooks_are_built};
 use crate::observation::{Promise, Verified, Violation};
 use crate::plan::{Plan, TransportKind};
 use crate::result::{RunResult, VERSION};
@@ -30,7 +30,8 @@ fn simulate(plan: &Plan, trace: Option<File>) -> RunResult {
     match plan.seed {
         1 | 2 => {
             let what = "write 7 is gone".to_owned();
-            result.violation = Some(Violation { promise, checker: "oracle".into(), at_ns: 34_500_000_000, what });
+            result.violation =
+                Some(Violation { promise, checker: "oracle".into(), at_ns: 34_500_000_000, what });
         }
         3 => panic!("out of {}", "luck"),
         5 => result.harness_error = Some("the fleet did not form".into()),
@@ -132,10 +133,10 @@ fn a_run_that_fails_says_how_to_do_it_again() {
     run("1").is(
         1,
         &[
-            "disk, 3 hosts, quic: safety violated\n",
+            "seed 1, disk, 4 hosts, quic: safety violated\n",
             "violation      safety, by oracle at 34.50 s: write 7 is gone",
             &format!("version        longshore-sim {VERSION} (build "),
-            "configuration  disk, 3 hosts, quic; 2 min 0 s of faults",
+            "configuration  disk, 4 hosts, quic; 2 min 0 s of faults",
             &capsule,
             "reproduce with: longshore-sim run --seed 1 --profile disk --transport quic\n",
         ],
@@ -178,11 +179,12 @@ fn scenarios_by_name_and_by_file() {
     listed.is(0, &["leader-power-loss  ", "rolling-restart"]);
     let run = |scenario: &str| command(&["run", "--seed", "8", "--scenario", scenario, "--capsule", "none"]);
     run("minority-deaf").is(0, &["seed 8, minority-deaf, 5 hosts, memory: passed"]);
-    // Three elections at least: four were seen; the writes and faults of this simulator are not enough for another.
+    // This simulator shows enough writes and elections, and too few faults.
     run("rolling-restart").is(2, &["liveness, by hold", "min_faults is 12; it was 3"]);
     let dir = tempfile::tempdir().unwrap();
     let file = path(dir.path(), "mine.toml");
-    std::fs::write(&file, "description = 'x'\n[fleet]\nhosts = 3\nfault_ms = 20_000\nsetle_ms = 5\n").unwrap();
+    std::fs::write(&file, "description = 'x'\n[fleet]\nhosts = 3\nfault_ms = 20_000\nsetle_ms = 5\n")
+        .unwrap();
     run(&file).fails(3, "mine.toml, line 5: unknown key `setle_ms`; did you mean `settle_ms`?");
     run("no-such").fails(3, "hint: `longshore-sim scenarios` lists those that can be named");
 }
@@ -208,7 +210,10 @@ fn mistakes_are_met_with_clear_errors() {
         (&["sweep", "--seeds", "5..5"], "there is no seed in 5..5"),
         (&["sweep", "--seeds", "9..3"], "there is no seed in 9..3"),
         (&["verify-determinism", "--seeds", "0..0"], "there is no seed in 0..0"),
-        (&["sweep", "--seeds", "1..3", "--capsules", &folder, "--results", &gone], "cannot write results to /"),
+        (
+            &["sweep", "--seeds", "1..3", "--capsules", &folder, "--results", &gone],
+            "cannot write results to /",
+        ),
         (&["sweep", "--seeds", "1..3", "--capsules", &path(dir.path(), "f/x")], "error: cannot write /"),
         (&["sweep", "--seeds", "1..3", "--quic-percent", "101"], "101 is not in 0..=100"),
         (&["replay", &gone], "error: cannot read /"),
@@ -227,7 +232,10 @@ fn capsules_are_replayed_and_compared() {
     let file = path(dir.path(), "c.json");
     command(&["run", "--seed", "1", "--capsule", &file]).is(1, &[]);
     let replay = || command(&["replay", &file]);
-    replay().is(1, &["safety violated", "replayed: the same to the byte", "reproduce with: longshore-sim replay "]);
+    replay().is(
+        1,
+        &["safety violated", "replayed: the same to the byte", "reproduce with: longshore-sim replay "],
+    );
     let mut capsule = Capsule::read(Path::new(&file)).unwrap();
     let mut change = |change: &dyn Fn(&mut Capsule)| {
         change(&mut capsule);
@@ -339,11 +347,14 @@ fn determinism_is_verified() {
     let ran = verify(&["--seeds", "0..4", "--transport", "both", "--profile", "all"]);
     ran.is(0, &["56 of 56 runs the same in two processes: 28,000 events, at least 3 elections each\n"]);
     assert_eq!(fake.calls().len(), 112);
-    verify(&["--seeds", "1", "--flip"]).is(3, &["seed 1 (--profile swarm): a changed byte left the trace as it was"]);
+    verify(&["--seeds", "1", "--flip"])
+        .is(3, &["seed 1 (--profile swarm): a changed byte left the trace as it was"]);
     fake.reports("2", |result| result.harness_error = Some("no".into()));
-    verify(&["--seeds", "2"]).is(3, &["seed 2 (--profile swarm): the same twice, hash-2, but the harness failed"]);
+    verify(&["--seeds", "2"])
+        .is(3, &["seed 2 (--profile swarm): the same twice, hash-2, but the harness failed"]);
     fake.script("3", "echo gone >&2; exit 7");
-    verify(&["--seeds", "3"]).is(3, &["seed 3 (--profile swarm): exit status: 7: gone", "0 of 1 run the same"]);
+    verify(&["--seeds", "3"])
+        .is(3, &["seed 3 (--profile swarm): exit status: 7: gone", "0 of 1 run the same"]);
     for (name, hash) in [("even", "h0"), ("odd", "h1")] {
         fake.result(name, |result| result.trace.hash = hash.into());
     }
@@ -359,7 +370,13 @@ fn determinism_is_verified() {
         cat "$here/$which.json""#,
     );
     let ran = verify(&["--seeds", "4"]);
-    ran.is(3, &["seed 4 (--profile swarm): NOT the same: ", "the first difference is in line 2:\n      same\n    a event "]);
+    ran.is(
+        3,
+        &[
+            "seed 4 (--profile swarm): NOT the same: ",
+            "the first difference is in line 2:\n      same\n    a event ",
+        ],
+    );
 }
 
 #[test]
@@ -367,7 +384,7 @@ fn mutants_are_hunted() {
     let fake = FakeProgram::new();
     fake.reports("default", |_| {});
     let mutants = |more: &[&str]| command_with(fake.path(), &[&["mutants"], more].concat());
-    mutants(&["--list"]).is(0, &["acknowledge-before-sync  a sync of the log returns at once"]);
+    mutants(&["--list"]).is(0, &["acknowledge-before-sync   a sync of the log returns at once"]);
     let name = "acknowledge-before-sync";
     let ran = mutants(&[name, "--seeds-max", "3"]);
     ran.is(3, &["MUTANT", name, "    3          1.5  NOT FOUND", "0 of 1 found"]);
@@ -382,5 +399,3 @@ fn mutants_are_hunted() {
         mutants(&["read-by-lease"]).fails(3, "hint: build with them: cargo build");
     }
 }
-
-use crate::mutants::hooks_are_built;

@@ -216,9 +216,12 @@ mod tests {
     use crate::plan::expand::{Options, expand};
     use crate::plan::{Rule, Scheduled};
 
+    /// How to spoil a plan, and what is said then.
+    type Case = (fn(&mut Plan), &'static str);
+
     #[test]
     fn each_mistake_is_named() {
-        let cases: [(fn(&mut Plan), &str); 15] = [
+        let cases: [Case; 15] = [
             (|p| p.fleet.hosts.clear(), "1 to 50 hosts, not 0"),
             (|p| p.fleet.hosts[0].late = true, "cannot be late"),
             (|p| p.fleet.hosts[1].drift_ppm = 600_000, "host 2: drift_ppm is 600000"),
