@@ -29,7 +29,7 @@ impl Plan {
     /// With the first thing that no run can do.
     pub fn check(&self) -> Result<(), String> {
         let hosts = self.fleet.hosts.len();
-        ensure(hosts >= 1 && hosts <= HOSTS_MAX, || {
+        ensure((1..=HOSTS_MAX).contains(&hosts), || {
             format!("a fleet has 1 to {HOSTS_MAX} hosts, not {hosts}")
         })?;
         ensure(!self.fleet.hosts[0].late, || "the first host founds the fleet: it cannot be late".into())?;
