@@ -12,22 +12,24 @@ use crate::result::RunResult;
 pub(super) fn report(report: &Report, build: Option<&str>) -> String {
     let result = &report.result;
     let mut text = format!("seed {}, {}: {}\n", result.plan.seed, fleet(&result.plan), report.verdict.name());
-    text.push_str(&fields(&details(result)));
-    let mut failure = Vec::new();
+    let mut lines = details(result);
     if let Some(violation) = &result.violation {
-        failure.push(("violation", self::violation(violation)));
+        lines.push(("violation", self::violation(violation)));
     }
     if let Some(error) = &result.harness_error {
-        failure.push(("harness", error.clone()));
+        lines.push(("harness", error.clone()));
     }
-    if !failure.is_empty() {
+    let failed = result.violation.is_some() || result.harness_error.is_some();
+    if failed {
         let build = build.map_or_else(String::new, |build| format!(" (build {build})"));
-        failure.push(("version", format!("longshore-sim {}{build}", result.version)));
-        failure.push(("configuration", configuration(&result.plan)));
+        lines.push(("version", format!("longshore-sim {}{build}", result.version)));
+        lines.push(("configuration", configuration(&result.plan)));
         if let Some(capsule) = &report.capsule {
-            failure.push(("capsule", capsule.display().to_string()));
+            lines.push(("capsule", capsule.display().to_string()));
         }
-        text.push_str(&fields(&failure));
+    }
+    text.push_str(&fields(&lines));
+    if failed {
         text.push_str(&format!("reproduce with: {}\n", report.reproduce));
     }
     text

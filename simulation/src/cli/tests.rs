@@ -8,7 +8,7 @@ use clap::CommandFactory;
 use super::*;
 use crate::batch::fake::FakeProgram;
 use crate::capsule::Capsule;
-use crate::mutants::MUTANTS;
+use crate::mutants::{MUTANTS, hooks_are_built};
 use crate::observation::{Promise, Verified, Violation};
 use crate::plan::{Plan, TransportKind};
 use crate::result::{RunResult, VERSION};
@@ -133,10 +133,10 @@ fn a_run_that_fails_says_how_to_do_it_again() {
     run("1").is(
         1,
         &[
-            "disk, 3 hosts, quic: safety violated\n",
+            "seed 1, disk, 4 hosts, quic: safety violated\n",
             "violation      safety, by oracle at 34.50 s: write 7 is gone",
             &format!("version        longshore-sim {VERSION} (build "),
-            "configuration  disk, 3 hosts, quic; 2 min 0 s of faults",
+            "configuration  disk, 4 hosts, quic; 2 min 0 s of faults",
             &capsule,
             "reproduce with: longshore-sim run --seed 1 --profile disk --transport quic\n",
         ],
@@ -179,7 +179,7 @@ fn scenarios_by_name_and_by_file() {
     listed.is(0, &["leader-power-loss  ", "rolling-restart"]);
     let run = |scenario: &str| command(&["run", "--seed", "8", "--scenario", scenario, "--capsule", "none"]);
     run("minority-deaf").is(0, &["seed 8, minority-deaf, 5 hosts, memory: passed"]);
-    // Three elections at least: four were seen; the writes and faults of this simulator are not enough for another.
+    // This simulator shows enough writes and elections, and too few faults.
     run("rolling-restart").is(2, &["liveness, by hold", "min_faults is 12; it was 3"]);
     let dir = tempfile::tempdir().unwrap();
     let file = path(dir.path(), "mine.toml");
@@ -384,7 +384,7 @@ fn mutants_are_hunted() {
     let fake = FakeProgram::new();
     fake.reports("default", |_| {});
     let mutants = |more: &[&str]| command_with(fake.path(), &[&["mutants"], more].concat());
-    mutants(&["--list"]).is(0, &["acknowledge-before-sync  a sync of the log returns at once"]);
+    mutants(&["--list"]).is(0, &["acknowledge-before-sync   a sync of the log returns at once"]);
     let name = "acknowledge-before-sync";
     let ran = mutants(&[name, "--seeds-max", "3"]);
     ran.is(3, &["MUTANT", name, "    3          1.5  NOT FOUND", "0 of 1 found"]);
@@ -399,5 +399,3 @@ fn mutants_are_hunted() {
         mutants(&["read-by-lease"]).fails(3, "hint: build with them: cargo build");
     }
 }
-
-use crate::mutants::hooks_are_built;

@@ -29,7 +29,7 @@ impl Plan {
     /// With the first thing that no run can do.
     pub fn check(&self) -> Result<(), String> {
         let hosts = self.fleet.hosts.len();
-        ensure(hosts >= 1 && hosts <= HOSTS_MAX, || {
+        ensure((1..=HOSTS_MAX).contains(&hosts), || {
             format!("a fleet has 1 to {HOSTS_MAX} hosts, not {hosts}")
         })?;
         ensure(!self.fleet.hosts[0].late, || "the first host founds the fleet: it cannot be late".into())?;
@@ -216,9 +216,12 @@ mod tests {
     use crate::plan::expand::{Options, expand};
     use crate::plan::{Rule, Scheduled};
 
+    /// How to spoil a plan, and what is said then.
+    type Case = (fn(&mut Plan), &'static str);
+
     #[test]
     fn each_mistake_is_named() {
-        let cases: [(fn(&mut Plan), &str); 15] = [
+        let cases: [Case; 15] = [
             (|p| p.fleet.hosts.clear(), "1 to 50 hosts, not 0"),
             (|p| p.fleet.hosts[0].late = true, "cannot be late"),
             (|p| p.fleet.hosts[1].drift_ppm = 600_000, "host 2: drift_ppm is 600000"),

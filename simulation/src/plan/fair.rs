@@ -264,9 +264,12 @@ mod tests {
         }
     }
 
+    /// Hosts, late hosts, faults, and what is unfair about it.
+    type Case<'a> = (usize, usize, &'a [(u64, &'a str, HostId)], &'a str);
+
     #[test]
     fn fair_and_unfair() {
-        let cases: &[(usize, usize, &[(u64, &str, HostId)], &str)] = &[
+        let cases: &[Case<'_>] = &[
             // Without damage anything goes.
             (3, 0, &[(1, "kill", 1), (1, "kill", 2), (1, "kill", 3), (9, "power", 0), (20, "pause", 2)], ""),
             (1, 0, &[(1, "power_loss", 1), (5, "start", 1)], ""),

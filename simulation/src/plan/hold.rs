@@ -76,6 +76,9 @@ mod tests {
     use super::*;
     use crate::plan::expand::{Options, expand};
 
+    /// A condition, and what is said if it does not hold.
+    type Case = (fn(&mut Hold), Option<&'static str>);
+
     #[test]
     fn conditions() {
         let mut result = RunResult::empty(expand(1, &Options::default()));
@@ -91,7 +94,7 @@ mod tests {
             set(&mut hold);
             hold.broken_by(&result).map(|violation| violation.what)
         };
-        let cases: [(fn(&mut Hold), Option<&str>); 13] = [
+        let cases: [Case; 13] = [
             (|_| {}, None),
             (|h| h.min_writes = Some(9), None),
             (|h| h.min_writes = Some(10), Some("min_writes is 10; it was 9")),

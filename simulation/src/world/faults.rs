@@ -110,7 +110,7 @@ impl World {
             Fault::FullDisk { host, full } => hosts[host].disk.set_full(*full),
             Fault::FailSync { host } => hosts[host].disk.fail_next_sync(),
             Fault::FailRead { host } => hosts[host].disk.fail_next_read(),
-            Fault::Rot { host } => return hosts[host].disk.rot(&mut *self.random.lock()),
+            Fault::Rot { host } => return hosts[host].disk.rot(&mut self.random.lock()),
             _ => unreachable!("the others are not the disk's"),
         }
         true
@@ -152,7 +152,7 @@ impl World {
             }
             // A host may lose power while its node is down, too: what the node left unsynced goes.
             if power_loss {
-                host.disk.power_loss(&mut *self.random.lock());
+                host.disk.power_loss(&mut self.random.lock());
             } else if process.is_some() {
                 host.disk.process_died();
             }
