@@ -35,7 +35,7 @@ pub enum Same {
         hash: String,
         events: u64,
         elections: u64,
-        /// Of the run with one byte changed, if that was asked for: another.
+        /// Of the run with one byte changed, if that was asked for and there was a write to change: another.
         flipped: Option<String>,
     },
     No {
@@ -103,8 +103,8 @@ pub async fn compare(
         return comparison(verdict, Same::No { hashes, divergence });
     }
     let mut flipped = None;
-    if flip {
-        let changed = Request { flip_payload: Some(middle_write(first)), ..request.clone() };
+    if let Some(write) = middle_write(first).filter(|_| flip) {
+        let changed = Request { flip_payload: Some(write), ..request.clone() };
         match children.run(&args(&changed, &[])).await {
             Ran::Broken(what) => return comparison(Verdict::Harness, Same::Broken { what }),
             Ran::Reported(report) if report.result.trace.hash == first.trace.hash => {
@@ -117,9 +117,9 @@ pub async fn compare(
     comparison(verdict, Same::Yes { hash, events, elections, flipped })
 }
 
-/// A write from the middle of the run.
-fn middle_write(result: &RunResult) -> u64 {
-    result.calls.get("write").map_or(0, |outcomes| outcomes.values().sum::<u64>() / 2)
+/// A write from the middle of the run, if there was any: some plans leave clients no register to write.
+fn middle_write(result: &RunResult) -> Option<u64> {
+    result.calls.get("write").map(|outcomes| outcomes.values().sum::<u64>() / 2)
 }
 
 /// Runs pairs with traces until two differ.

@@ -106,14 +106,18 @@ fn text(comparisons: &[Comparison], flip: bool) -> String {
         }
     }
     let same = comparisons.iter().filter(|comparison| comparison.is_same()).count();
-    let (mut events, mut elections) = (0, u64::MAX);
+    let (mut events, mut elections, mut flips) = (0, u64::MAX, 0);
     for comparison in comparisons {
-        if let Same::Yes { events: of, elections: seen, .. } = &comparison.same {
+        if let Same::Yes { events: of, elections: seen, flipped, .. } = &comparison.same {
             (events, elections) = (events + of, elections.min(*seen));
+            flips += u64::from(flipped.is_some());
         }
     }
     let elections = if same > 0 { elections } else { 0 };
-    let flipped = if flip { ", and another when a byte of a payload is" } else { "" };
+    let flipped = match flips {
+        0 if !flip => String::new(),
+        _ => format!(", another in {} with a byte of a payload changed", output::number(flips)),
+    };
     text.push_str(&format!(
         "{same} of {} the same in two processes{flipped}: {}, at least {} each\n",
         output::count(comparisons.len() as u64, "run"),

@@ -347,6 +347,12 @@ fn determinism_is_verified() {
     let ran = verify(&["--seeds", "0..4", "--transport", "both", "--profile", "all"]);
     ran.is(0, &["56 of 56 runs the same in two processes: 28,000 events, at least 3 elections each\n"]);
     assert_eq!(fake.calls().len(), 112);
+    // Without a write there is no byte to change.
+    verify(&["--seeds", "1", "--flip"])
+        .is(0, &["1 of 1 run the same in two processes, another in 0 with a byte"]);
+    fake.reports("1", |result| {
+        result.calls.entry("write".into()).or_default().insert("written".into(), 9);
+    });
     verify(&["--seeds", "1", "--flip"])
         .is(3, &["seed 1 (--profile swarm): a changed byte left the trace as it was"]);
     fake.reports("2", |result| result.harness_error = Some("no".into()));

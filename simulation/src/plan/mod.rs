@@ -104,15 +104,6 @@ impl Plan {
         let node = |n: u32| node_name(stable[n as usize % stable.len()], 0);
         (0..self.load.keys).map(|n| Key { node: node(n), label: format!("k{n}") }).collect()
     }
-
-    /// Whether a rule stays when the rest is healed: its one end is some of the `unhealed` hosts and no others.
-    pub fn stays_unhealed(&self, rule: &Rule) -> bool {
-        let broken = |hosts: &Hosts| match hosts {
-            Hosts::Only(hosts) => !hosts.is_empty() && hosts.iter().all(|host| self.unhealed.contains(host)),
-            Hosts::All | Hosts::Except(_) => false,
-        };
-        broken(&rule.from) || broken(&rule.to)
-    }
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use proptest::prelude::*;
 
 use super::*;
-use crate::plan::{Fault, Hosts, Rule, Verdict};
+use crate::plan::{Fault, Hosts, Verdict};
 
 fn options(profile: Profile) -> Options {
     Options { profile, ..Options::default() }
@@ -108,23 +108,6 @@ fn profiles_do_what_they_say() {
                 plans.iter().flat_map(|plan| &plan.faults).filter(|s| s.fault.name() == *fault).count();
             assert!(count > 10, "{}: {fault} came {count} times in 100 seeds", profile.name());
         }
-    }
-}
-
-/// A rule stays after healing if it is about a host that stays broken.
-#[test]
-fn rules_of_the_unhealed_stay() {
-    let mut plan = expand(1, &options(Profile::Calm));
-    plan.unhealed = vec![2, 3];
-    let rule = |from, to| Rule { name: "r".into(), from, to, chance_ppm: 1, verdict: Verdict::Drop };
-    for (from, to, stays) in [
-        (Hosts::Only(vec![2]), Hosts::All, true),
-        (Hosts::All, Hosts::Only(vec![2, 3]), true),
-        (Hosts::Only(vec![1, 2]), Hosts::All, false),
-        (Hosts::Except(vec![1]), Hosts::Except(vec![2]), false),
-        (Hosts::Only(vec![]), Hosts::All, false),
-    ] {
-        assert_eq!(plan.stays_unhealed(&rule(from.clone(), to.clone())), stays, "{from:?} -> {to:?}");
     }
 }
 
