@@ -163,7 +163,8 @@ fn shrunk(
     let mut failed = RunResult::empty(capsule.plan.clone());
     failed.violation.clone_from(&capsule.violation);
     let mut tell = |tried: u64, plan: &Plan| {
-        console.report(&format!("try {tried}: still fails with {} faults\n", plan.faults.len()));
+        let faults = output::count(plan.faults.len() as u64, "fault");
+        console.report(&format!("try {tried}: still fails with {faults}\n"));
     };
     let mut trials = Trials {
         children: Children { program: harness.program.clone(), timeout: args.timeout },

@@ -287,7 +287,7 @@ fn capsules_are_shrunk() {
     let shrink = || command_with(fake.path(), &["replay", &file.display().to_string(), "--shrink"]);
     let ran = shrink();
     ran.is(1, &["1 of ", "PowerLossAll", "safety, by oracle", "capsule.small.json"]);
-    assert!(ran.stderr.contains("still fails with 1 faults"), "{ran:?}");
+    assert!(ran.stderr.contains("still fails with 1 fault"), "{ran:?}");
     assert!(!fake.dir().join("capsule.small.plan.json").exists());
     // The fake reports a plan of its own; what counts is that the last failing run is kept.
     assert_eq!(Capsule::read(&fake.dir().join("capsule.small.json")).unwrap().violation, failed.violation);
