@@ -10,6 +10,7 @@ use super::leave::LeaveArgs;
 use super::node::NodeCommand;
 use super::op::OpCommand;
 use super::server::{JoinArgs, ServerArgs};
+use super::sim::SimArgs;
 use super::token::TokenCommand;
 use crate::config::Variables;
 
@@ -159,6 +160,15 @@ Examples:
     /// See and check the configuration
     #[command(subcommand)]
     Config(ConfigCommand),
+    /// Simulate whole fleets under faults: runs longshore-sim
+    #[command(
+        disable_help_flag = true,
+        after_help = "\
+Examples:
+  longshore sim run --seed 42
+  longshore sim --help"
+    )]
+    Sim(SimArgs),
     /// Show the version
     Version(FormatArgs),
 }

@@ -20,6 +20,7 @@ mod pull;
 mod server;
 mod session;
 pub mod signals;
+mod sim;
 mod status;
 mod terminal;
 #[cfg(test)]
@@ -70,6 +71,7 @@ fn dispatch(cli: Cli, terminal: &mut Terminal, server: &dyn ServerCommands) -> R
         Command::Run(args) => server::run(&global, args, terminal, server),
         Command::Launch(args) => launch::launch(&global, &args, terminal),
         Command::Config(command) => config::config(&global, command, terminal),
+        Command::Sim(args) => sim::sim(args, terminal),
         Command::Version(args) => version::version(args, terminal),
         Command::Status(args) => Session::with(&global, terminal, async |s| status::status(s, args).await),
         Command::Node(command) => Session::with(&global, terminal, async |s| node::node(s, command).await),

@@ -75,10 +75,9 @@ impl SimClient {
 
     fn choose(&mut self) -> Kind {
         let load = &self.world.plan.load;
-        let registers = if self.keys.is_empty() { 0 } else { 1 };
         let weights = [
-            (Kind::Write, load.writes * registers),
-            (Kind::Read, load.reads * registers),
+            (Kind::Write, load.writes),
+            (Kind::Read, load.reads),
             (Kind::Pull, load.pulls),
             (Kind::Other, load.others),
         ];
@@ -89,7 +88,9 @@ impl SimClient {
         let mut drawn = self.random.random_range(0..total);
         for (kind, weight) in weights {
             if drawn < weight {
-                return kind;
+                // Without registers there is nothing to write or read, and more pulls in their place would be too many to list.
+                let has_none = self.keys.is_empty() && matches!(kind, Kind::Write | Kind::Read);
+                return if has_none { Kind::Other } else { kind };
             }
             drawn -= weight;
         }

@@ -52,6 +52,7 @@ fn every_command_of_the_contract_is_there_and_explained() {
             "config show",
             "config check",
             "config default",
+            "sim",
             "version",
         ]
     );

@@ -4,6 +4,7 @@ mod arguments;
 mod launch;
 mod listings;
 mod pull;
+mod sim;
 
 use std::cell::RefCell;
 use std::io;
