@@ -97,11 +97,11 @@ pub const MUTANTS: &[Mutant] = &[
     },
     Mutant {
         name: "call-back-early",
-        description: "the log calls back when a batch is written; the sync follows behind",
+        description: "the log calls back when a batch is written; the sync follows in the background",
         class: Class::AcknowledgedTooEarly,
         plant: Plant::Disk(DiskMutant::CallBackEarly),
-        exposed_by: "A power loss in the time of one sync after an acknowledgement, so above all on slow disks, and of a majority or of \
-                     the one host that made it a majority.",
+        exposed_by: "A power loss within a tenth of a second of an acknowledgement, longer on a slow disk: of a majority, or of the one host \
+                     that made it a majority.",
         profiles: &[Profile::Disk, Profile::Swarm],
     },
     Mutant {
@@ -114,11 +114,11 @@ pub const MUTANTS: &[Mutant] = &[
     },
     Mutant {
         name: "grant-every-pre-vote",
-        description: "every pre-vote is granted, so that whoever is cut off can depose a leader that works",
+        description: "every pre-vote is granted, so that whoever is cut off begins one term after the other",
         class: Class::ElectionLivelock,
         plant: Plant::Network(Tamper::GrantPreVotes),
-        exposed_by: "A host that can send and not hear, for good: it campaigns for ever, and each of its terms ends another leader's. \
-                     Needs a plan that leaves such a host unhealed.",
+        exposed_by: "A host that is cut off from the leader and hears another: it campaigns again and again, and raises its term each time. \
+                     (It deposes nobody before the network heals: votes honour a leader's lease as well.)",
         profiles: &[Profile::Network, Profile::Swarm],
     },
     Mutant {
@@ -177,7 +177,7 @@ pub const MUTANTS: &[Mutant] = &[
         plant: Plant::Hook(&["storage/src/log/segmented/handle.rs"]),
         exposed_by: "A leader cut off with entries that only it holds, replaced, healed, and restarted before its log has grown past \
                      them: terms go back within its log.",
-        profiles: &[Profile::Network, Profile::Swarm],
+        profiles: &[Profile::Swarm],
     },
     Mutant {
         name: "read-by-lease",
@@ -227,20 +227,28 @@ pub const fn hooks_are_built() -> bool {
     cfg!(feature = "mutants")
 }
 
-/// Plants a bug, or none, on this thread's run. To be called when the fleet has formed: one that never forms shows nothing.
-/// [`Plant::Wipe`] is left to the world.
-pub fn plant(name: Option<&str>, disks: &[HostDisk], fabric: &Fabric) -> Result<(), MutantError> {
+/// Plants a bug, or none, on this thread's run. To be called before any node starts: a bug is in the program from the start, on all
+/// hosts alike. [`Plant::Wipe`] is left to the world, and the network's come with [`tamper`].
+pub fn plant(name: Option<&str>, disks: &[HostDisk]) -> Result<(), MutantError> {
     let found = name.map(find).transpose()?;
-    let (mut in_disks, mut in_network, mut hook) = (None, None, None);
+    let (mut in_disks, mut hook) = (None, None);
     match found.map(|mutant| (mutant.name, mutant.plant)) {
         Some((_, Plant::Disk(mutant))) => in_disks = Some(mutant),
-        Some((_, Plant::Network(tamper))) => in_network = Some(tamper),
         Some((name, Plant::Hook(_))) => hook = Some(name),
-        Some((_, Plant::Wipe)) | None => {}
+        Some((_, Plant::Wipe | Plant::Network(_))) | None => {}
     }
     disks.iter().for_each(|disk| disk.set_mutant(in_disks));
-    fabric.set_tamper(in_network);
     select(hook);
+    Ok(())
+}
+
+/// Falsifies replies from now on, if that is the bug. To be called when the fleet has formed: one that never forms shows nothing.
+pub fn tamper(name: Option<&str>, fabric: &Fabric) -> Result<(), MutantError> {
+    let found = name.map(find).transpose()?;
+    fabric.set_tamper(match found.map(|mutant| mutant.plant) {
+        Some(Plant::Network(tamper)) => Some(tamper),
+        _ => None,
+    });
     Ok(())
 }
 

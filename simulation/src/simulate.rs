@@ -70,10 +70,13 @@ async fn course(plan: &Plan, recorder: &Arc<Recorder>) -> (Option<String>, (Coun
 }
 
 async fn phases(plan: &Plan, world: &Arc<World>, recorder: &Arc<Recorder>) -> Option<String> {
+    if let Err(error) = world.plant() {
+        return Some(error.to_string());
+    }
     if let Err(error) = world.form().await {
         return Some(error);
     }
-    if let Err(error) = world.plant() {
+    if let Err(error) = world.tamper() {
         return Some(error.to_string());
     }
     drop(runtime::spawn_in(&runtime::current(), Arc::clone(world).watch_disks()));

@@ -10,6 +10,7 @@
 //! | [`exactly_once`] | one submission, one operation |
 //! | [`raft`] | elections, logs, states: the invariants of the Raft paper, from durable state |
 //! | [`operations`] | no sub-operation is carried out twice at once; each ends |
+//! | [`terms`] | nobody campaigns where no majority would elect it |
 //! | [`liveness`] | after healing the fleet agrees and serves |
 
 mod calls;
@@ -19,6 +20,7 @@ pub mod liveness;
 pub mod operations;
 pub mod oracle;
 pub mod raft;
+pub mod terms;
 #[cfg(test)]
 mod testing;
 #[cfg(test)]
@@ -36,6 +38,7 @@ pub fn all(plan: &Plan) -> Vec<Box<dyn Checker>> {
         Box::new(raft::Elections::new(plan)),
         Box::new(raft::Logs::new(plan)),
         Box::new(raft::States::new()),
+        Box::new(terms::Terms::new()),
         Box::new(exactly_once::ExactlyOnce::new()),
         Box::new(oracle::Oracle::new()),
         Box::new(operations::PullsAndEnds::new(plan)),

@@ -9,7 +9,7 @@ use std::time::Duration;
 use longshore_storage::disk::DiskFile;
 use longshore_storage::{Disk, MemDisk};
 
-use super::{DiskMutant, HostDisk, LIE_MS, LOG_DIR, SPARED_WRITES, is_in};
+use super::{BACKGROUND_SYNC_MS, DiskMutant, HostDisk, LIE_MS, LOG_DIR, SPARED_WRITES, is_in};
 use crate::event;
 use crate::runtime::{current, sleep_global, spawn_in};
 use crate::trace::digest;
@@ -197,7 +197,7 @@ impl DiskFile for HostFile {
                 Ok(())
             }
             Some(DiskMutant::CallBackEarly) if is_in_log(&self.path) => {
-                self.sync_later(self.disk.sync_pause());
+                self.sync_later(Duration::from_millis(BACKGROUND_SYNC_MS) + self.disk.sync_pause());
                 Ok(())
             }
             _ => self.file.sync_data(),

@@ -49,6 +49,8 @@ const FAILING_READS: u32 = 12;
 
 /// After this long a lying disk has written what it said was synced.
 const LIE_MS: u64 = 500;
+/// How long a sync in the background waits for more to sync.
+const BACKGROUND_SYNC_MS: u64 = 100;
 
 /// A bug planted into the disk or its driver. See [`crate::mutants`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -57,7 +59,7 @@ pub enum DiskMutant {
     AcknowledgeBeforeSync,
     /// A sync of a folder does nothing.
     SkipDirectorySync,
-    /// The log calls back when a batch is written; its sync follows at the speed of the disk.
+    /// The log calls back when a batch is written; its sync follows in the background, within a tenth of a second on a fast disk.
     CallBackEarly,
 }
 

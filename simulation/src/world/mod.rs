@@ -159,10 +159,15 @@ impl World {
         !list.stale && alive == early.len() && voters >= wanted
     }
 
-    /// Plants the plan's bug, if it has one.
+    /// Plants the plan's bug, if it has one. Before anything starts; what lies in the network comes with [`tamper`](Self::tamper).
     pub fn plant(&self) -> Result<(), MutantError> {
         let disks: Vec<HostDisk> = self.hosts.lock().values().map(|host| host.disk.clone()).collect();
-        mutants::plant(self.plan.mutant.as_deref(), &disks, &self.fabric)
+        mutants::plant(self.plan.mutant.as_deref(), &disks)
+    }
+
+    /// Falsifies messages, if that is the plan's bug. When the fleet has formed.
+    pub fn tamper(&self) -> Result<(), MutantError> {
+        mutants::tamper(self.plan.mutant.as_deref(), &self.fabric)
     }
 
     async fn until(

@@ -1,0 +1,99 @@
+//! Terms are not wasted: a replica begins one only when a majority would have granted it a vote.
+//!
+//! That is what pre-vote is for (Raft dissertation, section 9.6): without it, a replica that is cut off from the leader raises its term with
+//! each attempt, and deposes a leader that works each time it gets through. Rule: terms do not run ahead of the last one that had a
+//! leader by more than [`WASTED_MAX`]. Some are wasted rightly: candidates split a vote, or die, or lose messages between the
+//! pre-vote and the vote.
+
+use crate::observation::{Checker, Observation, Promise, Seen, Verified, Violation};
+
+const NAME: &str = "terms";
+/// Terms in a row without a leader. Seen without a bug: 2 at most. At even odds for each, once in 65,000 times as many.
+const WASTED_MAX: u64 = 16;
+
+/// See the module's docs.
+#[derive(Debug, Default)]
+pub struct Terms {
+    /// The highest term that had a leader.
+    led: u64,
+    highest: u64,
+    events: u64,
+}
+
+impl Terms {
+    pub fn new() -> Self {
+        Self::default()
+    }
+}
+
+impl Checker for Terms {
+    fn name(&self) -> &'static str {
+        NAME
+    }
+
+    fn see(&mut self, observation: &Observation) -> Result<(), Violation> {
+        let Seen::Status { host, status } = &observation.seen else { return Ok(()) };
+        self.events += 1;
+        if status.is_leader {
+            self.led = self.led.max(status.term);
+        }
+        if status.term <= self.highest {
+            return Ok(());
+        }
+        self.highest = status.term;
+        if status.term <= self.led + WASTED_MAX {
+            return Ok(());
+        }
+        let what = format!(
+            "replica {} on host {host} is in term {}, and none since term {} had a leader: it campaigns where no majority would elect it",
+            status.replica, status.term, self.led
+        );
+        Err(Violation { promise: Promise::Liveness, checker: NAME.into(), at_ns: observation.at_ns, what })
+    }
+
+    fn finish(&mut self) -> Result<Verified, Violation> {
+        let claim = "terms began only where a leader could be elected".into();
+        Ok(Verified { checker: NAME.into(), claim, events: self.events, undecided: 0 })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::observation::ReplicaStatus;
+
+    fn status(term: u64, is_leader: bool) -> Observation {
+        let status = ReplicaStatus {
+            node: 3,
+            replica: 3,
+            term,
+            is_leader,
+            leader: None,
+            last_log: None,
+            committed: None,
+            applied: None,
+            voters: vec![1, 2, 3],
+        };
+        Observation { at_ns: term, seen: Seen::Status { host: 3, status } }
+    }
+
+    fn run(terms: impl IntoIterator<Item = (u64, bool)>) -> Result<(), Violation> {
+        let mut checker = Terms::new();
+        terms.into_iter().try_for_each(|(term, is_leader)| checker.see(&status(term, is_leader)))
+    }
+
+    #[test]
+    fn terms_with_leaders_now_and_then_are_fine() {
+        assert_eq!(run((1..200).map(|term| (term, term % WASTED_MAX == 0))), Ok(()));
+        assert_eq!(run([(5, true), (5 + WASTED_MAX, false), (3, false)]), Ok(()));
+        assert_eq!(run([(9, false), (9, true), (9 + WASTED_MAX, false)]), Ok(()));
+    }
+
+    #[test]
+    fn a_replica_that_campaigns_in_vain_is_caught() {
+        let caught = run([(5, true), (6, false), (6 + WASTED_MAX, false)]).unwrap_err();
+        assert_eq!((caught.promise, caught.checker.as_str()), (Promise::Liveness, NAME));
+        assert!(caught.what.contains("in term 22, and none since term 5"), "{}", caught.what);
+        assert!(run((1..).map(|term| (term, false)).take(20)).is_err());
+    }
+}
