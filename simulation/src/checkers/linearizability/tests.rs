@@ -1,3 +1,5 @@
+//! The search against others that judge registers: hand-written histories, the oracle's zones, and `todc-utils`.
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use todc_utils::linearizability::WGLChecker;

@@ -1,3 +1,5 @@
+//! One history for each rule that must be caught, histories that must not, and a plain definition to compare with.
+
 use super::*;
 use crate::checkers::testing::History;
 

@@ -1,3 +1,5 @@
+//! One history for each rule, and a small Raft, correct and with planted bugs.
+
 use super::*;
 use crate::checkers::testing::{History, log, plan, status, vote};
 use crate::observation::Seen;
