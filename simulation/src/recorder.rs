@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 use tokio::sync::Notify;
@@ -24,6 +24,7 @@ pub struct Recorder {
     next_call: AtomicU64,
     next_serial: AtomicU64,
     next_write: AtomicU64,
+    flipped: AtomicBool,
     leaders: Mutex<Leaders>,
 }
 
@@ -60,6 +61,7 @@ impl Recorder {
             next_call: AtomicU64::new(1),
             next_serial: AtomicU64::new(1),
             next_write: AtomicU64::new(0),
+            flipped: AtomicBool::new(false),
             leaders: Mutex::default(),
         })
     }
@@ -71,6 +73,15 @@ impl Recorder {
     /// Numbers writes of registers, from 0.
     pub fn next_write(&self) -> u64 {
         self.next_write.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// Whether a write with a flipped byte was acknowledged: one is enough.
+    pub fn has_flipped(&self) -> bool {
+        self.flipped.load(Ordering::Relaxed)
+    }
+
+    pub fn flipped(&self) {
+        self.flipped.store(true, Ordering::Relaxed);
     }
 
     pub fn next_serial(&self) -> Serial {

@@ -72,8 +72,8 @@ pub struct Plan {
     /// A planted bug, by name; see `mutants`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mutant: Option<String>,
-    /// One byte of the value of this write (they are numbered from 0 as clients begin them) differs from what it would be:
-    /// another plan gives another trace, down to a byte.
+    /// One byte of the value of this write (they are numbered from 0 as clients begin them) differs from what it would be, and of
+    /// those after it until one is acknowledged: another plan gives another trace, down to a byte.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub flip_payload: Option<u64>,
     /// What must be true of the result, beyond what checkers watch.

@@ -147,8 +147,13 @@ impl SimClient {
         let (key, serial) = (self.some_key(), self.world.recorder.next_serial());
         let what = Call::Write { key: key.clone(), serial };
         let number = self.world.recorder.next_write();
-        let value = calls::value(serial, self.world.plan.flip_payload == Some(number));
-        self.call("write", what, |node| calls::write(node, key, value)).await;
+        let flipped = self.world.plan.flip_payload.is_some_and(|first| number >= first)
+            && !self.world.recorder.has_flipped();
+        let value = calls::value(serial, flipped);
+        let outcome = self.call("write", what, |node| calls::write(node, key, value)).await;
+        if flipped && outcome == Outcome::Written {
+            self.world.recorder.flipped();
+        }
     }
 
     async fn read(&mut self) {
