@@ -4,7 +4,6 @@
 //! around a port.
 
 mod error;
-mod events;
 mod ports;
 mod run;
 mod start;

@@ -22,7 +22,6 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use super::error::NodeError;
-use super::events::PeerEvents;
 use super::ports::{NodeOptions, Ports, ReplicaView, StartedCommitter};
 use super::start::{Start, Started, start};
 use crate::api;
@@ -159,8 +158,7 @@ impl<R: Runtime> Node<R> {
         let snapshots = Arc::new(SnapshotStore::new(Arc::clone(&ports.disk), SNAPSHOT_DIR)?);
 
         let router = Router::new(me);
-        let removed = CancellationToken::new();
-        router.set_fallback(Arc::new(PeerEvents { removed: removed.clone() }));
+        let removed = router.removed();
         let admission = Admission::<R>::closed();
         let transport = ports
             .network

@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use parking_lot::RwLock;
@@ -33,14 +33,12 @@ pub(crate) trait PingPort: Send + Sync {
     fn on_ping(&self, from: NodeId, ping: Ping) -> Reply;
 }
 
-/// Routes messages to the groups of one node. Bodies that are not consensus messages (first byte not
-/// [`CONSENSUS_TAG`]) go to the fallback handler, so that a node can use the same connections for its own.
+/// Routes messages to the groups of one node. Bodies of another protocol (first byte not [`CONSENSUS_TAG`]) are refused.
 pub struct Router {
     node: NodeId,
     groups: RwLock<BTreeMap<GroupId, Arc<dyn Port>>>,
     suspects: RwLock<BTreeSet<NodeId>>,
     pings: RwLock<Option<Arc<dyn PingPort>>>,
-    fallback: OnceLock<Arc<dyn Handler>>,
     removed: CancellationToken,
 }
 
@@ -65,7 +63,6 @@ impl Router {
             groups: RwLock::default(),
             suspects: RwLock::default(),
             pings: RwLock::default(),
-            fallback: OnceLock::new(),
             removed: CancellationToken::new(),
         })
     }
@@ -73,12 +70,6 @@ impl Router {
     /// Cancelled when a peer says that this node was removed from the fleet.
     pub fn removed(&self) -> CancellationToken {
         self.removed.clone()
-    }
-
-    /// Sets the handler for everything that is not a consensus message; and for connection events. Once.
-    pub fn set_fallback(&self, handler: Arc<dyn Handler>) {
-        let first = self.fallback.set(handler).is_ok();
-        assert!(first, "the fallback handler is set once, before the transport starts");
     }
 
     /// Whether the failure detector suspects a node (or declared it failed).
@@ -162,10 +153,8 @@ impl Router {
 impl Handler for Router {
     fn on_request(&self, from: NodeId, lane: Lane, body: Bytes, replier: Replier) {
         if body.first().is_some_and(|&tag| tag & 0xF0 != CONSENSUS_TAG & 0xF0) {
-            return match self.fallback.get() {
-                Some(handler) => handler.on_request(from, lane, body, replier),
-                None => replier.refuse("unknown protocol"),
-            };
+            tracing::debug!(%from, ?lane, "a request of an unknown protocol");
+            return replier.refuse("this version does not know the request");
         }
         match wire::decode_message(&body) {
             Ok(Message::Group(request)) => self.on_group(from, lane, request, replier),
@@ -184,16 +173,11 @@ impl Handler for Router {
     }
 
     fn on_connection(&self, peer: NodeId, up: bool) {
-        if let Some(handler) = self.fallback.get() {
-            handler.on_connection(peer, up);
-        }
+        tracing::debug!(%peer, up, "connection");
     }
 
     fn on_removed(&self, by: NodeId) {
         tracing::warn!(node = %self.node, %by, "a peer says that this node was removed from the fleet");
         self.removed.cancel();
-        if let Some(handler) = self.fallback.get() {
-            handler.on_removed(by);
-        }
     }
 }

@@ -5,24 +5,15 @@
 
 use std::io;
 use std::sync::Arc;
-use std::time::Duration;
 
 use longshore_node::node::StartedCommitter;
 use longshore_raft::consensus::runtime::AsyncRuntime;
+use longshore_storage::log::pace::{FULL_PAUSE, QUIET, UPKEEP_INTERVAL, UPKEEP_PAUSE};
 use longshore_storage::log::{Committer, Maintenance, SegmentedLog, Step, Upkeep};
 use tokio::sync::Notify;
 
 use super::{DiskMutant, HostDisk};
 use crate::runtime::{SimRuntime, sleep_global};
-
-/// As in production: after this long without a submit the end of the log is marked.
-const QUIET: Duration = Duration::from_millis(50);
-/// As in production: between attempts while the disk is full.
-const FULL_PAUSE: Duration = Duration::from_millis(200);
-/// As in production: between pieces of background work.
-const UPKEEP_PAUSE: Duration = Duration::from_millis(2);
-/// As in production: maintenance looks for itself this often.
-const UPKEEP_INTERVAL: Duration = Duration::from_secs(5);
 
 /// What `Ports::drive` takes, for logs on this disk.
 pub fn drive(disk: &HostDisk) -> impl FnOnce(Committer) -> io::Result<StartedCommitter> + Send + use<> {

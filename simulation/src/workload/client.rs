@@ -10,7 +10,8 @@ use tokio_util::sync::CancellationToken;
 use super::Served;
 use super::calls::{self, Answer};
 use crate::observation::{Call, Key, Outcome, Seen};
-use crate::plan::{HostId, Latency};
+use crate::plan::HostId;
+use crate::random::draw;
 use crate::runtime::{self, SimRuntime};
 use crate::world::World;
 use longshore_raft::consensus::runtime::AsyncRuntime as _;
@@ -46,7 +47,7 @@ impl SimClient {
     pub(super) async fn run(mut self, stop: CancellationToken) {
         self.random = SmallRng::seed_from_u64(runtime::current().random_u64());
         while !stop.is_cancelled() {
-            let pause = self.draw(self.world.plan.load.think);
+            let pause = draw(&mut self.random, &self.world.plan.load.think);
             tokio::select! {
                 biased;
                 () = stop.cancelled() => return,
@@ -62,15 +63,6 @@ impl SimClient {
                 self.wander();
             }
         }
-    }
-
-    fn draw(&mut self, latency: Latency) -> Duration {
-        let Latency { min_us, max_us, tail_ppm, tail_us } = latency;
-        let micros = match self.random.random_range(0..1_000_000) < tail_ppm {
-            true => tail_us,
-            false => self.random.random_range(min_us..=max_us.max(min_us)),
-        };
-        Duration::from_micros(micros)
     }
 
     fn choose(&mut self) -> Kind {
@@ -136,7 +128,7 @@ impl SimClient {
         recorder.count_call(kind, word);
         recorder.see(Seen::Completed { client: self.id, call, outcome: outcome.clone() });
         if is_served {
-            self.served.add(self.host, kind);
+            self.served.add(kind);
         } else {
             self.wander();
         }
@@ -183,7 +175,7 @@ impl SimClient {
             if !matches!(outcome, Outcome::Unknown(_)) {
                 return;
             }
-            let pause = self.draw(self.world.plan.load.think);
+            let pause = draw(&mut self.random, &self.world.plan.load.think);
             SimRuntime::sleep(pause).await;
         }
     }

@@ -6,13 +6,13 @@
 mod calls;
 mod client;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 
 use self::client::SimClient;
-use crate::plan::HostId;
 use crate::random;
 use crate::runtime::{self, Context, HostClock};
 use crate::world::World;
@@ -25,22 +25,21 @@ pub struct Workload {
     pub(crate) served: Arc<Served>,
 }
 
-/// Calls that hosts answered since they were asked for last: whether a healed fleet serves.
+/// Calls that were answered, by kind, since this was cleared: whether a healed fleet serves.
 #[derive(Debug, Default)]
-pub(crate) struct Served(Mutex<std::collections::BTreeMap<(HostId, &'static str), u64>>);
+pub(crate) struct Served(Mutex<BTreeMap<&'static str, u64>>);
 
 impl Served {
-    pub(crate) fn add(&self, host: HostId, kind: &'static str) {
-        *self.0.lock().entry((host, kind)).or_default() += 1;
+    pub(crate) fn add(&self, kind: &'static str) {
+        *self.0.lock().entry(kind).or_default() += 1;
     }
 
     pub(crate) fn clear(&self) {
         self.0.lock().clear();
     }
 
-    /// How many of `kind` all hosts together answered.
     pub(crate) fn total(&self, kind: &str) -> u64 {
-        self.0.lock().iter().filter(|((_, is), _)| *is == kind).map(|(_, count)| count).sum()
+        self.0.lock().get(kind).copied().unwrap_or(0)
     }
 }
 

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use longshore_node::api::client::{Client, Target};
-
+use longshore_node::api::client::{Client, ClientError, Target};
+use longshore_node::api::types::ErrorCode;
 use rand::RngExt;
 
 use super::World;
@@ -30,7 +30,7 @@ impl World {
             let at = begin + at_ms * 1_000_000;
             let wait = at.saturating_sub(runtime::global_ns());
             runtime::sleep_global(Duration::from_nanos(wait)).await;
-            let name = fault_name(fault);
+            let name = fault.name();
             let done = self.inflict(fault);
             event!("fault {name} {} {fault:?}", if done { "done" } else { "does not fit" });
             if done {
@@ -209,9 +209,7 @@ impl World {
             host.disk.lose_log_and_snapshots();
             return;
         }
-        host.disk.wipe();
-        host.generation += 1;
-        (host.is_member, host.is_gone) = (false, false);
+        host.empty();
         drop(hosts);
         self.recorder.see(Seen::Wiped { host: id });
         let world = self.this();
@@ -258,7 +256,9 @@ impl World {
         self.recorder.count("operator", if removed.is_ok() { "removed" } else { "removal refused" });
         match removed {
             Ok(_) => true,
-            Err(error) => error.to_string().contains("no node") || error.to_string().contains("not a member"),
+            // Somebody else was quicker, or the answer to an earlier attempt was lost.
+            Err(ClientError::Api { error, .. }) => error.code == ErrorCode::NotFound,
+            Err(_) => false,
         }
     }
 
@@ -283,39 +283,9 @@ impl World {
     }
 }
 
-fn outcome<T>(result: &Result<T, longshore_node::api::client::ClientError>) -> String {
+fn outcome<T>(result: &Result<T, ClientError>) -> String {
     match result {
         Ok(_) => "done".into(),
         Err(error) => error.to_string(),
-    }
-}
-
-/// The word that a plan has for a fault.
-pub fn fault_name(fault: &Fault) -> &'static str {
-    match fault {
-        Fault::Kill { .. } => "kill",
-        Fault::PowerLoss { .. } => "power_loss",
-        Fault::PowerLossAll => "power_loss_all",
-        Fault::Stop { .. } => "stop",
-        Fault::Start { .. } => "start",
-        Fault::Pause { .. } => "pause",
-        Fault::Resume { .. } => "resume",
-        Fault::Wipe { .. } => "wipe",
-        Fault::Leave { .. } => "leave",
-        Fault::Remove { .. } => "remove",
-        Fault::AddRule { .. } => "add_rule",
-        Fault::RemoveRule { .. } => "remove_rule",
-        Fault::HealNetwork => "heal_network",
-        Fault::StepWallClock { .. } => "step_wall_clock",
-        Fault::SetDrift { .. } => "set_drift",
-        Fault::SlowDisk { .. } => "slow_disk",
-        Fault::FullDisk { .. } => "full_disk",
-        Fault::FailSync { .. } => "fail_sync",
-        Fault::FailRead { .. } => "fail_read",
-        Fault::Rot { .. } => "rot",
-        Fault::EngineDown { .. } => "engine_down",
-        Fault::EngineUp { .. } => "engine_up",
-        Fault::EnginePulls { .. } => "engine_pulls",
-        Fault::EngineForgets { .. } => "engine_forgets",
     }
 }

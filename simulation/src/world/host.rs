@@ -46,6 +46,13 @@ impl Host {
         node_name(self.id, self.generation)
     }
 
+    /// Empties the disk: the next node of this host is another one.
+    pub(super) fn empty(&mut self) {
+        self.disk.wipe();
+        self.generation += 1;
+        (self.is_member, self.is_gone) = (false, false);
+    }
+
     pub(super) fn is_running(&self) -> bool {
         self.process.as_ref().is_some_and(|process| !process.context.is_dead())
     }

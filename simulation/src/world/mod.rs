@@ -15,7 +15,6 @@ use longshore_node::api::types::{NodeRole, NodeState, OperationQuery};
 use parking_lot::Mutex;
 use rand::rngs::SmallRng;
 
-pub use self::faults::fault_name;
 use self::host::Host;
 use crate::disk::{self, HostDisk};
 use crate::engine::{HostEngine, ImageRegistry};
@@ -50,8 +49,6 @@ pub struct World {
     hosts: Mutex<BTreeMap<HostId, Host>>,
     /// The founder's token, once it is there.
     invitation: Mutex<Option<String>>,
-    /// Which host each node id was given to.
-    nodes: Mutex<BTreeMap<u64, HostId>>,
     /// Chance of faults: what a power loss leaves, where rot sets in.
     random: Mutex<SmallRng>,
 }
@@ -103,7 +100,6 @@ impl World {
             recorder,
             hosts,
             invitation: Mutex::default(),
-            nodes: Mutex::default(),
             random: Mutex::new(random::stream(plan.seed, "faults")),
         })
     }

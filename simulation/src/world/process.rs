@@ -71,9 +71,7 @@ impl World {
         }
         host.wanted = true;
         if host.is_gone {
-            host.disk.wipe();
-            host.generation += 1;
-            (host.is_member, host.is_gone) = (false, false);
+            host.empty();
             self.recorder.see(Seen::Wiped { host: id });
         }
         let how = match (host.is_member, self.invitation.lock().clone()) {
@@ -137,12 +135,11 @@ impl World {
         );
         match event {
             Event::Invitation { token, .. } => *self.invitation.lock() = Some(token),
-            Event::Listening { node, .. } => {
+            Event::Listening { .. } => {
                 let mut hosts = self.hosts.lock();
                 let host = hosts.get_mut(&id).expect("it was started");
                 if host.process.as_ref().is_some_and(|process| process.incarnation == incarnation) {
                     host.is_member = true;
-                    self.nodes.lock().insert(node.0, id);
                 }
             }
             Event::Fleet(_) | Event::Ready => {}

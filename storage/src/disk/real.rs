@@ -11,7 +11,7 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use rustix::fs::{AtFlags, Dir, FlockOperation, Mode, OFlags};
+use rustix::fs::{AtFlags, Dir, Mode, OFlags};
 
 use super::{Disk, DiskFile, path};
 
@@ -29,20 +29,6 @@ impl RealDisk {
         make_durably(&root_path)?;
         let root = rustix::fs::open(&root_path, dir_flags(), Mode::empty())?;
         Ok(Self { root, root_path })
-    }
-
-    /// As [`RealDisk::open`], and holds the folder for this disk alone until it is dropped or the process ends.
-    /// `WouldBlock` if another process (or another disk of this one) holds it.
-    pub fn open_exclusive(root: impl AsRef<Path>) -> io::Result<Self> {
-        let disk = Self::open(root)?;
-        match rustix::fs::flock(&disk.root, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => Ok(disk),
-            Err(rustix::io::Errno::WOULDBLOCK) => Err(io::Error::new(
-                io::ErrorKind::WouldBlock,
-                format!("the folder {} is in use by another process", disk.root_path.display()),
-            )),
-            Err(error) => Err(error.into()),
-        }
     }
 
     /// The folder that this disk is confined to.
@@ -221,16 +207,5 @@ mod tests {
         assert!(disk.list("dir").is_err());
         assert!(disk.remove("dir/secret").is_err());
         assert!(!outside.join("new").exists());
-    }
-
-    #[test]
-    fn an_exclusive_folder_is_refused_to_a_second_disk() {
-        let temp = tempfile::tempdir().unwrap();
-        let first = RealDisk::open_exclusive(temp.path()).unwrap();
-        let error = RealDisk::open_exclusive(temp.path()).unwrap_err();
-        assert_eq!(error.kind(), io::ErrorKind::WouldBlock);
-        assert!(error.to_string().contains("in use"), "{error}");
-        drop(first);
-        RealDisk::open_exclusive(temp.path()).unwrap();
     }
 }

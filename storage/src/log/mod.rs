@@ -19,6 +19,7 @@ use bytes::Bytes;
 use crate::StorageResult;
 
 pub use memory::MemLog;
+pub use segmented::pace;
 pub use segmented::{
     Committer, CommitterThreads, Damage, LogConfig, Maintenance, MonotonicMs, RecoveryReport, SegmentedLog,
     Step, Upkeep, Wake, monotonic_clock, spawn_committer,

@@ -9,18 +9,11 @@ use super::committer::{Committer, Step};
 use super::config::MonotonicMs;
 use super::handle::SegmentedLog;
 use super::maintenance::{Maintenance, Upkeep};
+use super::pace::{FULL_PAUSE, QUIET, UPKEEP_INTERVAL, UPKEEP_PAUSE};
 
 /// How long the committer looks for more before it sleeps. A writer that waits for its callback and then writes again takes
 /// less; waking a thread takes as long.
 const SPIN: Duration = Duration::from_micros(40);
-/// After this long without a submit the end of the log is marked.
-const QUIET: Duration = Duration::from_millis(50);
-/// Between attempts while the disk is full.
-const FULL_PAUSE: Duration = Duration::from_millis(200);
-/// Between pieces of background work, so that commits come through. A 64 MiB segment is filled in about a second.
-const UPKEEP_PAUSE: Duration = Duration::from_millis(2);
-/// Maintenance is told of work; it looks for itself this often in case of a full disk that is full no more.
-const UPKEEP_INTERVAL: Duration = Duration::from_secs(5);
 
 /// A clock for [`super::LogConfig`]: milliseconds since it was made.
 #[expect(clippy::disallowed_methods, reason = "this is where the real clock comes in")]

@@ -24,6 +24,7 @@ mod format;
 mod handle;
 mod index;
 mod maintenance;
+pub mod pace;
 mod publish;
 mod record;
 mod recovery;
