@@ -39,6 +39,18 @@ pub fn encode<T: Encode>(value: &T) -> Result<Vec<u8>, CodecError> {
     Ok(bytes)
 }
 
+/// Appends an encoded value; its length is the caller's to limit.
+pub fn encode_into<T: Encode>(value: &T, out: &mut Vec<u8>) {
+    let config = bincode::config::standard().with_fixed_int_encoding();
+    bincode::encode_into_std_write(value, out, config).expect("encoding our types to memory does not fail");
+}
+
+/// Decodes the value that `bytes` begin with, allocating at most `BYTES_MAX`; gives its length too.
+pub fn decode_first<T: Decode<()>, const BYTES_MAX: usize>(bytes: &[u8]) -> Result<(T, usize), CodecError> {
+    let config = bincode::config::standard().with_fixed_int_encoding().with_limit::<BYTES_MAX>();
+    bincode::decode_from_slice(bytes, config).map_err(|e| CodecError::Decode(e.to_string()))
+}
+
 /// Decodes a value that fills `bytes` exactly.
 pub fn decode<T: Decode<()>>(bytes: &[u8]) -> Result<T, CodecError> {
     let (value, used) =

@@ -158,11 +158,10 @@ impl Membership {
             return Err(MembershipError::Full(NODES_MAX));
         }
         self.last_node += 1;
-        self.last_replica += 1;
         let id = NodeId(self.last_node);
         let record = NodeRecord {
             id,
-            replica: ReplicaId(self.last_replica),
+            replica: self.allocate_replica(),
             key_hash,
             profile,
             engine: EngineReport::Unknown,
@@ -172,6 +171,12 @@ impl Membership {
         let previous = self.nodes.insert(id, record);
         assert!(previous.is_none(), "node id {id} was given out twice");
         Ok(&self.nodes[&id])
+    }
+
+    /// Gives out a replica id, for a group of the ring. Never given out before, never again.
+    pub fn allocate_replica(&mut self) -> ReplicaId {
+        self.last_replica += 1;
+        ReplicaId(self.last_replica)
     }
 
     /// Whether a join under this name could succeed.
@@ -318,6 +323,15 @@ mod tests {
         let ok = BTreeMap::from([("k".to_owned(), "v".to_owned())]);
         assert_eq!(m.update_labels(id, ok, &[]).unwrap().profile.labels["k"], "v");
         assert!(m.update_labels(id, BTreeMap::new(), &["k".into()]).unwrap().profile.labels.is_empty());
+    }
+
+    #[test]
+    fn replicas_of_the_ring_and_of_the_control_group_share_one_sequence() {
+        let mut m = Membership::default();
+        let first = m.admit([1; 32], profile("a"), 0).unwrap().replica;
+        let (second, third) = (m.allocate_replica(), m.allocate_replica());
+        let fourth = m.admit([2; 32], profile("b"), 0).unwrap().replica;
+        assert_eq!([first, second, third, fourth], [1, 2, 3, 4].map(ReplicaId));
     }
 
     proptest! {

@@ -3,5 +3,6 @@
 pub mod detector;
 pub mod ids;
 pub mod membership;
+pub mod ring;
 pub mod token;
 pub mod voters;
