@@ -65,6 +65,8 @@ pub struct NodeProfile {
     pub labels: BTreeMap<String, String>,
     /// Version of the `longshore` it runs.
     pub version: String,
+    /// Its share of the ring relative to the others', usually MiB of memory; 0: it holds no group.
+    pub weight: u32,
 }
 
 /// One node, for ever on record.
@@ -197,12 +199,14 @@ impl Membership {
         address: SocketAddr,
         zone: Option<String>,
         version: String,
+        weight: u32,
         engine: EngineReport,
     ) -> Result<(), MembershipError> {
         let node = self.member_mut(id)?;
         node.profile.address = address;
         node.profile.zone = zone;
         node.profile.version = version;
+        node.profile.weight = weight;
         node.engine = engine;
         Ok(())
     }
@@ -284,6 +288,7 @@ mod tests {
             zone: None,
             labels: BTreeMap::new(),
             version: "0.1.0".into(),
+            weight: 1024,
         }
     }
 

@@ -7,6 +7,7 @@ use bincode::{Decode, Encode};
 use longshore_raft::model::membership::{EngineReport, MembershipError, NodeProfile};
 use longshore_raft::{FleetId, NodeId, ReplicaId};
 
+use super::ring::{RingCommand, RingShape};
 use crate::operations::{ClaimReply, OperationId, Progress, SubKey, Submission, SubmitError};
 
 /// The certificate authority of a fleet, as every member holds it. The key is secret: `Debug` hides it.
@@ -30,6 +31,7 @@ pub enum Command {
         authority: AuthorityRecord,
         key_hash: [u8; 32],
         profile: NodeProfile,
+        ring: RingShape,
         unix_ms: u64,
     },
     /// Admit a node that showed a token's secret.
@@ -46,6 +48,7 @@ pub enum Command {
         address: SocketAddr,
         zone: Option<String>,
         version: String,
+        weight: u32,
         engine: EngineReport,
     },
     UpdateLabels {
@@ -94,6 +97,7 @@ pub enum Command {
     Sweep {
         unix_ms: u64,
     },
+    Ring(RingCommand),
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]

@@ -4,14 +4,16 @@ use bincode::{Decode, Encode};
 use longshore_raft::FleetId;
 use longshore_raft::consensus::machine::{ApplyContext, LogTime, StateMachine};
 use longshore_raft::model::membership::{Membership, Standing};
+use longshore_raft::model::ring::{Ring, RingError};
 
 use super::command::*;
+use super::ring;
 use super::token::Tokens;
 use crate::codec;
 use crate::operations::{OperationId, Operations};
 
 /// Version of the encoded state and of commands. A node refuses a snapshot of a version it does not know.
-pub const STATE_VERSION: u16 = 1;
+pub const STATE_VERSION: u16 = 2;
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, Encode, Decode)]
 pub struct ControlState {
@@ -20,6 +22,8 @@ pub struct ControlState {
     pub membership: Membership,
     pub tokens: Tokens,
     pub operations: Operations,
+    /// None until `Init` is applied.
+    pub ring: Option<Ring>,
     /// Log time of the last command.
     pub time: LogTime,
 }
@@ -38,15 +42,19 @@ impl ControlState {
     fn decide(&mut self, at: ApplyContext, command: Command) -> Result<Reply, Refusal> {
         let now = at.time;
         match command {
-            Command::Init { fleet, authority, key_hash, profile, unix_ms } => {
+            Command::Init { fleet, authority, key_hash, profile, ring, unix_ms } => {
                 if self.fleet.is_some() {
                     return Err(Refusal::new(
                         RefusalKind::Conflict,
                         "the fleet has been initialised already",
                     ));
                 }
+                let mut made = Ring::new(ring.groups, ring.replication)?;
                 let node = self.membership.admit(key_hash, profile, unix_ms)?;
-                let reply = Reply::Admitted { node: node.id, replica: node.replica };
+                let (id, replica) = (node.id, node.replica);
+                let reply = Reply::Admitted { node: id, replica };
+                ring::found(&mut made, id, &mut self.membership);
+                self.ring = Some(made);
                 self.fleet = Some(FleetRecord { id: fleet, authority });
                 Ok(reply)
             }
@@ -62,8 +70,8 @@ impl ControlState {
                 }
                 Ok(reply)
             }
-            Command::Announce { node, address, zone, version, engine } => {
-                self.membership.announce(node, address, zone, version, engine)?;
+            Command::Announce { node, address, zone, version, weight, engine } => {
+                self.membership.announce(node, address, zone, version, weight, engine)?;
                 Ok(Reply::Done)
             }
             Command::UpdateLabels { node, add, remove } => {
@@ -77,6 +85,9 @@ impl ControlState {
             Command::Remove { node, left, unix_ms } => {
                 let standing = if left { Standing::Left } else { Standing::Removed };
                 self.membership.set_standing(node, standing)?;
+                if let Some(ring) = &mut self.ring {
+                    ring.forget_node(node);
+                }
                 self.sweep(now, unix_ms);
                 Ok(Reply::Done)
             }
@@ -114,6 +125,10 @@ impl ControlState {
             Command::Sweep { unix_ms } => {
                 self.sweep(now, unix_ms);
                 Ok(Reply::Done)
+            }
+            Command::Ring(command) => {
+                let Some(ring) = &mut self.ring else { return Err(RingError::NotFounded.into()) };
+                ring::apply(ring, &mut self.membership, command)
             }
         }
     }
@@ -168,6 +183,7 @@ mod tests {
     use longshore_raft::model::membership::NodeProfile;
 
     use super::*;
+    use crate::control::RingShape;
     use crate::control::token::TokenState;
     use crate::operations::{OperationKind, Strategy, Submission};
 
@@ -187,6 +203,7 @@ mod tests {
                 authority,
                 key_hash: [1; 32],
                 profile: profile("a"),
+                ring: RingShape::default(),
                 unix_ms: 0,
             };
             assert!(matches!(log.apply(1, init), Reply::Admitted { node: NodeId(1), .. }));
@@ -221,6 +238,7 @@ mod tests {
             zone: None,
             labels: BTreeMap::new(),
             version: "0.1.0".into(),
+            weight: 1024,
         }
     }
 
@@ -243,6 +261,7 @@ mod tests {
             authority: AuthorityRecord { certificate_pem: vec![], key_pem: vec![] },
             key_hash: [2; 32],
             profile: profile("b"),
+            ring: RingShape::default(),
             unix_ms: 0,
         };
         assert!(refusal(log.apply(1, again)).starts_with("Conflict"));
