@@ -190,6 +190,7 @@ mod tests {
             purged: None,
             voters: members(voters),
             learners: members(learners),
+            joint: false,
             matched: Vec::new(),
             quorum_ack_ms: None,
             fatal: None,

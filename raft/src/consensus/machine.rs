@@ -64,6 +64,8 @@ pub struct GroupStatus {
     pub purged: Option<u64>,
     pub voters: Vec<Member>,
     pub learners: Vec<Member>,
+    /// The voters are being changed: `voters` are those of both sets.
+    pub joint: bool,
     /// On the leader: index each member is known to hold.
     pub matched: Vec<(ReplicaId, Option<u64>)>,
     /// On the leader: milliseconds since a quorum last acknowledged it.

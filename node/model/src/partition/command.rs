@@ -2,6 +2,7 @@
 
 use bincode::{Decode, Encode};
 use longshore_raft::consensus::machine::LogTime;
+use longshore_raft::model::ring::ChangeId;
 
 use super::{PartitionId, PartitionRange};
 use crate::keys::{KeyCommand, KeyError, KeyReply};
@@ -14,6 +15,8 @@ pub enum Command {
     Sweep { keys_max: u32 },
     /// The control group's record of this group has a new epoch. A lower one than is known changes nothing.
     SetEpoch { epoch: u64 },
+    /// This change of the group's members, and all before it, must not be carried on by any later leader.
+    Forbid { change: ChangeId },
 }
 
 /// A command, and where its sender believed that it belongs.
@@ -39,6 +42,7 @@ pub enum Reply {
         /// When the next key expires; not later than the command's own time if more are left to sweep.
         next: Option<LogTime>,
     },
+    Forbidden,
     /// The group's epoch now.
     Epoch {
         current: u64,

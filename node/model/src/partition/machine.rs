@@ -1,6 +1,7 @@
 //! The state itself, `apply`, and what can be read.
 
 use bincode::{Decode, Encode};
+use longshore_raft::model::ring::ChangeId;
 use longshore_raft::consensus::machine::{ApplyContext, LogTime, StateMachine};
 
 use super::command::{Command, Envelope, PartitionCommand, Reply};
@@ -16,6 +17,8 @@ pub struct PartitionMachine {
     range: PartitionRange,
     /// The highest that the control group's record had for this group, as far as the group was told.
     epoch: u64,
+    /// The last change of members that was given up.
+    forbidden: ChangeId,
     /// Log time of the last command.
     time: LogTime,
     keys: Keys,
@@ -37,13 +40,14 @@ pub struct PartitionStatus {
 struct Head {
     range: PartitionRange,
     epoch: u64,
+    forbidden: ChangeId,
     time: LogTime,
 }
 
 impl PartitionMachine {
     /// The empty state, the same on every replica of the group.
     pub fn new(range: PartitionRange) -> Self {
-        Self { range, epoch: 0, time: LogTime(0), keys: Keys::new(range) }
+        Self { range, epoch: 0, forbidden: ChangeId(0), time: LogTime(0), keys: Keys::new(range) }
     }
 
     pub fn range(&self) -> PartitionRange {
@@ -52,6 +56,11 @@ impl PartitionMachine {
 
     pub fn epoch(&self) -> u64 {
         self.epoch
+    }
+
+    /// The last change of the group's members that must not be carried on; nor must those before it.
+    pub fn forbidden(&self) -> ChangeId {
+        self.forbidden
     }
 
     /// Whether a request, to read too, is to be served; else what to reply. An epoch above the group's is let in: the control group
@@ -120,12 +129,21 @@ impl StateMachine for PartitionMachine {
                 self.epoch = self.epoch.max(epoch);
                 Reply::Epoch { current: self.epoch }
             }
+            Command::Forbid { change } => {
+                self.forbidden = self.forbidden.max(change);
+                Reply::Forbidden
+            }
         }
     }
 
     fn snapshot(&self) -> Vec<u8> {
         let mut blocks = BlockWriter::new(&STATE_VERSION.to_le_bytes());
-        blocks.record(&Head { range: self.range, epoch: self.epoch, time: self.time });
+        blocks.record(&Head {
+            range: self.range,
+            epoch: self.epoch,
+            forbidden: self.forbidden,
+            time: self.time,
+        });
         self.keys.write(&mut blocks);
         blocks.finish()
     }
@@ -144,12 +162,12 @@ impl StateMachine for PartitionMachine {
         }
         let mut blocks = BlockReader::new(version, rest);
         let head = blocks.record::<Head>().map_err(|e| e.to_string())?;
-        let Some(Head { range, epoch, time }) = head.filter(|h| h.range.is_valid()) else {
+        let Some(Head { range, epoch, forbidden, time }) = head.filter(|h| h.range.is_valid()) else {
             return Err("the state has no valid head".into());
         };
         let keys = Keys::read(range, &mut blocks).map_err(|e| e.to_string())?;
         match blocks.record::<u8>() {
-            Ok(None) => Ok(Self { range, epoch, time, keys }),
+            Ok(None) => Ok(Self { range, epoch, forbidden, time, keys }),
             Ok(Some(_)) => Err("records are left over after the keys".into()),
             Err(error) => Err(error.to_string()),
         }

@@ -5,6 +5,7 @@
 
 pub mod command;
 pub mod machine;
+pub mod query;
 pub mod range;
 
 #[cfg(test)]
@@ -15,4 +16,5 @@ mod model_tests;
 pub use command::{Command, Envelope, PartitionCommand, Reply};
 pub use longshore_raft::model::ring::{PartitionId, partition_of};
 pub use machine::{PartitionMachine, PartitionStatus};
+pub use query::{Answer, Query, Read};
 pub use range::PartitionRange;

@@ -1,0 +1,54 @@
+//! What a group with partitions can be asked, by nodes that have a replica and by those that have none.
+
+use bincode::{Decode, Encode};
+use longshore_raft::consensus::machine::{LogTime, Queries};
+
+use super::{PartitionId, PartitionMachine, PartitionStatus};
+use crate::keys::{Found, KeyError, Page, Scan};
+
+/// A question, and where its sender believed that it belongs.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub struct Query {
+    /// The group's epoch, by the ring that the front looked at.
+    pub epoch: u64,
+    /// A partition that it is about; any of the group's if it is about all.
+    pub partition: PartitionId,
+    pub read: Read,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub enum Read {
+    Key { namespace: String, key: Vec<u8> },
+    Scan(Scan),
+    Status,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub enum Answer {
+    Key(Result<Option<Found>, KeyError>),
+    Page(Result<Page, KeyError>),
+    Status(Box<PartitionStatus>),
+    /// The query's epoch is superseded: look at the ring again, at least as new as `current`, and retry.
+    WrongEpoch { current: u64 },
+    /// A fault of the sender: the group does not carry the partition.
+    WrongPartition,
+}
+
+impl Queries for PartitionMachine {
+    type Query = Query;
+    type Answer = Answer;
+
+    fn query(&self, now: LogTime, query: Query) -> Answer {
+        let Query { epoch, partition, read } = query;
+        match self.admit(epoch, partition) {
+            Ok(()) => {}
+            Err(super::Reply::WrongEpoch { current }) => return Answer::WrongEpoch { current },
+            Err(_) => return Answer::WrongPartition,
+        }
+        match read {
+            Read::Key { namespace, key } => Answer::Key(self.get(now, &namespace, &key)),
+            Read::Scan(scan) => Answer::Page(self.scan(now, &scan)),
+            Read::Status => Answer::Status(Box::new(self.status())),
+        }
+    }
+}

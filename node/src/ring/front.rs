@@ -1,0 +1,216 @@
+//! Brings requests for keys to whoever serves their partition, from any node.
+//!
+//! A write goes through the group's log, exactly once. A read is linearizable: from this node's own replica after a barrier, or answered by
+//! the leader. Whatever is refused because this node's ring is behind is tried again when it has caught up.
+//! Must never: answer from a copy without a barrier.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use longshore_model::keys::{Found, KeyCommand, KeyError, KeyReply, Page, Scan};
+use longshore_model::partition::{
+    self, Answer, Envelope, PartitionCommand, PartitionId, PartitionStatus, Query, Read, partition_of,
+};
+use longshore_raft::consensus::machine::GroupError;
+use longshore_raft::model::ring::GroupCount;
+use longshore_raft::{GroupId, Runtime};
+
+use super::Replicas;
+use super::replicas::Handle;
+use crate::core::Core;
+
+/// Tries of one request whose epoch was superseded: each time the ring has gone on.
+const EPOCH_RETRIES: u32 = 5;
+/// How long a request waits for this node's copy of the ring to reach the epoch that a group has heard of.
+const RING_PATIENCE: Duration = Duration::from_secs(5);
+
+/// Why a request was not done.
+#[derive(Debug, Clone, thiserror::Error)]
+pub(crate) enum FrontError {
+    #[error(transparent)]
+    Key(#[from] KeyError),
+    #[error("{error}{}", missing.as_ref().map(|m| format!("; {m}")).unwrap_or_default())]
+    Group {
+        error: GroupError,
+        /// Which members of the group are missing, if that is why.
+        missing: Option<String>,
+    },
+    /// This node has not heard of the ring yet, or is far behind; nothing was done.
+    #[error("this node does not know the ring yet")]
+    NoRing,
+    #[error("the ring kept changing; nothing was done, try again")]
+    Unsettled,
+    /// Another version of this program, or a bug.
+    #[error("group {group} gave an answer that makes no sense here")]
+    Nonsense { group: GroupId },
+}
+
+/// See the module's docs. One per node.
+pub(crate) struct Front<R: Runtime> {
+    core: Arc<Core<R>>,
+    replicas: Arc<Replicas<R>>,
+}
+
+/// Where a request goes, by this node's copy of the ring.
+struct Aim {
+    group: GroupId,
+    partition: PartitionId,
+    epoch: u64,
+}
+
+impl<R: Runtime> Front<R> {
+    pub(crate) fn new(core: Arc<Core<R>>, replicas: Arc<Replicas<R>>) -> Self {
+        Self { core, replicas }
+    }
+
+    pub(crate) async fn change(&self, command: KeyCommand) -> Result<KeyReply, FrontError> {
+        let partition = partition_of(command.key());
+        for _ in 0..EPOCH_RETRIES {
+            let aim = self.aim(partition)?;
+            let request =
+                Envelope { epoch: aim.epoch, partition, command: PartitionCommand::Key(command.clone()) };
+            let request = partition::Command::Request(request);
+            let reply = match self.replicas.handle(aim.group) {
+                Handle::Here(replica) => replica.propose(request).await,
+                Handle::Afar(group) => group.propose(request).await,
+            };
+            match reply.map_err(|error| self.explain(aim.group, error))? {
+                partition::Reply::Key(reply) => return Ok(reply?),
+                partition::Reply::WrongEpoch { current } => self.until_ring(aim.group, current).await?,
+                _ => return Err(FrontError::Nonsense { group: aim.group }),
+            }
+        }
+        Err(FrontError::Unsettled)
+    }
+
+    pub(crate) async fn get(&self, namespace: String, key: Vec<u8>) -> Result<Option<Found>, FrontError> {
+        let partition = partition_of(&key);
+        match self.read(partition, Read::Key { namespace, key }).await? {
+            (_, Answer::Key(found)) => Ok(found?),
+            (group, _) => Err(FrontError::Nonsense { group }),
+        }
+    }
+
+    /// A page of keys of the whole fleet, in order: every group's page is read, and what all of them cover is given back.
+    pub(crate) async fn scan(&self, scan: Scan) -> Result<Page, FrontError> {
+        let pages = self.each_group(scan.partition, |_| Read::Scan(scan.clone())).await?;
+        let mut entries = Vec::new();
+        let mut next: Option<Arc<[u8]>> = None;
+        for (group, answer) in pages {
+            let Answer::Page(page) = answer else { return Err(FrontError::Nonsense { group }) };
+            let page = page?;
+            if let Some(covered) = page.next {
+                next = Some(next.map_or_else(|| Arc::clone(&covered), |least| least.min(Arc::clone(&covered))));
+            }
+            entries.extend(page.entries);
+        }
+        entries.sort_by(|a, b| a.key.cmp(&b.key));
+        if let Some(covered) = &next {
+            entries.retain(|entry| entry.key <= *covered);
+        }
+        let limit = scan.limit as usize;
+        if entries.len() > limit {
+            entries.truncate(limit);
+            next = entries.last().map(|entry| Arc::clone(&entry.key));
+        }
+        Ok(Page { entries, next })
+    }
+
+    /// What each group says of its keys.
+    pub(crate) async fn statuses(&self) -> Result<Vec<(GroupId, PartitionStatus)>, FrontError> {
+        let answers = self.each_group(None, |_| Read::Status).await?;
+        let status = |(group, answer)| match answer {
+            Answer::Status(status) => Ok((group, *status)),
+            _ => Err(FrontError::Nonsense { group }),
+        };
+        answers.into_iter().map(status).collect()
+    }
+
+    /// Asks every group, or the one of a partition, all at once.
+    async fn each_group(
+        &self,
+        only: Option<PartitionId>,
+        read: impl Fn(GroupId) -> Read,
+    ) -> Result<Vec<(GroupId, Answer)>, FrontError> {
+        let groups = self.groups()?;
+        let partitions: Vec<PartitionId> = match only {
+            Some(partition) => vec![partition],
+            None => groups
+                .groups()
+                .filter_map(|group| groups.partitions_of(group))
+                .map(|range| PartitionId(*range.start()))
+                .collect(),
+        };
+        let asked = partitions.into_iter().map(|partition| self.read(partition, read(groups.group_of(partition))));
+        futures_util::future::try_join_all(asked).await
+    }
+
+    async fn read(&self, partition: PartitionId, read: Read) -> Result<(GroupId, Answer), FrontError> {
+        for _ in 0..EPOCH_RETRIES {
+            let aim = self.aim(partition)?;
+            let query = Query { epoch: aim.epoch, partition: aim.partition, read: read.clone() };
+            let answer = match self.replicas.handle(aim.group) {
+                Handle::Here(replica) => replica.query(query).await,
+                Handle::Afar(group) => group.query(query).await,
+            };
+            match answer.map_err(|error| self.explain(aim.group, error))? {
+                Answer::WrongEpoch { current } => self.until_ring(aim.group, current).await?,
+                answer => return Ok((aim.group, answer)),
+            }
+        }
+        Err(FrontError::Unsettled)
+    }
+
+    fn groups(&self) -> Result<GroupCount, FrontError> {
+        let groups = self.core.group.with_state(|state| state.ring.as_ref().map(|ring| ring.groups()));
+        groups.ok_or(FrontError::NoRing)
+    }
+
+    fn aim(&self, partition: PartitionId) -> Result<Aim, FrontError> {
+        self.core.group.with_state(|state| {
+            let ring = state.ring.as_ref().ok_or(FrontError::NoRing)?;
+            let group = ring.groups().group_of(partition);
+            let epoch = ring.placement(group).ok_or(FrontError::NoRing)?.epoch;
+            Ok(Aim { group, partition, epoch })
+        })
+    }
+
+    /// Waits until this node's copy of the ring has this epoch of the group.
+    async fn until_ring(&self, group: GroupId, epoch: u64) -> Result<(), FrontError> {
+        let reached = async {
+            let mut seen = 0;
+            loop {
+                let known = self.core.group.with_state(|state| {
+                    let placement = state.ring.as_ref().and_then(|ring| ring.placement(group));
+                    placement.map_or(0, |placement| placement.epoch)
+                });
+                if known >= epoch {
+                    return;
+                }
+                seen = self.core.group.changed(seen).await;
+            }
+        };
+        R::timeout(RING_PATIENCE, reached).await.map_err(|_| FrontError::Unsettled)
+    }
+
+    /// Adds who is missing.
+    fn explain(&self, group: GroupId, error: GroupError) -> FrontError {
+        let missing = match &error {
+            GroupError::NoQuorum { .. } | GroupError::NotLeader { .. } => self.missing(group),
+            _ => None,
+        };
+        FrontError::Group { error, missing }
+    }
+
+    fn missing(&self, group: GroupId) -> Option<String> {
+        let members: Vec<_> = self.core.group.with_state(|state| {
+            let placement = state.ring.as_ref()?.placement(group)?;
+            let name = |node| state.membership.get(node).map_or_else(|| node.to_string(), |n| n.profile.name.clone());
+            Some(placement.members.values().map(|node| (*node, name(*node))).collect())
+        })?;
+        let total = members.len();
+        let dead: Vec<String> =
+            members.into_iter().filter(|(node, _)| !self.core.is_alive(*node)).map(|(_, name)| name).collect();
+        (!dead.is_empty()).then(|| format!("of its {total} replicas, those on {} are missing", dead.join(", ")))
+    }
+}
