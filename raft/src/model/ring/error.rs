@@ -20,6 +20,8 @@ pub enum RingError {
     NoUsableNode,
     #[error("node {0} is named twice")]
     NodeTwice(NodeId),
+    #[error("node {0} is not in the ring")]
+    UnknownNode(NodeId),
     /// Plan again: the target has changed since.
     #[error("the plan was made for target {planned}, and the ring is at {current}")]
     StalePlan { planned: u64, current: u64 },

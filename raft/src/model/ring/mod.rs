@@ -10,7 +10,10 @@ pub mod change;
 pub mod check;
 pub mod error;
 mod flow;
+pub mod leaders;
 pub mod quota;
+pub mod schedule;
+pub mod show;
 pub mod slot;
 pub mod table;
 
@@ -18,6 +21,9 @@ pub mod table;
 mod assign_tests;
 #[cfg(test)]
 mod oracle;
+#[cfg(test)]
+mod ring_tests;
+
 pub use assign::{Layout, NodeSpec};
 pub use error::RingError;
 pub use slot::{GroupCount, PartitionId, Slot, partition_of, slot_of};

@@ -201,6 +201,11 @@ impl Ring {
         })
     }
 
+    /// Whether others count on a node: a replica is on it, or is to come to it. Until then it must not go.
+    pub fn needs(&self, node: NodeId) -> bool {
+        self.replicas_on(node).next().is_some() || self.target.values().any(|nodes| nodes.contains(&node))
+    }
+
     /// Nodes that are named by a tombstone; one that is no longer in the fleet can be [forgotten](Ring::forget_node).
     pub fn nodes_with_tombstones(&self) -> BTreeSet<NodeId> {
         self.placements.values().flat_map(|p| p.tombstones.values().copied()).collect()
