@@ -58,6 +58,36 @@ pub struct Page {
     pub next: Option<Arc<[u8]>>,
 }
 
+impl Page {
+    /// One page of the pages that groups gave for the same scan, each of other partitions: what all of them cover, in order, at
+    /// most `limit` keys (one at least) and [`SCAN_BYTES_MAX`] bytes.
+    pub fn merge(pages: Vec<Page>, limit: usize) -> Page {
+        let covered = pages.iter().filter_map(|p| p.next.clone()).min();
+        let mut entries: Vec<_> = pages.into_iter().flat_map(|p| p.entries).collect();
+        entries.sort_unstable_by(|a, b| a.key.cmp(&b.key));
+        let mut bytes = 0;
+        let fits = |(i, entry): (usize, &PageEntry)| {
+            bytes += entry.bytes();
+            i == 0 || i < limit && bytes <= SCAN_BYTES_MAX
+        };
+        let full = entries.iter().enumerate().map(fits).take_while(|fits| *fits).count();
+        let in_all = entries.partition_point(|e| covered.as_ref().is_none_or(|c| e.key <= *c));
+        if full < in_all {
+            entries.truncate(full);
+            let next = entries.last().map(|e| e.key.clone());
+            return Page { entries, next };
+        }
+        entries.truncate(in_all);
+        Page { entries, next: covered }
+    }
+}
+
+impl PageEntry {
+    fn bytes(&self) -> usize {
+        self.key.len() + self.value.as_ref().map_or(0, |v| v.len())
+    }
+}
+
 /// One partition's keys still to be looked at.
 struct Cursor<'a> {
     head: (&'a Arc<[u8]>, &'a Entry),
@@ -92,13 +122,14 @@ impl Keys {
             }
             if entry.is_live(now) {
                 let value = scan.with_values.then(|| entry.value.clone());
-                bytes += key.len() + value.as_ref().map_or(0, |v| v.len());
+                let (version, ttl_ms) = (entry.version, entry.ttl_ms(now));
+                let found = PageEntry { key: key.clone(), value, version, ttl_ms };
+                bytes += found.bytes();
                 if bytes > SCAN_BYTES_MAX {
                     assert!(!page.entries.is_empty(), "the limits let any one key into a page");
                     return Ok(page);
                 }
-                let (version, ttl_ms) = (entry.version, entry.ttl_ms(now));
-                page.entries.push(PageEntry { key: key.clone(), value, version, ttl_ms });
+                page.entries.push(found);
             }
             examined += 1;
             page.next = Some(key.clone());

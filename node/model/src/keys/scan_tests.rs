@@ -107,6 +107,44 @@ fn expired_keys_are_passed_over_in_bounded_steps() {
     assert_eq!(walk(&keys, scan("", 10)), (vec!["z".to_owned()], 2));
 }
 
+/// The same keys in one table and spread over 32 groups: pages merged over the groups walk through all of them in order.
+#[test]
+fn pages_of_groups_merge_into_pages_of_the_fleet() {
+    let mut groups: Vec<Keys> =
+        (0..32).map(|g| Keys::new(PartitionRange::new(g * 8..=g * 8 + 7).unwrap())).collect();
+    let mut expected = Vec::new();
+    for i in 0..400 {
+        let (namespace, key) = ("ns".to_owned(), format!("k{i:04}").into_bytes());
+        let lifetime = if i % 5 == 0 { Lifetime::ForMs(NOW.0) } else { Lifetime::Forever };
+        let (value, condition) = (vec![1; i % 50 * 1000].into(), Condition::Always);
+        let partition = partition_of(&key);
+        if i % 5 != 0 {
+            expected.push(key.clone());
+        }
+        let command = KeyCommand::Set { namespace, key, value, lifetime, condition };
+        groups[usize::from(partition.0 / 8)].apply(LogTime(0), partition, command).unwrap();
+    }
+    for (per_group, limit, with_values) in
+        [(1, 1, true), (3, 20, true), (3, 1000, false), (1000, 7, true), (1000, 1000, true)]
+    {
+        let mut scan = Scan { with_values, ..scan("k", per_group) };
+        let mut all = Vec::new();
+        loop {
+            let pages = groups.iter().map(|g| g.scan(NOW, &scan).unwrap()).collect();
+            let page = Page::merge(pages, limit);
+            assert!(page.entries.len() <= limit);
+            let value_bytes = |e: &PageEntry| e.value.as_ref().map_or(0, |v| v.len());
+            assert!(page.entries.iter().map(value_bytes).sum::<usize>() <= SCAN_BYTES_MAX);
+            all.extend(page.entries.into_iter().map(|e| e.key.to_vec()));
+            let Some(next) = page.next else { break };
+            let before = scan.after.replace(next.to_vec());
+            assert!(before < scan.after, "a page that gets no further would be asked for again and again");
+        }
+        assert_eq!(all, expected, "{per_group} of each group, {limit} in all, {with_values}");
+    }
+    assert_eq!(Page::merge(vec![], 10), Page::default());
+}
+
 #[test]
 fn what_can_not_be_scanned_is_refused() {
     let keys = Keys::new(PartitionRange::new(8..=15).unwrap());
