@@ -7,6 +7,8 @@ use openraft::{Config, ConfigError, SnapshotPolicy};
 
 /// Most bytes of one encoded command. A larger payload belongs in a blob that the command names.
 pub const COMMAND_BYTES_MAX: usize = 1 << 20;
+/// Most bytes of one encoded answer to a query; of the query itself, [`COMMAND_BYTES_MAX`].
+pub const ANSWER_BYTES_MAX: usize = 1 << 20;
 /// Bytes after which a batch is closed; so an entry is at most this plus one command, and a forwarded batch stays below
 /// the 4 MiB of `Lane::Control`.
 pub(crate) const BATCH_BYTES_MAX: usize = 1 << 20;
@@ -37,6 +39,16 @@ pub struct Timings {
     /// Entries kept in the log although a snapshot covers them, so that a follower that was away for a moment needs no
     /// snapshot.
     pub keep_entries: u64,
+    /// Whether, and when, the group goes to rest.
+    pub quiescence: Option<Quiescence>,
+}
+
+/// A group at rest has no ticks, heartbeats or timers; it wakes when there is something to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Quiescence {
+    /// How long nothing was asked of the leader before it puts the group to rest. It looks once in this time, so that the group
+    /// rests after once to twice as long.
+    pub idle: Duration,
 }
 
 impl Timings {
@@ -50,12 +62,15 @@ impl Timings {
             client_idle: Duration::from_secs(3600),
             snapshot_every_entries: 10_000,
             keep_entries: 1_000,
+            quiescence: None,
         }
     }
 
     /// For the others, of which there are many; failover comes from the failure detector, not from these.
     pub fn partition() -> Self {
-        Self { heartbeat_ms: 500, election_min_ms: 1500, election_max_ms: 3000, ..Self::control() }
+        // Twice the time that a client's pause between two requests usually takes: waking costs a round, ticking a tenth of one.
+        let quiescence = Some(Quiescence { idle: Duration::from_secs(3) });
+        Self { heartbeat_ms: 500, election_min_ms: 1500, election_max_ms: 3000, quiescence, ..Self::control() }
     }
 
     /// openraft's form.
@@ -68,8 +83,11 @@ impl Timings {
             enable_pre_vote: Some(true),
             // The state machine is in memory, so a leader that restarts must be elected again before it serves.
             enable_leader_restore: Some(false),
-            // Half of the time silent when there is no quorum: a connected minority gets its chance to elect.
-            quorum_loss_probe_interval: Some(2 * self.election_max_ms),
+            enable_tick: self.quiescence.is_none(),
+            // Half of the time silent when there is no quorum: a connected minority gets its chance to elect. A group that rests
+            // sees to that itself (`rest.rs`): openraft would take rest for a loss of the quorum, and keep a leader that
+            // wakes silent.
+            quorum_loss_probe_interval: self.quiescence.is_none().then_some(2 * self.election_max_ms),
             snapshot_policy: SnapshotPolicy::LogsSinceLast(self.snapshot_every_entries),
             max_in_snapshot_log_to_keep: self.keep_entries,
             purge_batch_size: (self.snapshot_every_entries / 8).clamp(1, 256),

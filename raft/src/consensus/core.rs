@@ -5,6 +5,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use longshore_storage::{LogStore, StreamId};
 use openraft::Raft;
@@ -12,16 +13,19 @@ use openraft::ServerState;
 use openraft::alias::WatchReceiverOf;
 use openraft::async_runtime::watch::WatchReceiver;
 use openraft::metrics::RaftServerMetrics;
-use parking_lot::Mutex;
 
 use super::changes::Changes;
+use super::client::Venue;
 use super::config::Timings;
 use super::elect::Ballots;
 use super::inbox::Inbox;
 use super::log::GroupLog;
 use super::machine::{GroupError, GroupStatus, Member, Role};
 use super::network::Network;
-use super::proposer::{Outcome, Proposer, Queue};
+use super::proposer::Proposer;
+use super::queue::Queue;
+use super::rest::Rest;
+use super::route::{Route, Target};
 use super::router::Router;
 use super::runtime::Runtime;
 use super::session::Session;
@@ -52,8 +56,8 @@ pub(crate) struct Core<R: Runtime> {
     pub(crate) timings: Timings,
     pub(crate) raft: Raft<Types<R>, State<R>>,
     pub(crate) state: State<R>,
-    pub(crate) transport: TransportRef,
     pub(crate) router: Arc<Router>,
+    pub(crate) route: Arc<Route>,
     /// Role, term, leader, membership.
     pub(crate) server: Changes,
     /// Those, and what is applied.
@@ -64,20 +68,11 @@ pub(crate) struct Core<R: Runtime> {
     /// Whether an election is being pressed for.
     pub(crate) pressing: AtomicBool,
     pub(crate) ballots: Arc<Ballots<R>>,
+    pub(crate) rest: Rest<R>,
+    /// Whether it is being found out who leads.
+    pub(crate) asking: AtomicBool,
     server_metrics: WatchReceiverOf<Types<R>, RaftServerMetrics<Types<R>>>,
-    guide: Mutex<Guide>,
     stopped: AtomicBool,
-}
-
-/// Where to send what this replica can not do itself.
-#[derive(Debug, Default)]
-struct Guide {
-    /// Whom another replica named as the leader.
-    leader: Option<Member>,
-    /// Nodes that may have a replica, for one that has no membership yet.
-    hints: Vec<NodeId>,
-    /// Counts attempts without a known leader, so that they go round.
-    turn: usize,
 }
 
 impl<R: Runtime> Core<R> {
@@ -90,7 +85,9 @@ impl<R: Runtime> Core<R> {
         let changes = Arc::new(Changes::default());
         let state = State::<R>::new(machine, changes.clone(), snapshots, stream);
         let ballots = Arc::<Ballots<R>>::default();
-        let network = Network::<R>::new(transport.clone(), group, replica, ballots.clone());
+        let quiescence = timings.quiescence;
+        let patient = quiescence.map(|_| router.clone());
+        let network = Network::<R>::new(transport.clone(), group, replica, ballots.clone(), patient);
         let storage = GroupLog::<R>::new(log, stream);
         let raft = Raft::new(replica, config, network, storage, state.clone()).await;
         let raft = raft.map_err(|e| failed(e.to_string()))?;
@@ -104,7 +101,7 @@ impl<R: Runtime> Core<R> {
             server_metrics: raft.server_metrics(),
             raft,
             state,
-            transport,
+            route: Route::new(node, group, transport, router.clone(), hints),
             router,
             server: Changes::default(),
             changes,
@@ -112,12 +109,14 @@ impl<R: Runtime> Core<R> {
             session: Arc::default(),
             pressing: AtomicBool::new(false),
             ballots,
-            guide: Mutex::new(Guide { hints, ..Guide::default() }),
+            rest: Rest::new(quiescence),
+            asking: AtomicBool::new(false),
             stopped: AtomicBool::new(false),
         });
         let _watch = R::spawn(core.clone().watch());
         let _propose = R::spawn(Proposer::new(core.clone(), items).run());
         core.router.add(core.clone());
+        core.clone().find_leader();
         Ok(core)
     }
 
@@ -127,6 +126,11 @@ impl<R: Runtime> Core<R> {
         while metrics.changed().await.is_ok() {
             self.server.bump();
             self.changes.bump();
+            let (led, rests_by) = (self.leader().is_some(), self.rest.rests_by());
+            let of_another_time = rests_by.is_some_and(|vote| vote != self.server(|m| m.vote) || !led);
+            if of_another_time || (self.office().is_some() && self.rest.is_dormant()) {
+                self.rouse("another leader");
+            }
             // A leader that was suspected before this replica knew it.
             if let Some(leader) = self.leader().filter(|leader| self.router.is_suspect(leader.node)) {
                 self.clone().press_for_election(leader.node, false);
@@ -159,7 +163,7 @@ impl<R: Runtime> Core<R> {
     }
 
     /// Waits for a condition on what `server` announces.
-    async fn until(&self, condition: impl Fn() -> bool) {
+    pub(crate) async fn until(&self, condition: impl Fn() -> bool) {
         loop {
             let seen = self.server.version();
             if condition() {
@@ -194,41 +198,10 @@ impl<R: Runtime> Core<R> {
         })
     }
 
-    /// Where to send what only the leader can do: to the leader, or round all who may know it.
-    pub(crate) fn target(&self) -> Option<(NodeId, Option<ReplicaId>)> {
-        let usable = |m: &Member| m.node != self.node && !self.router.is_suspect(m.node);
-        if let Some(leader) = self.leader().filter(usable) {
-            return Some((leader.node, Some(leader.replica)));
-        }
-        let mut nodes: Vec<NodeId> = self.server(|m| m.membership_config.nodes().map(|(_, &n)| n).collect());
-        let mut guide = self.guide.lock();
-        if let Some(leader) = guide.leader.take().filter(usable) {
-            return Some((leader.node, Some(leader.replica)));
-        }
-        nodes.extend(&guide.hints);
-        nodes.sort_unstable();
-        nodes.dedup();
-        nodes.retain(|&n| n != self.node && !self.router.is_suspect(n));
-        guide.turn = guide.turn.wrapping_add(1);
-        nodes.get(guide.turn % nodes.len().max(1)).map(|&node| (node, None))
-    }
-
-    /// Remembers whom `from` named as leader, for the next attempt.
-    pub(crate) fn learn(&self, from: NodeId, outcome: &Outcome) {
-        if let Outcome::NotLeader(Some(leader)) = outcome {
-            self.learn_leader(from, *leader);
-        }
-    }
-
-    pub(crate) fn learn_leader(&self, from: NodeId, leader: Member) {
-        // Whoever names itself and yet declines is about to hand over.
-        if leader.node != from {
-            self.guide.lock().leader = Some(leader);
-        }
-    }
-
-    pub(crate) fn set_hints(&self, hints: Vec<NodeId>) {
-        self.guide.lock().hints = hints;
+    /// Where to send what only the leader can do.
+    pub(crate) fn target(&self) -> Option<Target> {
+        let members: Vec<NodeId> = self.server(|m| m.membership_config.nodes().map(|(_, &n)| n).collect());
+        self.route.target(self.leader(), members)
     }
 
     pub(crate) fn status(&self) -> GroupStatus {
@@ -277,6 +250,37 @@ impl<R: Runtime> Core<R> {
             fatal,
         }
     }
+}
+
+impl<R: Runtime> Venue for Core<R> {
+    fn group(&self) -> GroupId {
+        self.group
+    }
+    fn patience(&self) -> Duration {
+        self.timings.propose_deadline
+    }
+    fn queue(&self) -> &Queue {
+        &self.queue
+    }
+    fn session(&self) -> &Arc<Session> {
+        &self.session
+    }
+    fn news(&self) -> &Changes {
+        &self.server
+    }
+    fn stopped(&self) -> Option<String> {
+        self.is_stopped().then(|| self.status().fatal.unwrap_or_else(|| "shut down".into()))
+    }
+    fn missed(self: Arc<Self>) {
+        self.on_missed();
+    }
+}
+
+/// A random time of at most `max_ms`.
+pub(crate) fn jitter<R: Runtime>(max_ms: u64) -> Duration {
+    let mut random = [0; 8];
+    R::entropy(&mut random);
+    Duration::from_millis(u64::from_le_bytes(random) % (max_ms + 1))
 }
 
 /// Every voter, of both sets while they change.

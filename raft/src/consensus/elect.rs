@@ -18,12 +18,13 @@ use openraft::Instant as _;
 use openraft::error::Fatal;
 use openraft::raft::TransferLeaderRequest;
 use parking_lot::Mutex;
+use tokio::sync::SemaphorePermit;
 
-use super::core::{Core, voters};
+use super::core::{Core, jitter, voters};
 use super::machine::Member;
 use super::runtime::Runtime;
 use super::types::{Types, Vote};
-use crate::model::ids::NodeId;
+use crate::model::ids::{NodeId, ReplicaId};
 
 /// Wait between attempts, until there is a leader; [`STAGGER`] comes on top.
 const AGAIN: Duration = Duration::from_millis(25);
@@ -126,11 +127,25 @@ impl<R: Runtime> Core<R> {
     pub(crate) fn press_for_election(self: Arc<Self>, node: NodeId, restarted: bool) {
         let leader = self.leader().filter(|leader| leader.node == node && node != self.node);
         let Some(leader) = leader else { return };
+        tracing::info!(group = %self.group, leader = %leader.replica, %node, restarted, "pressing for an election");
+        self.start_pressing(leader, restarted);
+    }
+
+    /// As [`Self::press_for_election`], of a replica that was opened and found out that nobody leads.
+    pub(crate) fn press_without_leader(self: Arc<Self>) {
+        let voted_for = self.server(|m| m.vote.leader_id.voted_for);
+        let leader = self.server(|m| m.membership_config.get_node(&voted_for).copied());
+        let leader = Member { replica: voted_for, node: leader.unwrap_or(self.node) };
+        tracing::info!(group = %self.group, replica = %self.replica, "nobody leads; pressing for an election");
+        self.start_pressing(leader, true);
+    }
+
+    fn start_pressing(self: Arc<Self>, leader: Member, restarted: bool) {
         if self.pressing.swap(true, Ordering::AcqRel) {
             return;
         }
+        self.rouse("its leader is lost");
         let _task = R::spawn(async move {
-            tracing::info!(group = %self.group, leader = %leader.replica, %node, restarted, "pressing for an election");
             let until = restarted.then(|| R::Instant::now() + RESTART_PATIENCE);
             self.press(leader, until).await;
             self.pressing.store(false, Ordering::Release);
@@ -166,12 +181,21 @@ impl<R: Runtime> Core<R> {
                         wait = Some(AGAIN + self.turn());
                         continue;
                     }
+                    let permit = self.permit_to_elect().await;
+                    if !matches!(self.task(dead, until), Task::Elect(_)) {
+                        continue;
+                    }
                     if self.raft.trigger().elect(true).await.is_err() {
                         return;
                     }
                     courtesy.pre_voted = false;
                     attempts += 1;
-                    wait = Some(if attempts < HASTY_ATTEMPTS { AGAIN } else { AGAIN_LATER } + self.turn());
+                    if attempts < HASTY_ATTEMPTS {
+                        self.wait_while_needed(dead, until, AGAIN + self.turn()).await;
+                    } else {
+                        drop(permit);
+                        wait = Some(AGAIN_LATER + self.turn());
+                    }
                 }
             }
         }
@@ -242,24 +266,34 @@ impl<R: Runtime> Core<R> {
 
     /// How long after others this replica tries.
     fn turn(&self) -> Duration {
-        STAGGER * self.rank() + jitter::<R>()
+        STAGGER * self.rank() + jitter::<R>(JITTER_MAX_MS)
     }
 
     /// Ends the lease that this replica grants, if it still grants it to `dead`.
     async fn give_up_lease(&self, dead: Member) {
         let vote = self.server(|m| m.vote);
-        if vote.leader_id.voted_for == dead.replica {
+        // Never in favour of itself: that would be an election that asks nobody's leave.
+        if vote.leader_id.voted_for == dead.replica && dead.replica != self.replica {
             let request = TransferLeaderRequest::new(vote, dead.replica, None);
             // A core that has stopped grants nothing.
             let _ = self.raft.handle_transfer_leader(request).await;
         }
     }
 
-    /// How many living voters come before this one.
+    /// Held during an attempt, so that not all groups of a node elect at once; the one group that never rests need not wait.
+    async fn permit_to_elect(&self) -> Option<SemaphorePermit<'_>> {
+        self.rest.quiescence?;
+        self.router.wakes.acquire().await.ok()
+    }
+
+    /// How many living voters come before this one. Which is the first differs from group to group, so that the groups of a node that
+    /// died are shared out among those that are left.
     fn rank(&self) -> u32 {
         let voters = self.server(|m| voters(m.membership_config.membership()));
-        let before = |v: &&Member| v.replica < self.replica && !self.router.is_suspect(v.node);
-        voters.iter().filter(before).count() as u32
+        let mut living: Vec<ReplicaId> =
+            voters.iter().filter(|v| !self.router.is_suspect(v.node)).map(|v| v.replica).collect();
+        living.sort_unstable();
+        rank_of(self.replica, &living, if self.rest.quiescence.is_some() { self.group.0 } else { 0 })
     }
 
     /// Hands leadership, if held, to the voter that holds most of the log and whose node is not one to avoid.
@@ -275,15 +309,18 @@ impl<R: Runtime> Core<R> {
         tracing::info!(group = %self.group, to = %heir.replica, node = %heir.node, "handing leadership over");
         let _task = R::spawn(async move {
             // A core that has stopped leads nothing.
+            let _permit = self.permit_to_elect().await;
             let _ = self.raft.trigger().transfer_leader(heir.replica).await;
+            let _ = R::timeout(CANDIDATE_PATIENCE, self.until(|| self.office().is_none())).await;
         });
     }
 }
 
-fn jitter<R: Runtime>() -> Duration {
-    let mut random = [0; 8];
-    R::entropy(&mut random);
-    Duration::from_millis(u64::from_le_bytes(random) % (JITTER_MAX_MS + 1))
+/// How many of the `living` go before `replica`, when the turn begins with the `first` of them, counted round.
+fn rank_of(replica: ReplicaId, living: &[ReplicaId], first: u32) -> u32 {
+    let count = living.len().max(1) as u32;
+    let place = living.iter().filter(|&&other| other < replica).count() as u32;
+    (place + count - first % count) % count
 }
 
 #[cfg(test)]
@@ -293,7 +330,6 @@ mod tests {
     use super::super::runtime::TokioRuntime;
     use super::super::types::LeaderId;
     use super::*;
-    use crate::model::ids::ReplicaId;
 
     fn vote(term: u64, replica: u64) -> Vote {
         Vote::from_leader_id(LeaderId { term, voted_for: ReplicaId(replica) }, false)
@@ -324,6 +360,16 @@ mod tests {
         assert!(courtesy.is_due(None, Some(ms(124))));
         courtesy.pre_voted = false;
         assert!(!courtesy.is_due(None, Some(ms(125))));
+    }
+
+    #[test]
+    fn every_voter_is_the_first_in_some_group() {
+        let living = [3, 5, 9].map(ReplicaId);
+        let ranks = |group| living.map(|replica| rank_of(replica, &living, group));
+        assert_eq!(ranks(0), [0, 1, 2]);
+        assert_eq!(ranks(1), [2, 0, 1]);
+        assert_eq!(ranks(5), [1, 2, 0]);
+        assert_eq!(rank_of(ReplicaId(1), &[], 4), 0);
     }
 
     #[test]

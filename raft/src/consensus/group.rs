@@ -12,10 +12,11 @@ use openraft::Instant as _;
 use openraft::error::{ClientWriteError, RaftError};
 use openraft::raft::ClientWriteResponse;
 
+use super::client;
 use super::codec;
 use super::config::Timings;
 use super::core::{Core, CoreOptions};
-use super::machine::{GroupError, GroupStatus, LogTime, Member, StateMachine};
+use super::machine::{GroupError, GroupStatus, LogTime, Member, Queries, StateMachine};
 use super::router::Router;
 use super::runtime::Runtime;
 use super::snapshots::Snapshots;
@@ -71,9 +72,16 @@ impl<R: Runtime, M: StateMachine> Group<R, M> {
     /// Opens a replica: a fresh one (which then waits to be bootstrapped, or to be added by a leader), or one with a log
     /// and a snapshot, from which the state is rebuilt before this returns.
     pub async fn open(options: GroupOptions<M>) -> Result<Arc<Self>, GroupError> {
+        Self::open_with(options, Typed::mute).await
+    }
+
+    async fn open_with(
+        options: GroupOptions<M>,
+        typed: fn(M) -> Typed<M>,
+    ) -> Result<Arc<Self>, GroupError> {
         let GroupOptions { group, replica, node, machine, log, snapshots, transport, router, timings, hints } =
             options;
-        let machine = Box::new(Typed(machine));
+        let machine = Box::new(typed(machine));
         let options =
             CoreOptions { group, replica, node, machine, log, snapshots, transport, router, timings, hints };
         Ok(Arc::new(Self { core: Core::open(options).await?, machine: PhantomData }))
@@ -123,6 +131,16 @@ impl<R: Runtime, M: StateMachine> Group<R, M> {
         self.core.replica
     }
 
+    /// Whether the replica rests ([`Timings::quiescence`]): nothing happens in it until somebody asks for something.
+    pub fn is_at_rest(&self) -> bool {
+        self.core.rest.rests_by().is_some()
+    }
+
+    /// Of a leader at rest: the members that were dead when the group went to rest, and may lack entries; empty otherwise.
+    pub fn absent(&self) -> Vec<Member> {
+        self.core.rest.absent().unwrap_or_default()
+    }
+
     /// The leader as this replica knows it.
     pub fn leader(&self) -> Option<Member> {
         self.core.leader()
@@ -165,7 +183,7 @@ impl<R: Runtime, M: StateMachine> Group<R, M> {
     /// learner or not yet a member (see [`GroupOptions::hints`]), and through leader changes, until the deadline
     /// ([`Timings::propose_deadline`]). Dropping the future does not take the command back.
     pub async fn propose(&self, command: M::Command) -> Result<M::Reply, GroupError> {
-        let reply = self.core.execute(codec::encode(&command)).await?;
+        let reply = client::execute::<R, _>(&self.core, codec::encode(&command)).await?;
         codec::decode(&reply).map_err(|e| GroupError::OutcomeUnknown {
             detail: format!("applied, but this program does not understand the reply: {e}"),
         })
@@ -216,6 +234,11 @@ impl<R: Runtime, M: StateMachine> Group<R, M> {
         > + Send,
     ) -> Result<(), GroupError> {
         let group = self.core.group;
+        let _busy = self.core.rest.busy();
+        if self.core.office().is_some() && !self.core.is_followed().await {
+            let detail = "no quorum follows this leader".into();
+            return Err(GroupError::NoQuorum { group, detail });
+        }
         let unknown = |detail: String| GroupError::OutcomeUnknown { detail };
         match R::timeout(self.core.timings.propose_deadline, change).await {
             Err(_) => Err(unknown("the membership change was not committed in time".into())),
@@ -238,6 +261,8 @@ impl<R: Runtime, M: StateMachine> Group<R, M> {
         let Some(term) = self.core.office() else {
             return Err(GroupError::NotLeader { group: self.core.group, leader: self.leader() });
         };
+        let _busy = self.core.rest.busy();
+        self.core.rouse("a transfer");
         let asked = self.core.raft.trigger().transfer_leader(to).await;
         asked.map_err(|e| self.stopped(e.to_string()))?;
         let wait = Duration::from_millis(self.core.timings.election_max_ms * 2);
@@ -262,7 +287,7 @@ impl<R: Runtime, M: StateMachine> Group<R, M> {
 
     /// Replaces [`GroupOptions::hints`].
     pub fn set_hints(&self, hints: Vec<NodeId>) {
-        self.core.set_hints(hints);
+        self.core.route.set_hints(hints);
     }
 
     /// Stops the replica and waits for it. What it acknowledged is durable; everything pending fails.
@@ -272,5 +297,19 @@ impl<R: Runtime, M: StateMachine> Group<R, M> {
 
     fn stopped(&self, detail: String) -> GroupError {
         GroupError::Stopped { group: self.core.group, detail }
+    }
+}
+
+impl<R: Runtime, M: Queries> Group<R, M> {
+    /// As [`Group::open`], of a replica that answers queries, also of nodes that have none.
+    pub async fn open_answering(options: GroupOptions<M>) -> Result<Arc<Self>, GroupError> {
+        Self::open_with(options, Typed::answering).await
+    }
+
+    /// Answers a query, linearizably, from this replica's state.
+    pub async fn query(&self, query: M::Query) -> Result<M::Answer, GroupError> {
+        self.core.read_barrier().await?;
+        let now = self.log_time();
+        Ok(self.with_state(|machine| machine.query(now, query)))
     }
 }

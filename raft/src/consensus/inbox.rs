@@ -16,7 +16,7 @@ use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
 use super::core::Core;
-use super::proposer::Outcome;
+use super::queue::{self, Outcome};
 use super::router::Port;
 use super::runtime::Runtime;
 use super::snapshot_transfer::Receiver;
@@ -189,7 +189,7 @@ async fn run_pipeline<R: Runtime>(
 impl<R: Runtime> Core<R> {
     /// Queues ops that another node sent; the outcome goes back as the reply.
     fn on_propose(&self, ops: Vec<Op>, replier: Replier) {
-        if ops.len() > super::proposer::BATCH_OPS_MAX {
+        if ops.len() > queue::BATCH_OPS_MAX {
             return refuse(replier, Refusal::Invalid(format!("{} ops in one message", ops.len())));
         }
         let Some(pending) = self.queue.push(ops, true) else { return refuse(replier, Refusal::Busy) };
@@ -198,6 +198,15 @@ impl<R: Runtime> Core<R> {
                 pending.outcome.await.unwrap_or_else(|_| Outcome::Unknown("the replica stopped".into()));
             outcome.into()
         });
+    }
+}
+
+impl<R: Runtime> Core<R> {
+    /// What openraft answers under a live lease.
+    fn decline_vote(&self) -> Reply {
+        let vote = self.server(|m| m.vote);
+        let last = self.state.applied.read().last;
+        Reply::Voted { vote: (&vote).into(), granted: false, last: last.as_ref().map(Into::into) }
     }
 }
 
@@ -214,6 +223,7 @@ impl<R: Runtime> Port for Core<R> {
         if self.is_stopped() {
             return refuse(replier, Refusal::Stopped);
         }
+        self.heed(lane, &body);
         let core = self.clone();
         match body {
             GroupBody::Append(append) => self.inbox.on_append(from, lane, append, replier),
@@ -222,8 +232,18 @@ impl<R: Runtime> Port for Core<R> {
             GroupBody::ReadIndex => {
                 self.inbox.work(replier, async move { core.read_index_here().await.into() })
             }
+            GroupBody::Rest { vote, at } => {
+                let rests = self.on_rest(from, vote.into(), at.into());
+                replier.reply(wire::encode_reply(&Reply::Rests(rests)));
+            }
+            GroupBody::Query(query) => {
+                self.inbox.work(replier, async move { core.query_here(&query).await })
+            }
             GroupBody::Vote { pre, vote, last, leadership_transfer } => {
                 self.inbox.work(replier, async move {
+                    if pre && core.leader_is_well().await {
+                        return core.decline_vote();
+                    }
                     let rpc = wire::vote_request(vote, last, leadership_transfer);
                     let response =
                         if pre { core.raft.pre_vote(rpc).await } else { core.raft.vote(rpc).await };
@@ -241,6 +261,10 @@ impl<R: Runtime> Port for Core<R> {
                 }
             }),
         }
+    }
+
+    fn on_found(self: Arc<Self>, node: NodeId) {
+        self.wake_for(node);
     }
 
     fn on_lost(self: Arc<Self>, node: NodeId, restarted: bool) {

@@ -32,6 +32,16 @@ pub trait StateMachine: Send + Sync + Sized + 'static {
     fn restore(bytes: &[u8]) -> Result<Self, String>;
 }
 
+/// A state machine that can be asked. Kept apart from [`StateMachine`], since not every machine is asked from afar.
+pub trait Queries: StateMachine {
+    type Query: Encode + Decode<()> + Send + Sync + 'static;
+    type Answer: Encode + Decode<()> + Send + Sync + 'static;
+
+    /// Answers from the state as it is; `now` is the present log time (what has expired by then is not there). Must not panic
+    /// on any query: bad input is an answer. Applying waits meanwhile, so it must be quick.
+    fn query(&self, now: LogTime, query: Self::Query) -> Self::Answer;
+}
+
 /// One member of a group.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Encode, Decode)]
 pub struct Member {

@@ -28,6 +28,7 @@ use openraft::raft::{
 use super::config::{APPEND_PIPELINE_BYTES_MAX, APPEND_PIPELINE_MAX, APPEND_TIMEOUT};
 use super::elect::Ballots;
 use super::link::{Link, LinkError};
+use super::router::Router;
 use super::runtime::Runtime;
 use super::snapshot_transfer;
 use super::types::{Entry, LogId, Op, Payload, Snapshot, Types, Vote};
@@ -52,6 +53,9 @@ pub(crate) struct Network<R: Runtime> {
     /// Numbers pipelines; starts at random, so that a restarted process does not go on with an old one's number.
     sessions: Arc<AtomicU64>,
     ballots: Arc<Ballots<R>>,
+    /// If suspects get nothing but heartbeats and votes until they are trusted again, so that their entries wait without attempts:
+    /// who knows the suspects.
+    patient: Option<Arc<Router>>,
 }
 
 impl<R: Runtime> Network<R> {
@@ -60,17 +64,19 @@ impl<R: Runtime> Network<R> {
         group: GroupId,
         replica: ReplicaId,
         ballots: Arc<Ballots<R>>,
+        patient: Option<Arc<Router>>,
     ) -> Self {
         let mut start = [0; 8];
         R::entropy(&mut start);
         let sessions = Arc::new(AtomicU64::new(u64::from_le_bytes(start)));
-        Self { transport, group, replica, sessions, ballots }
+        Self { transport, group, replica, sessions, ballots, patient }
     }
 
     fn client(&self, to: ReplicaId, node: NodeId, lane: Lane) -> Client<R> {
         let link =
             Link { transport: self.transport.clone(), group: self.group, from: self.replica, to, node };
-        Client { link, lane, sessions: self.sessions.clone(), ballots: self.ballots.clone() }
+        let (sessions, ballots) = (self.sessions.clone(), self.ballots.clone());
+        Client { link, lane, sessions, ballots, patient: self.patient.clone() }
     }
 }
 
@@ -93,6 +99,7 @@ pub(crate) struct Client<R: Runtime> {
     lane: Lane,
     sessions: Arc<AtomicU64>,
     ballots: Arc<Ballots<R>>,
+    patient: Option<Arc<Router>>,
 }
 
 impl<R: Runtime> Client<R> {
@@ -105,6 +112,13 @@ impl<R: Runtime> Client<R> {
         let timeout = option.hard_ttl();
         let reply = self.link.ask(Lane::Control, body, timeout).await;
         reply.map_err(|e| self.link.rpc_error(e, action, timeout))
+    }
+
+    /// Resolves when entries and snapshots may be sent; `None`: at once.
+    fn trust(&self) -> Option<transport::BoxFuture<()>> {
+        let (router, node) = (self.patient.clone()?, self.link.node);
+        let wait = router.is_suspect(node) && self.lane != Lane::Heartbeat;
+        wait.then(|| Box::pin(async move { router.until_trusted(node).await }) as transport::BoxFuture<()>)
     }
 
     fn unexpected(&self, action: RPCTypes) -> RpcError<R> {
@@ -172,10 +186,17 @@ impl<R: Runtime> NetSnapshot<Types<R>> for Client<R> {
         cancel: impl Future<Output = ReplicationClosed> + OptionalSend + 'static,
         _option: RPCOption,
     ) -> Result<SnapshotResponse<Types<R>>, StreamingError<Types<R>>> {
+        let trust = self.trust();
+        let send = async {
+            if let Some(trust) = trust {
+                trust.await;
+            }
+            snapshot_transfer::send::<R>(&self.link, vote, snapshot).await
+        };
         tokio::select! {
             biased;
             closed = cancel => Err(StreamingError::Closed(closed)),
-            sent = snapshot_transfer::send::<R>(&self.link, vote, snapshot) => sent,
+            sent = send => sent,
         }
     }
 }
@@ -205,6 +226,7 @@ impl<R: Runtime> NetStreamAppend<Types<R>> for Client<R> {
             link: self.link.clone(),
             lane: self.lane,
             session: self.sessions.fetch_add(1, Ordering::Relaxed),
+            trust: self.trust(),
             input: Some(input),
             waiting: VecDeque::new(),
             waiting_bytes: 0,
@@ -223,6 +245,8 @@ struct Pipeline<S> {
     link: Link,
     lane: Lane,
     session: u64,
+    /// What to wait for before anything is sent.
+    trust: Option<transport::BoxFuture<()>>,
     /// `None` once the input ended or a request failed.
     input: Option<S>,
     waiting: VecDeque<Waiting>,
@@ -240,6 +264,12 @@ impl<S> Pipeline<S> {
     where
         S: Stream<Item = AppendEntriesRequest<Types<R>>> + Unpin,
     {
+        if let Some(trust) = &mut self.trust {
+            if trust.as_mut().poll(cx).is_pending() {
+                return Poll::Pending;
+            }
+            self.trust = None;
+        }
         while self.waiting.len() < APPEND_PIPELINE_MAX && self.waiting_bytes < APPEND_PIPELINE_BYTES_MAX {
             let Some(input) = &mut self.input else { break };
             match input.poll_next_unpin(cx) {

@@ -20,7 +20,7 @@ use tokio::sync::Mutex;
 use super::changes::Changes;
 use super::clients::{self, Clients, Verdict};
 use super::codec::{self, Blob};
-use super::machine::{ApplyContext, LogTime, StateMachine};
+use super::machine::{ApplyContext, LogTime, Queries, StateMachine};
 use super::runtime::Runtime;
 use super::snapshots::Snapshots;
 use super::types::{
@@ -37,24 +37,52 @@ pub(crate) trait Machine: Send + Sync + 'static {
     fn apply(&mut self, at: ApplyContext, command: &[u8]) -> Result<Vec<u8>, String>;
     fn snapshot(&self) -> Vec<u8>;
     fn restore(&self, bytes: &[u8]) -> Result<Box<dyn Machine>, String>;
+    /// Answers an encoded query. An error means that it could not be decoded, or that the machine answers none.
+    fn answer(&self, now: LogTime, query: &[u8]) -> Result<Vec<u8>, String>;
     fn as_any(&self) -> &dyn Any;
 }
 
-pub(crate) struct Typed<M>(pub(crate) M);
+/// How a machine answers encoded queries.
+type Answering<M> = fn(&M, LogTime, &[u8]) -> Result<Vec<u8>, String>;
+
+pub(crate) struct Typed<M> {
+    machine: M,
+    answering: Answering<M>,
+}
+
+impl<M: StateMachine> Typed<M> {
+    /// A machine that answers no queries.
+    pub(crate) fn mute(machine: M) -> Self {
+        Self { machine, answering: |_, _, _| Err("this group answers no queries".into()) }
+    }
+}
+
+impl<M: Queries> Typed<M> {
+    pub(crate) fn answering(machine: M) -> Self {
+        let answering: Answering<M> = |machine, now, query| {
+            let query = codec::decode::<M::Query>(query).map_err(|e| e.to_string())?;
+            Ok(codec::encode(&machine.query(now, query)))
+        };
+        Self { machine, answering }
+    }
+}
 
 impl<M: StateMachine> Machine for Typed<M> {
     fn apply(&mut self, at: ApplyContext, command: &[u8]) -> Result<Vec<u8>, String> {
         let command = codec::decode::<M::Command>(command).map_err(|e| e.to_string())?;
-        Ok(codec::encode(&self.0.apply(at, command)))
+        Ok(codec::encode(&self.machine.apply(at, command)))
     }
     fn snapshot(&self) -> Vec<u8> {
-        self.0.snapshot()
+        self.machine.snapshot()
     }
     fn restore(&self, bytes: &[u8]) -> Result<Box<dyn Machine>, String> {
-        Ok(Box::new(Typed(M::restore(bytes)?)))
+        Ok(Box::new(Typed { machine: M::restore(bytes)?, answering: self.answering }))
+    }
+    fn answer(&self, now: LogTime, query: &[u8]) -> Result<Vec<u8>, String> {
+        (self.answering)(&self.machine, now, query)
     }
     fn as_any(&self) -> &dyn Any {
-        &self.0
+        &self.machine
     }
 }
 

@@ -51,7 +51,7 @@ impl StateMachine for Sum {
 const STREAM: StreamId = StreamId { group: 1, replica: 1 };
 
 fn state(snapshots: Arc<MemorySnapshots>) -> State<Rt> {
-    State::new(Box::new(Typed(Sum::default())), Arc::new(Changes::default()), snapshots, STREAM)
+    State::new(Box::new(Typed::mute(Sum::default())), Arc::new(Changes::default()), snapshots, STREAM)
 }
 
 struct Builder;

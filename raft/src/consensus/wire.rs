@@ -78,7 +78,7 @@ pub(crate) enum Message {
 pub(crate) struct GroupRequest {
     pub(crate) group: GroupId,
     /// The replica it is meant for: another under the same node, older or newer, must refuse it. `None` only for
-    /// [`GroupBody::Propose`] and [`GroupBody::ReadIndex`], which any replica can answer rightly.
+    /// [`GroupBody::Propose`], [`GroupBody::ReadIndex`] and [`GroupBody::Query`], which any replica can answer rightly.
     pub(crate) to: Option<ReplicaId>,
     pub(crate) body: GroupBody,
 }
@@ -91,6 +91,11 @@ pub(crate) enum GroupBody {
     Snapshot(SnapshotPart),
     Propose(Vec<Op>),
     ReadIndex,
+    /// The leader by this vote is about to put the group to rest: every member holds and has applied `at`. Answered with
+    /// [`Reply::Rests`].
+    Rest { vote: WVote, at: WLogId },
+    /// A query of the state machine, encoded; answered by the leader, linearizably, with [`Reply::Answer`].
+    Query(Blob),
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
@@ -160,6 +165,10 @@ pub(crate) enum Reply {
         unsynced_ms: u64,
         unix_ms: u64,
     },
+    /// Whether the receiver agrees that there is nothing left to do, and rests now.
+    Rests(bool),
+    /// The machine's answer to a query, encoded.
+    Answer(Blob),
 }
 
 /// Why a replica did not take a request at all.
@@ -177,6 +186,8 @@ pub(crate) enum Refusal {
     Stopped,
     #[error("invalid: {0}")]
     Invalid(String),
+    #[error("an answer of {0} bytes is over the limit")]
+    AnswerTooLarge(u64),
 }
 
 pub(crate) fn encode_message(message: &Message) -> Bytes {
@@ -315,6 +326,15 @@ impl Append {
         }
     }
 
+    /// By whose authority; and, for a leader's heartbeat, how far it has committed.
+    pub(crate) fn vote(&self) -> Vote {
+        self.vote.into()
+    }
+
+    pub(crate) fn commit(&self) -> Option<LogId> {
+        self.commit.map(Into::into)
+    }
+
     /// Where the log ends that this makes: the last entry, or what it follows on.
     pub(crate) fn last(&self) -> Option<WLogId> {
         self.entries.last().map(|entry| entry.id).or(self.prev)
@@ -378,6 +398,11 @@ impl Reply {
 }
 
 impl GroupBody {
+    /// Whether it need not name the replica that it is for.
+    pub(crate) fn any_can_answer(&self) -> bool {
+        matches!(self, GroupBody::Propose(_) | GroupBody::ReadIndex | GroupBody::Query(_))
+    }
+
     pub(crate) fn vote<R: Runtime>(pre: bool, rpc: &VoteRequest<Types<R>>) -> Self {
         GroupBody::Vote {
             pre,
