@@ -61,6 +61,11 @@ impl<R: Runtime> Core<R> {
         })
     }
 
+    /// Whether a node is not known to have failed.
+    pub(crate) fn is_alive(&self, node: NodeId) -> bool {
+        self.peer_state(node) != PeerState::Failed
+    }
+
     pub(crate) fn is_leader(&self) -> bool {
         self.group.status().role == Role::Leader
     }

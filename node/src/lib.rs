@@ -14,6 +14,7 @@ mod core;
 mod membership;
 mod node_store;
 mod operations;
+mod ring;
 mod service;
 
 pub use node_store::{NodeStoreError, Owner, owner_of};

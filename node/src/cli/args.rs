@@ -9,7 +9,7 @@ use super::launch::LaunchArgs;
 use super::leave::LeaveArgs;
 use super::node::NodeCommand;
 use super::op::OpCommand;
-use super::server::{JoinArgs, ServerArgs};
+use super::server::{InitArgs, JoinArgs, ServerArgs};
 use super::sim::SimArgs;
 use super::token::TokenCommand;
 use crate::config::Variables;
@@ -115,7 +115,7 @@ Examples:
   longshore init
   longshore init --name web-1 --advertise eth0 --zone rack-7
   longshore init --data-dir /tmp/a --listen 127.0.0.1 --docker none")]
-    Init(ServerArgs),
+    Init(InitArgs),
     /// Join a fleet with this host, in the foreground
     #[command(after_help = "\
 Examples:

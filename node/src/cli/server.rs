@@ -43,9 +43,12 @@ pub(super) struct ServerArgs {
     /// Socket of the Docker Engine, or none [env: LONGSHORE_DOCKER] [default: unix:///var/run/docker.sock]
     #[arg(long, value_name = "SOCKET|none")]
     docker: Option<String>,
-    /// What fails together with this node: voters are spread over zones [env: LONGSHORE_ZONE]
+    /// What fails together with this node: voters and replicas are spread over zones [env: LONGSHORE_ZONE]
     #[arg(long, value_name = "ZONE")]
     zone: Option<String>,
+    /// How much data this node holds, relative to other nodes; 0: none [env: LONGSHORE_WEIGHT] [default: the host's memory in MiB]
+    #[arg(long, value_name = "N")]
+    weight: Option<String>,
     /// A label of this node; may be repeated [env: LONGSHORE_LABELS]
     #[arg(long, value_name = "KEY=VALUE")]
     label: Vec<String>,
@@ -66,9 +69,29 @@ impl ServerArgs {
             .text("api", self.api)
             .text("docker", self.docker)
             .text("zone", self.zone)
+            .text("weight", self.weight)
             .many("labels", self.label)
             .text("log.format", self.log_format)
             .text("log.level", self.log_level)
+    }
+}
+
+#[derive(Debug, Args)]
+pub(super) struct InitArgs {
+    /// Raft groups that carry the fleet's data: 32, 64, 128 or 256; fixed for its life [env: LONGSHORE_RING_GROUPS] [default: 32]
+    #[arg(long, value_name = "N")]
+    groups: Option<String>,
+    /// Replicas of each group: 1, 3 or 5, as soon as there are as many nodes; fixed for its life
+    /// [env: LONGSHORE_RING_REPLICATION] [default: 3]
+    #[arg(long, value_name = "N")]
+    replication: Option<String>,
+    #[command(flatten)]
+    server: ServerArgs,
+}
+
+impl InitArgs {
+    fn flags(self) -> Flags {
+        self.server.flags().text("ring.groups", self.groups).text("ring.replication", self.replication)
     }
 }
 
@@ -103,7 +126,7 @@ impl JoinArgs {
 
 pub(super) fn init(
     global: &GlobalArgs,
-    args: ServerArgs,
+    args: InitArgs,
     terminal: &mut Terminal,
     server: &dyn ServerCommands,
 ) -> Result<(), CliError> {

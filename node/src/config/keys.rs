@@ -93,7 +93,14 @@ pub const KEYS: &[Key] = &[
         "LONGSHORE_ZONE",
         "--zone",
         "\"rack-7\"",
-        "What fails together with this node: voters are spread over zones. Default: none.",
+        "What fails together with this node: voters and replicas are spread over zones. Default: none.",
+    ),
+    key(
+        "weight",
+        "LONGSHORE_WEIGHT",
+        "--weight",
+        "16384",
+        "How much data this node holds, relative to other nodes' weights; 0: none. Default: the host's memory in MiB.",
     ),
     Key {
         name: "labels",
@@ -149,6 +156,27 @@ pub const KEYS: &[Key] = &[
         "--join-timeout",
         "\"10s\"",
         "For `longshore join`: give up when no peer could be reached for so long.",
+    ),
+    key(
+        "ring.groups",
+        "LONGSHORE_RING_GROUPS",
+        "--groups",
+        "32",
+        "For `longshore init`: Raft groups that carry the fleet's data: 32, 64, 128 or 256. Fixed for its life. Take 256 for more than\n\
+         about 50 nodes.",
+    ),
+    key(
+        "ring.replication",
+        "LONGSHORE_RING_REPLICATION",
+        "--replication",
+        "3",
+        "For `longshore init`: replicas of each group: 1, 3 or 5, as soon as there are as many nodes.",
+    ),
+    limit(
+        "ring.death_pause",
+        "LONGSHORE_RING_DEATH_PAUSE",
+        "\"5m\"",
+        "How long a node has to be dead before its data is copied to others.",
     ),
     limit(
         "limits.api_connections",

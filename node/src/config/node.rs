@@ -8,6 +8,10 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
+use longshore_model::control::RingShape;
+use longshore_raft::model::ring::GroupCount;
+use longshore_raft::model::ring::schedule::DEATH_PAUSE_MS;
+
 use super::addresses::{self, Advertise};
 use super::error::{ConfigError, Problem, Problems};
 use super::host::Host;
@@ -29,7 +33,17 @@ pub(super) const NO_DATA_DIR: &str = "there is no home folder to keep data in; n
 const PEERS_MAX: usize = 64;
 
 /// Settings that `init` and `join` write down for `run`, if they were given. The name and the labels are in the fleet's record.
-const KEPT: &[&str] = &["listen", "advertise", "api", "docker", "zone", "log.format", "log.level"];
+const KEPT: &[&str] = &[
+    "listen",
+    "advertise",
+    "api",
+    "docker",
+    "zone",
+    "weight",
+    "ring.death_pause",
+    "log.format",
+    "log.level",
+];
 
 /// A configuration file with these settings, by their names.
 pub fn settings_file(settings: &BTreeMap<&'static str, String>) -> String {
@@ -109,6 +123,12 @@ pub struct NodeConfig {
     pub docker: Option<PathBuf>,
     pub zone: Option<String>,
     pub labels: BTreeMap<String, String>,
+    /// Share of the ring relative to other nodes'; 0 holds no data. None: by the host's memory.
+    pub weight: Option<u32>,
+    /// Of the fleet that `init` makes.
+    pub ring: RingShape,
+    /// How long a node has to be dead before its data is copied to others.
+    pub death_pause: Duration,
     pub log: LogConfig,
     pub api_limits: ApiLimits,
     /// Names of the settings that were given somewhere, as opposed to being defaults.
@@ -168,6 +188,10 @@ struct Parsed {
     api: Option<Option<SocketAddr>>,
     docker: Option<Option<PathBuf>>,
     zone: Option<String>,
+    weight: Option<u32>,
+    groups: Option<GroupCount>,
+    replication: Option<u8>,
+    death_pause: Option<Duration>,
     labels: Option<BTreeMap<String, String>>,
     log_format: Option<LogFormat>,
     log_filter: Option<LogFilter>,
@@ -205,6 +229,10 @@ impl Reader<'_> {
             api: self.text("api", addresses::parse_api),
             docker: self.text("docker", addresses::parse_docker),
             zone: self.text("zone", checked(names::check_zone)),
+            weight: self.text("weight", |text| Ok(count(text, 0, WEIGHT_MAX)? as u32)),
+            groups: self.text("ring.groups", |text| one_of(text, &GROUPS, |n| GroupCount::new(n).ok())),
+            replication: self.text("ring.replication", |text| one_of(text, &REPLICATIONS, |n| Some(n as u8))),
+            death_pause: self.text("ring.death_pause", |text| between(text, MIN_PAUSE, MAX_PAUSE)),
             labels: self.labels(),
             log_format: self.text("log.format", parse_log_format),
             log_filter: self.text("log.level", LogFilter::parse),
@@ -256,6 +284,14 @@ impl Reader<'_> {
 const MIN_TIMEOUT: Duration = Duration::from_millis(100);
 const MAX_TIMEOUT: Duration = Duration::from_secs(600);
 
+/// Shorter, and a reboot copies data; longer, and a second death is likelier.
+const MIN_PAUSE: Duration = Duration::from_secs(1);
+const MAX_PAUSE: Duration = Duration::from_secs(7 * 24 * 3600);
+/// A share above this would be a mistake: it is MiB of memory by default.
+const WEIGHT_MAX: usize = 1 << 30;
+const GROUPS: [u32; 4] = [32, 64, 128, 256];
+const REPLICATIONS: [u32; 3] = [1, 3, 5];
+
 fn between(text: &str, least: Duration, most: Duration) -> Result<Duration, String> {
     let duration = units::parse_duration(text)?;
     if (least..=most).contains(&duration) {
@@ -268,6 +304,15 @@ fn between(text: &str, least: Duration, most: Duration) -> Result<Duration, Stri
 fn count(text: &str, least: usize, most: usize) -> Result<usize, String> {
     let number = text.trim().parse().ok().filter(|number| (least..=most).contains(number));
     number.ok_or_else(|| format!("{text:?} is not a whole number between {least} and {most}"))
+}
+
+/// One of a few numbers.
+fn one_of<T>(text: &str, numbers: &[u32], make: impl Fn(u32) -> Option<T>) -> Result<T, String> {
+    let number = text.trim().parse().ok().filter(|number| numbers.contains(number)).and_then(make);
+    number.ok_or_else(|| {
+        let all: Vec<String> = numbers.iter().map(u32::to_string).collect();
+        format!("{text:?} is none of {}", all.join(", "))
+    })
 }
 
 fn size(text: &str, least: usize, most: usize) -> Result<usize, String> {
@@ -337,6 +382,10 @@ pub(super) fn add_defaults(values: &mut Layer, variables: &Variables, host: &dyn
     add("log.format", "text".to_owned());
     add("log.level", "info".to_owned());
     add("join.timeout", "10s".to_owned());
+    let ring = RingShape::default();
+    add("ring.groups", ring.groups.get().to_string());
+    add("ring.replication", ring.replication.to_string());
+    add("ring.death_pause", units::format_duration(Duration::from_millis(DEATH_PAUSE_MS)));
     add("limits.api_connections", api.connections_max.to_string());
     add("limits.api_requests", api.requests_max.to_string());
     add("limits.api_body", units::format_size(api.body_max_bytes));
@@ -393,6 +442,9 @@ impl Settings {
             api: parsed.api?,
             docker: parsed.docker?,
             zone: parsed.zone,
+            weight: parsed.weight,
+            ring: RingShape { groups: parsed.groups?, replication: parsed.replication? },
+            death_pause: parsed.death_pause?,
             labels: parsed.labels.unwrap_or_default(),
             log: LogConfig { format: parsed.log_format?, filter: parsed.log_filter? },
             api_limits: parsed.api_limits,

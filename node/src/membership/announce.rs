@@ -20,6 +20,7 @@ pub(crate) struct Announcer<R: Runtime> {
     pub(crate) core: Arc<Core<R>>,
     pub(crate) address: SocketAddr,
     pub(crate) zone: Option<String>,
+    pub(crate) weight: u32,
     pub(crate) stop: CancellationToken,
 }
 
@@ -70,6 +71,7 @@ impl<R: Runtime> Announcer<R> {
             let same = me.profile.address == self.address
                 && me.profile.zone == self.zone
                 && me.profile.version == version
+                && me.profile.weight == self.weight
                 && me.engine == engine;
             Some(same)
         });
@@ -84,6 +86,7 @@ impl<R: Runtime> Announcer<R> {
             address: self.address,
             zone: self.zone.clone(),
             version: version.to_owned(),
+            weight: self.weight,
             engine,
         };
         match self.core.group.propose(command).await {

@@ -4,8 +4,10 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
+use longshore_model::control::RingShape;
 use longshore_raft::NodeId;
 use longshore_raft::consensus::config::Timings;
 use longshore_raft::consensus::machine::GroupStatus;
@@ -99,7 +101,16 @@ pub struct NodeOptions {
     pub advertise: SocketAddr,
     pub zone: Option<String>,
     pub labels: BTreeMap<String, String>,
+    /// Its share of the ring relative to other nodes'; see [`NodeProfile::weight`](longshore_raft::model::membership::NodeProfile).
+    pub weight: u32,
+    /// Of the fleet that `init` makes; others have it from the fleet.
+    pub ring: RingShape,
+    /// How long a node has to be dead before its replicas are made anew elsewhere.
+    pub death_pause: Duration,
+    /// Of the control group.
     pub timings: Timings,
+    /// Of groups with partitions.
+    pub partition_timings: Timings,
     /// Data bytes of a segment of the log.
     pub segment_bytes: u32,
     pub api_limits: crate::api::limits::ApiLimits,

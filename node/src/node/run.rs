@@ -1,5 +1,6 @@
 //! Puts a node together, runs it, and takes it apart again.
 
+use std::collections::BTreeMap;
 use std::marker::PhantomData;
 use std::sync::Arc;
 use std::time::Duration;
@@ -31,6 +32,7 @@ use crate::membership::admission::Admission;
 use crate::membership::{Announcer, Reconciler, follow_members};
 use crate::node_store::NodeStore;
 use crate::operations::Executor;
+use crate::ring::{Carrier, Director, Leaders, Replicas, ReplicasOptions};
 use crate::service::Service;
 
 /// Folder of snapshots in the data folder.
@@ -74,6 +76,7 @@ pub struct Node<R: Runtime>(PhantomData<fn() -> R>);
 /// A node whose parts all run.
 struct Running<R: Runtime> {
     core: Arc<Core<R>>,
+    replicas: Arc<Replicas<R>>,
     store: NodeStore,
     transport: TransportRef,
     /// Stops the node's own tasks.
@@ -145,12 +148,14 @@ impl<R: Runtime> Node<R> {
             ..LogConfig::new(Arc::new(monotonic_ms::<R>()))
         };
         let (log, committer, report) = SegmentedLog::open(Arc::clone(&ports.disk), log_config)?;
+        let describe = |damage: &longshore_storage::log::Damage| {
+            format!("{} at byte {} of {}", damage.detail, damage.offset, damage.file)
+        };
+        let damaged: BTreeMap<StreamId, String> =
+            report.damaged.iter().map(|(stream, damage)| (*stream, describe(damage))).collect();
         let stream = StreamId { group: GroupId::CONTROL.0, replica: node.replica.0 };
-        if let Some((_, damage)) = report.damaged.iter().find(|(damaged, _)| *damaged == stream) {
-            return Err(NodeError::Damaged(format!(
-                "{} at byte {} of {}",
-                damage.detail, damage.offset, damage.file
-            )));
+        if let Some(damage) = damaged.get(&stream) {
+            return Err(NodeError::Damaged(damage.clone()));
         }
         tracing::info!(?report, "the log is open");
         let committer = (ports.drive)(committer)
@@ -180,10 +185,10 @@ impl<R: Runtime> Node<R> {
             replica: node.replica,
             node: me,
             machine: ControlState::default(),
-            log: log_store,
-            snapshots,
+            log: Arc::clone(&log_store),
+            snapshots: snapshots.clone(),
             transport: Arc::clone(&transport),
-            router,
+            router: Arc::clone(&router),
             timings: options.timings.clone(),
             hints: peers.iter().map(|(id, _)| *id).collect(),
         })
@@ -205,6 +210,17 @@ impl<R: Runtime> Node<R> {
             Self::found(&core, &store, options, &authority, node.identity.key()).await?;
         }
         admission.open(Arc::clone(&core));
+        let replicas = Replicas::new(
+            Arc::clone(&core),
+            ReplicasOptions {
+                log: log_store,
+                snapshots,
+                transport: Arc::clone(&transport),
+                router,
+                timings: options.partition_timings.clone(),
+                damaged,
+            },
+        );
 
         let (tasks, api_stop, left) =
             (CancellationToken::new(), CancellationToken::new(), Arc::new(Notify::new()));
@@ -215,17 +231,23 @@ impl<R: Runtime> Node<R> {
             core: Arc::clone(&core),
             address: options.advertise,
             zone: options.zone.clone(),
+            weight: options.weight,
             stop: tasks.clone(),
         };
         drop(R::spawn(announcer.run()));
-        let service: Arc<dyn FleetService> = Arc::new(Service::new(Arc::clone(&core), Arc::clone(&left)));
+        drop(R::spawn(Arc::clone(&replicas).run(tasks.clone())));
+        drop(R::spawn(Carrier::new(Arc::clone(&core), Arc::clone(&replicas)).run(tasks.clone())));
+        drop(R::spawn(Director::new(Arc::clone(&core), options.death_pause).run(tasks.clone())));
+        drop(R::spawn(Leaders::new(Arc::clone(&core), Arc::clone(&replicas)).run(tasks.clone())));
+        let service: Arc<dyn FleetService> =
+            Arc::new(Service::new(Arc::clone(&core), Arc::clone(&replicas), Arc::clone(&left)));
         for door in ports.doors {
             let (service, limits) = (Arc::clone(&service), options.api_limits.clone());
             let serving =
                 api::server::serve::<R>(door.listener, service, door.access, limits, api_stop.clone());
             drop(R::spawn(serving));
         }
-        Ok((Running { core, store, transport, tasks, api: api_stop, left }, committer))
+        Ok((Running { core, replicas, store, transport, tasks, api: api_stop, left }, committer))
     }
 
     /// Commits the first command of the fleet, unless that was done before a crash.
@@ -255,7 +277,9 @@ impl<R: Runtime> Node<R> {
                     zone: options.zone.clone(),
                     labels: options.labels.clone(),
                     version: env!("CARGO_PKG_VERSION").to_owned(),
+                    weight: options.weight,
                 },
+                ring: options.ring,
                 unix_ms: R::unix_time_ms(),
             };
             match core.group.propose(command).await? {
@@ -338,7 +362,8 @@ impl<R: Runtime> Running<R> {
     }
 
     async fn invitation(&self, options: &NodeOptions) -> Option<Event> {
-        let service = Service::new(Arc::clone(&self.core), Arc::clone(&self.left));
+        let service =
+            Service::new(Arc::clone(&self.core), Arc::clone(&self.replicas), Arc::clone(&self.left));
         let request = crate::api::types::TokenCreate { ttl_ms: Some(24 * 3_600_000), uses: Some(0) };
         match service.create_token(request).await {
             Ok(created) => Some(Event::Invitation { token: created.token, advertise: options.advertise }),
@@ -382,6 +407,7 @@ impl<R: Runtime> Running<R> {
         self.hand_over().await;
         self.api.cancel();
         self.tasks.cancel();
+        self.replicas.shutdown().await;
         self.core.group.shutdown().await;
         self.core.monitor.stop();
         self.transport.close().await;

@@ -106,6 +106,7 @@ async fn join<R: Runtime>(
             zone: options.zone.clone(),
             labels: options.labels.clone(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
+            weight: options.weight,
         },
     };
     let request = Bytes::from(join_protocol::encode(&request));

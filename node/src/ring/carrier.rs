@@ -98,7 +98,9 @@ impl<R: Runtime> Carrier<R> {
         let any = !todo.is_empty();
         todo.extend(self.untold());
         for group in todo {
-            let Some(replica) = self.replicas.get(group).filter(|replica| replica.is_leader()) else { continue };
+            let Some(replica) = self.replicas.get(group).filter(|replica| replica.is_leader()) else {
+                continue;
+            };
             if self.at_work.lock().insert(group) {
                 let (this, stop) = (Arc::clone(self), stop.clone());
                 drop(R::spawn(async move {
@@ -122,7 +124,8 @@ impl<R: Runtime> Carrier<R> {
             let record = |group: GroupId| ring.placement(group).map_or(0, |p| p.epoch);
             open.into_iter().map(|(group, replica)| (group, record(group), replica)).collect()
         });
-        let untold = behind.into_iter().filter(|(_, epoch, replica)| replica.with_state(|m| m.epoch() < *epoch));
+        let untold =
+            behind.into_iter().filter(|(_, epoch, replica)| replica.with_state(|m| m.epoch() < *epoch));
         untold.map(|(group, _, _)| group).collect()
     }
 
@@ -145,7 +148,8 @@ impl<R: Runtime> Carrier<R> {
             let gone = |node: &NodeId| {
                 !state.membership.get(*node).is_some_and(|record| record.standing == Standing::Active)
             };
-            let leads_nowhere = placement.change.as_ref().is_some_and(|change| change.added.values().any(gone));
+            let leads_nowhere =
+                placement.change.as_ref().is_some_and(|change| change.added.values().any(gone));
             Some(Wish {
                 epoch: placement.epoch,
                 change: placement.change.clone(),
@@ -212,7 +216,8 @@ fn is_caught_up(status: &GroupStatus, replica: ReplicaId) -> bool {
 fn plan_step(status: &GroupStatus, wish: &Wish, forbidden: ChangeId, epoch: u64) -> Option<Step> {
     let voters: BTreeSet<ReplicaId> = status.voters.iter().map(|m| m.replica).collect();
     let members: BTreeSet<ReplicaId> = wish.members.keys().copied().collect();
-    let in_group = |replica: ReplicaId| status.voters.iter().chain(&status.learners).any(|m| m.replica == replica);
+    let in_group =
+        |replica: ReplicaId| status.voters.iter().chain(&status.learners).any(|m| m.replica == replica);
     let Some(change) = &wish.change else {
         let stray = status.learners.iter().find(|m| !members.contains(&m.replica));
         return match stray {
@@ -244,7 +249,8 @@ fn plan_step(status: &GroupStatus, wish: &Wish, forbidden: ChangeId, epoch: u64)
             None => Step::Finish(change.id, members),
         });
     }
-    let behind = change.added.keys().filter(|added| !voters.contains(added) && !is_caught_up(status, **added));
+    let behind =
+        change.added.keys().filter(|added| !voters.contains(added) && !is_caught_up(status, **added));
     let behind: BTreeSet<ReplicaId> = behind.copied().collect();
     Some(if behind.is_empty() { Step::ChangeVoters(members) } else { Step::CatchUp(behind) })
 }

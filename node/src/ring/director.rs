@@ -91,7 +91,10 @@ impl<R: Runtime> Director<R> {
             let members: Vec<MemberView> = state
                 .membership
                 .members()
-                .map(|node| MemberView { spec: node_spec(node), dead_since_ms: dead_since.get(&node.id).map(since_ms) })
+                .map(|node| MemberView {
+                    spec: node_spec(node),
+                    dead_since_ms: dead_since.get(&node.id).map(since_ms),
+                })
                 .collect();
             let pause_ms = self.death_pause.as_millis() as u64;
             let nodes = nodes_to_plan(&members, now_ms, pause_ms, ring.replication());

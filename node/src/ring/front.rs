@@ -94,26 +94,13 @@ impl<R: Runtime> Front<R> {
     /// A page of keys of the whole fleet, in order: every group's page is read, and what all of them cover is given back.
     pub(crate) async fn scan(&self, scan: Scan) -> Result<Page, FrontError> {
         let pages = self.each_group(scan.partition, |_| Read::Scan(scan.clone())).await?;
-        let mut entries = Vec::new();
-        let mut next: Option<Arc<[u8]>> = None;
-        for (group, answer) in pages {
-            let Answer::Page(page) = answer else { return Err(FrontError::Nonsense { group }) };
-            let page = page?;
-            if let Some(covered) = page.next {
-                next = Some(next.map_or_else(|| Arc::clone(&covered), |least| least.min(Arc::clone(&covered))));
-            }
-            entries.extend(page.entries);
-        }
-        entries.sort_by(|a, b| a.key.cmp(&b.key));
-        if let Some(covered) = &next {
-            entries.retain(|entry| entry.key <= *covered);
-        }
         let limit = scan.limit as usize;
-        if entries.len() > limit {
-            entries.truncate(limit);
-            next = entries.last().map(|entry| Arc::clone(&entry.key));
-        }
-        Ok(Page { entries, next })
+        let page = |(group, answer)| match answer {
+            Answer::Page(page) => Ok(page?),
+            _ => Err(FrontError::Nonsense { group }),
+        };
+        let pages = pages.into_iter().map(page).collect::<Result<Vec<Page>, FrontError>>()?;
+        Ok(Page::merge(pages, limit))
     }
 
     /// What each group says of its keys.
@@ -141,7 +128,8 @@ impl<R: Runtime> Front<R> {
                 .map(|range| PartitionId(*range.start()))
                 .collect(),
         };
-        let asked = partitions.into_iter().map(|partition| self.read(partition, read(groups.group_of(partition))));
+        let asked =
+            partitions.into_iter().map(|partition| self.read(partition, read(groups.group_of(partition))));
         futures_util::future::try_join_all(asked).await
     }
 
@@ -205,12 +193,18 @@ impl<R: Runtime> Front<R> {
     fn missing(&self, group: GroupId) -> Option<String> {
         let members: Vec<_> = self.core.group.with_state(|state| {
             let placement = state.ring.as_ref()?.placement(group)?;
-            let name = |node| state.membership.get(node).map_or_else(|| node.to_string(), |n| n.profile.name.clone());
+            let name = |node| {
+                state.membership.get(node).map_or_else(|| node.to_string(), |n| n.profile.name.clone())
+            };
             Some(placement.members.values().map(|node| (*node, name(*node))).collect())
         })?;
         let total = members.len();
-        let dead: Vec<String> =
-            members.into_iter().filter(|(node, _)| !self.core.is_alive(*node)).map(|(_, name)| name).collect();
-        (!dead.is_empty()).then(|| format!("of its {total} replicas, those on {} are missing", dead.join(", ")))
+        let dead: Vec<String> = members
+            .into_iter()
+            .filter(|(node, _)| !self.core.is_alive(*node))
+            .map(|(_, name)| name)
+            .collect();
+        (!dead.is_empty())
+            .then(|| format!("of its {total} replicas, those on {} are missing", dead.join(", ")))
     }
 }

@@ -112,7 +112,8 @@ impl<R: Runtime> Leaders<R> {
             }
             any = true;
             let status = replica.status();
-            let heir = status.matched.iter().find(|(heir, _)| *heir == transfer.to).and_then(|(_, index)| *index);
+            let heir =
+                status.matched.iter().find(|(heir, _)| *heir == transfer.to).and_then(|(_, index)| *index);
             if heir.is_some_and(|index| index + CAUGHT_UP_ENTRIES >= status.last_log.unwrap_or(0)) {
                 let handed = replica.transfer_leader(transfer.to).await;
                 tracing::debug!(group = %transfer.group, to = %transfer.to, ?handed, "leadership evened out");

@@ -8,11 +8,13 @@
 mod carrier;
 mod director;
 mod front;
+mod leaders;
 mod replicas;
 
 pub(crate) use carrier::Carrier;
 pub(crate) use director::Director;
 pub(crate) use front::{Front, FrontError};
+pub(crate) use leaders::Leaders;
 pub(crate) use replicas::{Replicas, ReplicasOptions};
 
 use std::sync::Arc;

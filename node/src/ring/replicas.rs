@@ -191,10 +191,11 @@ impl<R: Runtime> Replicas<R> {
         };
         let retired: Vec<(GroupId, Partitions<R>)> = {
             let mut open = self.open.write();
-            let (keep, retired) =
-                std::mem::take(&mut *open).into_iter().partition(|(group, replica)| keeps(*group, replica.replica()));
+            let (keep, retired): (BTreeMap<_, _>, BTreeMap<_, _>) = std::mem::take(&mut *open)
+                .into_iter()
+                .partition(|(group, replica)| keeps(*group, replica.replica()));
             *open = keep;
-            retired
+            retired.into_iter().collect()
         };
         for (group, replica) in retired {
             tracing::info!(%group, replica = %replica.replica(), "this node holds the group no more");
@@ -282,7 +283,9 @@ impl<R: Runtime> Replicas<R> {
             };
             match gone {
                 Ok(()) => destroyed.push(*replica),
-                Err(error) => tracing::warn!(%group, %replica, %error, "a replica could not be destroyed; trying again"),
+                Err(error) => {
+                    tracing::warn!(%group, %replica, %error, "a replica could not be destroyed; trying again")
+                }
             }
         }
         let all = destroyed.len() == tombstones.len();

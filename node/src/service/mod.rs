@@ -18,6 +18,7 @@ use tokio::sync::Notify;
 use crate::api::service::{ApiFuture, ApiStream, FleetService};
 use crate::api::types::*;
 use crate::core::Core;
+use crate::ring::{Front, Replicas};
 
 /// How long a listing waits for a quorum before it shows the local copy.
 const LISTING_PATIENCE: Duration = Duration::from_millis(1_500);
@@ -25,13 +26,16 @@ const LISTING_PATIENCE: Duration = Duration::from_millis(1_500);
 /// One per node.
 pub(crate) struct Service<R: Runtime> {
     core: Arc<Core<R>>,
+    replicas: Arc<Replicas<R>>,
+    front: Front<R>,
     /// Notified when this node has left, so that the process ends.
     left: Arc<Notify>,
 }
 
 impl<R: Runtime> Service<R> {
-    pub(crate) fn new(core: Arc<Core<R>>, left: Arc<Notify>) -> Self {
-        Self { core, left }
+    pub(crate) fn new(core: Arc<Core<R>>, replicas: Arc<Replicas<R>>, left: Arc<Notify>) -> Self {
+        let front = Front::new(Arc::clone(&core), Arc::clone(&replicas));
+        Self { core, replicas, front, left }
     }
 
     /// Proposes a command; a refusal by the state machine is an error.

@@ -112,7 +112,11 @@ pub async fn serve(config: NodeConfig, start: Start, log: LogHandle) -> Result<E
         advertise: advertised(config.advertise, bound),
         zone: config.zone.clone(),
         labels: config.labels.clone(),
+        weight: config.weight.unwrap_or_else(weight_of_host),
+        ring: config.ring,
+        death_pause: config.death_pause,
         timings: Timings::control(),
+        partition_timings: Timings::partition(),
         segment_bytes: SEGMENT_BYTES,
         api_limits: config.api_limits.clone(),
     };
@@ -135,6 +139,14 @@ pub async fn serve(config: NodeConfig, start: Start, log: LogHandle) -> Result<E
         drop(printed);
     });
     Ok(Node::<TokioRuntime>::run(ports, options, start, on_event, shutdown).await?)
+}
+
+/// The host's memory in MiB, rounded so that hosts of one kind have one weight.
+fn weight_of_host() -> u32 {
+    const STEP_MIB: u64 = 256;
+    let info = rustix::system::sysinfo();
+    let mib = (info.totalram as u64).saturating_mul(u64::from(info.mem_unit)) >> 20;
+    u32::try_from(((mib + STEP_MIB / 2) / STEP_MIB).max(1) * STEP_MIB).unwrap_or(u32::MAX)
 }
 
 /// Writes down what the node was started with, so that `longshore run` needs no flags. Never over a file of the user's.

@@ -271,9 +271,8 @@ impl<R: Runtime> Core<R> {
 
     /// Waits; whether it still leads then.
     async fn leads_for(&self, watch: u64, term: u64, time: Duration) -> bool {
-        let over = self.until(|| {
-            self.is_stopped() || !self.rest.is_awake(watch) || self.office() != Some(term)
-        });
+        let over =
+            self.until(|| self.is_stopped() || !self.rest.is_awake(watch) || self.office() != Some(term));
         R::timeout(time, over).await.is_err()
     }
 
@@ -301,7 +300,8 @@ impl<R: Runtime> Core<R> {
         let (vote, joint) =
             self.server(|m| (m.vote, m.membership_config.membership().get_joint_config().len() > 1));
         let plan = plan(&status, |node| self.router.is_suspect(node));
-        let Some(plan) = plan.filter(|_| !joint && Some(at.index) == status.applied && status.term == term) else {
+        let Some(plan) = plan.filter(|_| !joint && Some(at.index) == status.applied && status.term == term)
+        else {
             return false;
         };
         // No more heartbeats, from here on: one that comes after what follows would wake its receiver.
@@ -322,14 +322,7 @@ impl<R: Runtime> Core<R> {
     }
 
     /// The last step: whether nothing has changed while the others agreed.
-    fn repose(
-        &self,
-        watch: u64,
-        term: u64,
-        activity: u64,
-        (vote, at): (Vote, LogId),
-        plan: &Plan,
-    ) -> bool {
+    fn repose(&self, watch: u64, term: u64, activity: u64, (vote, at): (Vote, LogId), plan: &Plan) -> bool {
         let mut state = self.rest.state.lock();
         // Whoever asks for something counts first and looks at the mode then, so that either this sees it or it wakes the group.
         let undisturbed = state.watch == watch

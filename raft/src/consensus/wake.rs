@@ -119,12 +119,8 @@ impl<R: Runtime> Core<R> {
         });
         let others = members.iter().filter(|m| m.node != self.node && !self.router.is_suspect(m.node));
         let asks = others.map(|m| {
-            let reply = self.route.ask(
-                (m.node, Some(m.replica)),
-                Lane::Control,
-                GroupBody::ReadIndex,
-                PROOF_TIMEOUT,
-            );
+            let reply =
+                self.route.ask((m.node, Some(m.replica)), Lane::Control, GroupBody::ReadIndex, PROOF_TIMEOUT);
             async { (m.replica, reply.await) }
         });
         let replies: Vec<(ReplicaId, Option<Reply>)> =

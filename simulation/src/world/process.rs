@@ -114,6 +114,14 @@ impl World {
             advertise: Fabric::address(id),
             zone: host.shape.zone.clone(),
             labels: Default::default(),
+            weight: 1024,
+            ring: RingShape::default(),
+            death_pause: Duration::from_secs(20),
+            partition_timings: Timings {
+                snapshot_every_entries: timings.snapshot_every_entries,
+                keep_entries: timings.keep_entries,
+                ..Timings::partition()
+            },
             timings,
             segment_bytes: self.plan.fleet.segment_bytes,
             api_limits: ApiLimits::default(),

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 
 use bincode::{Decode, Encode};
 use longshore_raft::model::membership::{EngineReport, MembershipError, NodeProfile};
-use longshore_raft::{FleetId, NodeId, ReplicaId};
+use longshore_raft::{FleetId, GroupId, NodeId, ReplicaId};
 
 use super::ring::{RingCommand, RingShape};
 use crate::operations::{ClaimReply, OperationId, Progress, SubKey, Submission, SubmitError};
@@ -98,6 +98,11 @@ pub enum Command {
         unix_ms: u64,
     },
     Ring(RingCommand),
+    /// A node says which groups it leads, and in which terms.
+    Lead {
+        node: NodeId,
+        terms: BTreeMap<GroupId, u64>,
+    },
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]

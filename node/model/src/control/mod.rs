@@ -5,11 +5,13 @@
 //! authority's key, which every member needs in order to admit others. Must never: decide who is alive.
 
 pub mod command;
+pub mod led;
 pub mod ring;
 pub mod state;
 pub mod token;
 
 pub use command::*;
+pub use led::{Led, LedGroups};
 pub use ring::{RingCommand, RingShape, node_spec};
 pub use state::ControlState;
 pub use token::{TokenRecord, TokenState};

@@ -48,7 +48,9 @@ impl From<RingError> for Refusal {
     fn from(error: RingError) -> Self {
         let kind = match &error {
             RingError::UnknownGroup(..) => RefusalKind::NotFound,
-            RingError::GroupCount(_) | RingError::Replication(_) | RingError::NodeTwice(_) => RefusalKind::Invalid,
+            RingError::GroupCount(_) | RingError::Replication(_) | RingError::NodeTwice(_) => {
+                RefusalKind::Invalid
+            }
             _ => RefusalKind::Conflict,
         };
         Self::new(kind, error.to_string())
@@ -64,7 +66,11 @@ pub(super) fn found(ring: &mut Ring, first: NodeId, membership: &mut Membership)
     founded.expect("the ring is new, and its node can hold data");
 }
 
-pub(super) fn apply(ring: &mut Ring, membership: &mut Membership, command: RingCommand) -> Result<Reply, Refusal> {
+pub(super) fn apply(
+    ring: &mut Ring,
+    membership: &mut Membership,
+    command: RingCommand,
+) -> Result<Reply, Refusal> {
     match command {
         RingCommand::Retarget(plan) => {
             let active = |node: NodeId| membership.get(node).is_some_and(|n| n.standing == Standing::Active);

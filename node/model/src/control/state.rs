@@ -7,6 +7,7 @@ use longshore_raft::model::membership::{Membership, Standing};
 use longshore_raft::model::ring::{Ring, RingError};
 
 use super::command::*;
+use super::led::LedGroups;
 use super::ring;
 use super::token::Tokens;
 use crate::codec;
@@ -24,6 +25,8 @@ pub struct ControlState {
     pub operations: Operations,
     /// None until `Init` is applied.
     pub ring: Option<Ring>,
+    /// Hints.
+    pub led: LedGroups,
     /// Log time of the last command.
     pub time: LogTime,
 }
@@ -129,6 +132,14 @@ impl ControlState {
             Command::Ring(command) => {
                 let Some(ring) = &mut self.ring else { return Err(RingError::NotFounded.into()) };
                 ring::apply(ring, &mut self.membership, command)
+            }
+            Command::Lead { node, mut terms } => {
+                // Groups that the ring has, and so no more than it has.
+                terms.retain(|group, _| {
+                    self.ring.as_ref().is_some_and(|ring| ring.placement(*group).is_some())
+                });
+                self.led.say(node, terms);
+                Ok(Reply::Done)
             }
         }
     }

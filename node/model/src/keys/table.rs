@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 
+use bincode::{Decode, Encode};
 use longshore_raft::consensus::machine::LogTime;
 
 use super::command::{Condition, KeyCommand, KeyReply, Lifetime};
@@ -28,7 +29,7 @@ pub struct Keys {
 }
 
 /// Figures of one partition.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
 pub struct PartitionStats {
     pub partition: PartitionId,
     /// Expired ones included until they are swept.
@@ -40,7 +41,7 @@ pub struct PartitionStats {
 }
 
 /// Figures of a group's keys.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
 pub struct KeyStats {
     pub keys: u64,
     pub bytes: u64,

@@ -1,8 +1,8 @@
 //! The state itself, `apply`, and what can be read.
 
 use bincode::{Decode, Encode};
-use longshore_raft::model::ring::ChangeId;
 use longshore_raft::consensus::machine::{ApplyContext, LogTime, StateMachine};
+use longshore_raft::model::ring::ChangeId;
 
 use super::command::{Command, Envelope, PartitionCommand, Reply};
 use super::{PartitionId, PartitionRange};
@@ -25,7 +25,7 @@ pub struct PartitionMachine {
 }
 
 /// What a group says about its state.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
 pub struct PartitionStatus {
     pub range: PartitionRange,
     pub epoch: u64,

@@ -29,7 +29,9 @@ pub enum Answer {
     Page(Result<Page, KeyError>),
     Status(Box<PartitionStatus>),
     /// The query's epoch is superseded: look at the ring again, at least as new as `current`, and retry.
-    WrongEpoch { current: u64 },
+    WrongEpoch {
+        current: u64,
+    },
     /// A fault of the sender: the group does not carry the partition.
     WrongPartition,
 }
