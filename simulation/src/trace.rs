@@ -90,3 +90,30 @@ macro_rules! event {
 pub fn digest(bytes: &[u8]) -> String {
     blake3::hash(bytes).to_hex()[..12].to_owned()
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::random;
+    use crate::runtime::{Context, HostClock};
+
+    #[test]
+    fn the_hash_is_that_of_the_lines_of_the_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("trace");
+        let world = Context::new("world", Arc::new(HostClock::new(0, 0, 0)), random::stream(7, "world"));
+        runtime::run(&world, async {
+            begin(Some(std::fs::File::create(&path).unwrap()));
+            // Lines that together fill what is hashed at a time twice and a half.
+            let count = HASHED_BYTES / 40 * 5 / 2;
+            (0..count).for_each(|at| event!("event {at:020}"));
+            let summary = end().unwrap();
+            let lines = std::fs::read(&path).unwrap();
+            assert!(lines.len() > 2 * HASHED_BYTES && lines.starts_with(b"0 world event 0"));
+            assert_eq!(summary.events, count as u64);
+            assert_eq!(summary.hash, blake3::hash(&lines).to_hex()[..32]);
+        });
+    }
+}
