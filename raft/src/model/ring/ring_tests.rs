@@ -93,6 +93,10 @@ fn what_is_refused_changes_nothing() {
     let id = fleet.begin(&Begin { group, step: step.clone() }).unwrap();
     let under_way = RingError::ChangeUnderWay { group, under_way: id };
     assert_eq!(begin(&mut fleet, group, &step.add, &step.remove), under_way);
+    let other = ChangeId(id.0 - 1);
+    let not_under_way = Err(RingError::ChangeNotUnderWay { group, change: other });
+    assert_eq!(fleet.finish(group, other), not_under_way);
+    assert_eq!(fleet.ring.abandon_change(group, other), not_under_way);
     let members: BTreeSet<_> = fleet.ring.placement(group).unwrap().members.keys().copied().collect();
     let unexpected = fleet.ring.finish_change(group, id, &members).unwrap_err();
     assert!(matches!(unexpected, RingError::UnexpectedMembers { .. }), "{unexpected}");
@@ -148,6 +152,23 @@ fn a_change_that_leads_away_from_the_target_is_outdated() {
     assert!(fleet.ring.is_outdated(G1));
     fleet.ring.abandon_change(G1, id).unwrap();
     assert!(fleet.ring.is_settled() && fleet.tombstones().is_empty());
+}
+
+#[test]
+fn a_node_that_is_gone_leaves_no_tombstones_behind() {
+    let mut fleet = Fleet::of(4, 3);
+    let node = NodeId(4);
+    fleet.leave(node);
+    fleet.retarget().unwrap();
+    let limits = ScheduleLimits { fleet: 100, node_in: 100, node_out: 100 };
+    for begin in next_changes(&fleet.ring, &BTreeSet::new(), &BTreeMap::new(), &limits) {
+        let id = fleet.begin(&begin).unwrap();
+        assert!(fleet.ring.needs(node), "until its last replica has moved");
+        fleet.finish(begin.group, id).unwrap();
+    }
+    assert!(!fleet.ring.needs(node));
+    assert_eq!((fleet.ring.tombstones_on(node).count(), fleet.ring.forget_node(node)), (24, 24));
+    assert_eq!((fleet.ring.tombstones_on(node).count(), fleet.ring.forget_node(node)), (0, 0));
 }
 
 #[test]
@@ -243,7 +264,7 @@ fn happen(fleet: &mut Fleet, event: Event) {
         }
         Event::Destroyed(at) => {
             if let Some((node, replica)) = pick(&fleet.tombstones(), at) {
-                fleet.ring.forget_tombstone(node, replica).unwrap();
+                fleet.destroyed(node, replica);
             }
         }
         Event::Pause(paused) => drop(fleet.ring.set_paused(paused)),
@@ -266,6 +287,7 @@ proptest! {
             let before = fleet.ring.clone();
             happen(&mut fleet, event);
             prop_assert_eq!(fleet.ring.check(), Ok(()));
+            prop_assert_eq!(fleet.accounted(), fleet.given.clone());
             prop_assert_eq!(before.check_successor(&fleet.ring), Ok(()));
             prop_assert_eq!(earlier.check_successor(&fleet.ring), Ok(()));
             if fleet.ring.epoch().is_multiple_of(7) {
@@ -280,9 +302,7 @@ proptest! {
             let (groups, replication) = (fleet.ring.groups(), fleet.ring.replication());
             prop_assert_eq!(check(&fleet.ring.actual(), &nodes, groups, replication), []);
         }
-        let held: BTreeSet<ReplicaId> =
-            fleet.ring.placements().flat_map(|(_, p)| p.members.keys().copied()).collect();
-        prop_assert!(held.is_subset(&fleet.given));
+        prop_assert_eq!(fleet.accounted(), fleet.given.clone());
         prop_assert!(fleet.tombstones().is_empty());
     }
 }

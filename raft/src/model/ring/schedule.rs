@@ -264,6 +264,15 @@ mod tests {
         assert_eq!(next(&ring, &[]), [], "the fleet's limit is reached");
         let [second] = &next(&ring, &[5])[..] else { panic!("one at a time") };
         assert_eq!(second.step.add, [NodeId(6)]);
+        // The same if the group itself has lost its quorum.
+        let lost = [1, 2, 3, 4]
+            .map(NodeId)
+            .into_iter()
+            .filter(|n| ring.placement(first.group).unwrap().nodes().contains(n));
+        let lost: Vec<u64> = lost.take(2).map(|n| n.0).collect();
+        let others =
+            next_changes(&ring, &set(&lost), &BTreeMap::new(), &ScheduleLimits { node_in: 9, ..limits });
+        assert_eq!(others.len(), 1);
     }
 
     #[test]
@@ -275,16 +284,20 @@ mod tests {
         let plan = ring.plan(&without_five).unwrap();
         ring.retarget(plan).unwrap();
         let wide = ScheduleLimits { fleet: 1000, node_in: 1000, node_out: 1000 };
-        let dead = set(&[4, 5]);
-        let begin = next_changes(&ring, &dead, &BTreeMap::new(), &wide);
-        assert!(!begin.is_empty());
-        let live = |b: &Begin| {
+        let live = |b: &Begin, dead: &BTreeSet<NodeId>| {
             let nodes = ring.placement(b.group).unwrap().nodes();
             nodes.iter().filter(|n| !dead.contains(n)).count()
         };
-        assert!(begin.windows(2).all(|pair| live(&pair[0]) <= live(&pair[1])));
-        assert!(begin.iter().all(|b| live(b) >= 2), "without a quorum nothing can change");
+        // Node 5 leaves and lives, node 4 has just died and is in the target still.
+        let dead = set(&[4]);
+        let begin = next_changes(&ring, &dead, &BTreeMap::new(), &wide);
+        let counts: Vec<usize> = begin.iter().map(|b| live(b, &dead)).collect();
+        assert!(counts.is_sorted() && counts.contains(&2) && counts.contains(&3), "{counts:?}");
         assert!(begin.iter().all(|b| b.step.remove == [NodeId(5)] && b.step.add != [NodeId(4)]));
+        let dead = set(&[4, 5]);
+        let begin = next_changes(&ring, &dead, &BTreeMap::new(), &wide);
+        assert!(!begin.is_empty());
+        assert!(begin.iter().all(|b| live(b, &dead) >= 2), "without a quorum nothing can change");
         let stuck = without_quorum(&ring, &dead);
         assert!(stuck.iter().all(|s| s.missing == [NodeId(4), NodeId(5)]));
         let both = |p: &Placement| p.nodes().ends_with(&[NodeId(4), NodeId(5)]);

@@ -314,6 +314,8 @@ impl Ring {
             "epochs went back".into()
         })?;
         ensure(self.last_change <= later.last_change, || "ids of changes went back".into())?;
+        let same_target = self.target_epoch < later.target_epoch || self.target == later.target;
+        ensure(same_target, || format!("there are two targets {}", self.target_epoch))?;
         let added = |p: &Placement| p.change.as_ref().map(|change| change.added.clone()).unwrap_or_default();
         for (group, before) in self.placements() {
             let after = &later.placements[&group];

@@ -7,7 +7,7 @@ use super::check::check;
 use super::error::RingError;
 use super::schedule::{Begin, DEATH_PAUSE_MS, MemberView, ScheduleLimits, next_changes, nodes_to_plan};
 use super::slot::GroupCount;
-use super::table::{ChangeId, Ring};
+use super::table::{ChangeId, Placement, Ring};
 use crate::model::ids::{GroupId, NodeId, ReplicaId};
 use crate::model::membership::Membership;
 
@@ -25,6 +25,8 @@ pub(super) struct Fleet {
     pub(super) now_ms: u64,
     /// Every replica id that was ever given out for the ring.
     pub(super) given: BTreeSet<ReplicaId>,
+    /// Those whose files are gone, or whose nodes are.
+    pub(super) destroyed: BTreeSet<ReplicaId>,
 }
 
 impl Fleet {
@@ -37,6 +39,7 @@ impl Fleet {
             last_node: 0,
             now_ms: 0,
             given: BTreeSet::new(),
+            destroyed: BTreeSet::new(),
         };
         let first = fleet.join(1, 0);
         let Fleet { ring, membership, given, .. } = &mut fleet;
@@ -100,6 +103,20 @@ impl Fleet {
         all.map(|(replica, node)| (*node, *replica)).collect()
     }
 
+    pub(super) fn destroyed(&mut self, node: NodeId, replica: ReplicaId) {
+        self.ring.forget_tombstone(node, replica).unwrap();
+        assert!(self.destroyed.insert(replica), "{replica} was destroyed twice");
+    }
+
+    /// Every replica that is somewhere, or is known to be destroyed.
+    pub(super) fn accounted(&self) -> BTreeSet<ReplicaId> {
+        let of = |p: &Placement| {
+            let added = p.change.iter().flat_map(|change| change.added.keys());
+            p.members.keys().chain(added).chain(p.tombstones.keys()).copied().collect::<Vec<_>>()
+        };
+        self.ring.placements().flat_map(|(_, p)| of(p)).chain(self.destroyed.iter().copied()).collect()
+    }
+
     /// A node leaves the fleet, if the ring does not need it; else it begins to leave.
     pub(super) fn leave(&mut self, node: NodeId) {
         if self.ring.needs(node) || self.members.len() == 1 {
@@ -126,8 +143,10 @@ impl Fleet {
                 }
             }
             for (node, replica) in self.tombstones() {
-                if !self.gone.contains(&node) {
-                    self.ring.forget_tombstone(node, replica).unwrap();
+                if self.gone.contains(&node) {
+                    self.destroyed.insert(replica);
+                } else {
+                    self.destroyed(node, replica);
                 }
             }
             for node in &self.ring.nodes_with_tombstones() & &self.gone {
