@@ -14,12 +14,37 @@ thread_local! {
     static TRACE: RefCell<Trace> = RefCell::new(Trace::default());
 }
 
+/// Lines are hashed so many bytes at a time: BLAKE3 hashes as many chunks of 1 KiB at once as the processor has lanes for, at most 16.
+const HASHED_BYTES: usize = 16 << 10;
+
 #[derive(Default)]
 struct Trace {
     hasher: blake3::Hasher,
     events: u64,
-    line: String,
+    /// Lines that are not hashed yet; fewer than [`HASHED_BYTES`] between two events.
+    lines: String,
     file: Option<BufWriter<std::fs::File>>,
+}
+
+impl Trace {
+    fn add(&mut self, at_ns: u64, context: &str, event: fmt::Arguments<'_>) {
+        use fmt::Write as _;
+        let start = self.lines.len();
+        writeln!(self.lines, "{at_ns} {context} {event}").expect("writing to a string does not fail");
+        self.events += 1;
+        if let Some(file) = &mut self.file {
+            // A trace that cannot be written is noticed when it ends.
+            let _ = file.write_all(&self.lines.as_bytes()[start..]);
+        }
+        if self.lines.len() >= HASHED_BYTES {
+            self.hash_lines();
+        }
+    }
+
+    fn hash_lines(&mut self) {
+        self.hasher.update(self.lines.as_bytes());
+        self.lines.clear();
+    }
 }
 
 /// How a trace ended.
@@ -41,6 +66,7 @@ pub fn end() -> std::io::Result<TraceSummary> {
         if let Some(mut file) = trace.file.take() {
             file.flush()?;
         }
+        trace.hash_lines();
         let hash = trace.hasher.finalize().to_hex()[..32].to_owned();
         Ok(TraceSummary { hash, events: trace.events })
     })
@@ -48,17 +74,9 @@ pub fn end() -> std::io::Result<TraceSummary> {
 
 /// Records an event of the current context, now. Use through [`crate::event!`].
 pub fn record(event: fmt::Arguments<'_>) {
-    let (at, context) = (runtime::global_ns(), runtime::current().name().to_owned());
-    TRACE.with_borrow_mut(|trace| {
-        use fmt::Write as _;
-        trace.line.clear();
-        writeln!(trace.line, "{at} {context} {event}").expect("writing to a string does not fail");
-        trace.hasher.update(trace.line.as_bytes());
-        trace.events += 1;
-        if let Some(file) = &mut trace.file {
-            // A trace that cannot be written is noticed when it ends.
-            let _ = file.write_all(trace.line.as_bytes());
-        }
+    let at_ns = runtime::global_ns();
+    runtime::with_current(|context| {
+        TRACE.with_borrow_mut(|trace| trace.add(at_ns, context.name(), event));
     });
 }
 
