@@ -9,16 +9,19 @@ use std::time::Duration;
 
 use bincode::{Decode, Encode};
 use bytes::Bytes;
-use longshore_raft::consensus::config::Timings;
+use longshore_raft::consensus::config::{ANSWER_BYTES_MAX, Timings};
 use longshore_raft::consensus::group::{Group, GroupOptions};
-use longshore_raft::consensus::machine::{ApplyContext, GroupStatus, LogTime, Member, StateMachine};
+use longshore_raft::consensus::inspect_wire::{MessageKind, kind_of};
+use longshore_raft::consensus::machine::{
+    ApplyContext, GroupStatus, LogTime, Member, Queries, StateMachine,
+};
 use longshore_raft::consensus::monitor::{Monitor, MonitorOptions};
 use longshore_raft::consensus::router::Router;
 use longshore_raft::consensus::runtime::TokioRuntime;
 use longshore_raft::consensus::snapshots::MemorySnapshots;
 use longshore_raft::model::detector::DetectorConfig;
-use longshore_raft::transport::TransportRef;
 use longshore_raft::transport::memory::MemoryNetwork;
+use longshore_raft::transport::{Handler, Lane, Replier, TransportRef};
 use longshore_raft::{GroupId, NodeId, ReplicaId};
 use longshore_storage::disk::MemDisk;
 use longshore_storage::log::{
@@ -29,6 +32,8 @@ use longshore_storage::{LogOp, LogStore, OnDurable, StorageResult, StreamId, Str
 pub(crate) type Rt = TokioRuntime;
 pub(crate) type TestGroup = Group<Rt, Ledger>;
 pub(crate) const GROUP: GroupId = GroupId(7);
+/// A query whose answer is over the limit.
+pub(crate) const HUGE_ANSWER: &str = "huge";
 
 /// Keeps every command in the order applied, so that a command applied twice shows.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Encode, Decode)]
@@ -60,6 +65,59 @@ impl StateMachine for Ledger {
     fn restore(bytes: &[u8]) -> Result<Self, String> {
         let decoded = bincode::decode_from_slice(bytes, bincode::config::standard());
         decoded.map(|(ledger, _)| ledger).map_err(|e| e.to_string())
+    }
+}
+
+impl Queries for Ledger {
+    /// A line.
+    type Query = String;
+    /// How often it was applied; log time; something that can be large.
+    type Answer = (u64, LogTime, String);
+
+    fn query(&self, now: LogTime, line: String) -> (u64, LogTime, String) {
+        let ballast = if line == HUGE_ANSWER { "x".repeat(ANSWER_BYTES_MAX) } else { String::new() };
+        (self.count(&line) as u64, now, ballast)
+    }
+}
+
+/// Counts what arrives of every kind, and hands it on.
+pub(crate) struct Counter {
+    router: Arc<Router>,
+    traffic: Traffic,
+}
+
+/// Requests that arrived anywhere, by what they ask for.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Traffic(Arc<Mutex<BTreeMap<String, u64>>>);
+
+impl Traffic {
+    /// All but the failure detector's.
+    pub(crate) fn of_groups(&self) -> u64 {
+        self.0.lock().unwrap().values().sum()
+    }
+    /// Those whose name begins so.
+    pub(crate) fn count(&self, kind: &str) -> u64 {
+        let traffic = self.0.lock().unwrap();
+        traffic.iter().filter(|(name, _)| name.starts_with(kind)).map(|(_, n)| n).sum()
+    }
+    pub(crate) fn forget(&self) {
+        self.0.lock().unwrap().clear();
+    }
+    pub(crate) fn handler(&self, router: Arc<Router>) -> Arc<Counter> {
+        Arc::new(Counter { router, traffic: self.clone() })
+    }
+}
+
+impl Handler for Counter {
+    fn on_request(&self, from: NodeId, lane: Lane, body: Bytes, replier: Replier) {
+        let kind = kind_of(&body);
+        if kind != MessageKind::Ping {
+            *self.traffic.0.lock().unwrap().entry(kind.to_string()).or_default() += 1;
+        }
+        self.router.on_request(from, lane, body, replier);
+    }
+    fn on_removed(&self, by: NodeId) {
+        self.router.on_removed(by);
     }
 }
 
@@ -162,6 +220,7 @@ pub(crate) struct Fleet {
     /// Replica id by node; changes when a node comes back empty.
     pub(crate) replicas: BTreeMap<u64, u64>,
     pub(crate) timings: Timings,
+    pub(crate) traffic: Traffic,
 }
 
 pub(crate) fn member(fleet: &Fleet, node: u64) -> Member {
@@ -176,6 +235,7 @@ impl Fleet {
             disks: BTreeMap::new(),
             replicas: BTreeMap::new(),
             timings,
+            traffic: Traffic::default(),
         }
     }
 
@@ -219,7 +279,7 @@ impl Fleet {
             log: log.clone(),
             config: DetectorConfig::default(),
         });
-        let group = Group::open(GroupOptions {
+        let group = Group::open_answering(GroupOptions {
             group: GROUP,
             replica,
             node,
@@ -232,7 +292,7 @@ impl Fleet {
             hints: vec![NodeId(1), NodeId(2), NodeId(3)],
         });
         let group = group.await.unwrap();
-        self.net.attach(node, router.clone());
+        self.net.attach(node, self.traffic.handler(router));
         self.nodes.insert(id, Node { id: node, transport, monitor, group, committer });
         self.introduce();
     }
