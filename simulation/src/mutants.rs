@@ -203,7 +203,8 @@ pub const MUTANTS: &[Mutant] = &[
     },
     Mutant {
         name: "restart-with-ticks-on",
-        description: "a replica that is opened ticks at once, and whoever is asked for a pre-vote believes the candidate",
+        description: "a replica that is opened ticks without asking who leads, others believe any candidate, and no leader looks after a \
+                      node that is back",
         class: Class::LeaderDeposed,
         plant: Plant::Hook(&["raft/src/consensus/wake.rs"]),
         exposed_by: "A follower that restarts while its group rests: it campaigns, and a healthy leader is deposed.",
@@ -211,9 +212,9 @@ pub const MUTANTS: &[Mutant] = &[
     },
     Mutant {
         name: "quiesce-with-a-lagging-follower",
-        description: "a leader puts its group to rest, and followers agree, whether or not they have applied everything",
+        description: "a leader puts its group to rest as soon as it has answered, and followers agree whatever they lack",
         class: Class::NeverWoken,
-        plant: Plant::Hook(&["raft/src/consensus/rest.rs"]),
+        plant: Plant::Hook(&["raft/src/consensus/rest.rs", "raft/src/consensus/settle.rs"]),
         exposed_by: "The news of the last commit is lost on its way to a follower, and then nobody asks for anything: replicas at rest \
                      differ for good.",
         profiles: &[Profile::Network, Profile::Swarm],

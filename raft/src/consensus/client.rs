@@ -190,7 +190,9 @@ async fn attempt_until_applied<R: Runtime, V: Venue>(
             Outcome::NotLeader(leader) if pace.is_over() => {
                 return Err(GroupError::NotLeader { group, leader });
             }
-            Outcome::NoQuorum(detail) if pace.is_over() => return Err(GroupError::NoQuorum { group, detail }),
+            Outcome::NoQuorum(detail) if pace.is_over() => {
+                return Err(GroupError::NoQuorum { group, detail });
+            }
             Outcome::Busy if pace.is_over() => {
                 return Err(GroupError::Busy(format!("group {group} takes no more proposals")));
             }

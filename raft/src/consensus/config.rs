@@ -70,7 +70,13 @@ impl Timings {
     pub fn partition() -> Self {
         // Twice the time that a client's pause between two requests usually takes: waking costs a round, ticking a tenth of one.
         let quiescence = Some(Quiescence { idle: Duration::from_secs(3) });
-        Self { heartbeat_ms: 500, election_min_ms: 1500, election_max_ms: 3000, quiescence, ..Self::control() }
+        Self {
+            heartbeat_ms: 500,
+            election_min_ms: 1500,
+            election_max_ms: 3000,
+            quiescence,
+            ..Self::control()
+        }
     }
 
     /// openraft's form.

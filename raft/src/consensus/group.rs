@@ -75,10 +75,7 @@ impl<R: Runtime, M: StateMachine> Group<R, M> {
         Self::open_with(options, Typed::mute).await
     }
 
-    async fn open_with(
-        options: GroupOptions<M>,
-        typed: fn(M) -> Typed<M>,
-    ) -> Result<Arc<Self>, GroupError> {
+    async fn open_with(options: GroupOptions<M>, typed: fn(M) -> Typed<M>) -> Result<Arc<Self>, GroupError> {
         let GroupOptions { group, replica, node, machine, log, snapshots, transport, router, timings, hints } =
             options;
         let machine = Box::new(typed(machine));

@@ -236,9 +236,7 @@ impl<R: Runtime> Port for Core<R> {
                 let rests = self.on_rest(from, vote.into(), at.into());
                 replier.reply(wire::encode_reply(&Reply::Rests(rests)));
             }
-            GroupBody::Query(query) => {
-                self.inbox.work(replier, async move { core.query_here(&query).await })
-            }
+            GroupBody::Query(query) => self.inbox.work(replier, async move { core.query_here(&query).await }),
             GroupBody::Vote { pre, vote, last, leadership_transfer } => {
                 self.inbox.work(replier, async move {
                     if pre && core.leader_is_well().await {

@@ -31,6 +31,7 @@ mod reads;
 mod rest;
 mod route;
 mod session;
+mod settle;
 mod snapshot_transfer;
 mod state;
 #[cfg(test)]

@@ -283,7 +283,10 @@ impl<S> Pipeline<S> {
         S: Stream<Item = AppendEntriesRequest<Types<R>>> + Unpin,
     {
         let open = self.gate.poll_open(cx).is_ready();
-        while open && self.waiting.len() < APPEND_PIPELINE_MAX && self.waiting_bytes < APPEND_PIPELINE_BYTES_MAX {
+        while open
+            && self.waiting.len() < APPEND_PIPELINE_MAX
+            && self.waiting_bytes < APPEND_PIPELINE_BYTES_MAX
+        {
             let Some(input) = &mut self.input else { break };
             match input.poll_next_unpin(cx) {
                 Poll::Pending => break,

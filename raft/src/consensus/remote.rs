@@ -44,7 +44,10 @@ pub struct RemoteOptions {
 
 impl fmt::Debug for RemoteOptions {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("RemoteOptions").field("group", &self.group).field("hints", &self.hints).finish_non_exhaustive()
+        f.debug_struct("RemoteOptions")
+            .field("group", &self.group)
+            .field("hints", &self.hints)
+            .finish_non_exhaustive()
     }
 }
 
@@ -96,8 +99,7 @@ impl<R: Runtime, M: StateMachine> RemoteGroup<R, M> {
         let route = Route::new(node, group, transport, router, hints);
         let (queue, items) = Queue::new();
         let _task = R::spawn(forward(route.clone(), items));
-        let remote =
-            Remote { route, queue, session: Arc::default(), patience: timings.propose_deadline };
+        let remote = Remote { route, queue, session: Arc::default(), patience: timings.propose_deadline };
         Self { remote: Arc::new(remote), types: PhantomData }
     }
 
@@ -166,7 +168,9 @@ impl Remote {
             Ok(Reply::NotLeader { leader }) => Failure::NotLeader(leader),
             Ok(Reply::NoQuorum) => Failure::NoAnswer("the leader has no quorum".into()),
             Ok(_) => Failure::NoAnswer(LinkError::Unexpected.to_string()),
-            Err(LinkError::Refused(Refusal::Invalid(why))) => busy(format!("the leader refuses the query: {why}")),
+            Err(LinkError::Refused(Refusal::Invalid(why))) => {
+                busy(format!("the leader refuses the query: {why}"))
+            }
             Err(LinkError::Refused(Refusal::AnswerTooLarge(len))) => {
                 Failure::Final(GroupError::TooLarge { len: len as usize, limit: ANSWER_BYTES_MAX })
             }

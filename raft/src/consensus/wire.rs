@@ -86,14 +86,26 @@ pub(crate) struct GroupRequest {
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
 pub(crate) enum GroupBody {
     Append(Append),
-    Vote { pre: bool, vote: WVote, last: Option<WLogId>, leadership_transfer: bool },
-    TransferLeader { from: WVote, to: ReplicaId, last: Option<WLogId> },
+    Vote {
+        pre: bool,
+        vote: WVote,
+        last: Option<WLogId>,
+        leadership_transfer: bool,
+    },
+    TransferLeader {
+        from: WVote,
+        to: ReplicaId,
+        last: Option<WLogId>,
+    },
     Snapshot(SnapshotPart),
     Propose(Vec<Op>),
     ReadIndex,
     /// The leader by this vote is about to put the group to rest: every member holds and has applied `at`. Answered with
     /// [`Reply::Rests`].
-    Rest { vote: WVote, at: WLogId },
+    Rest {
+        vote: WVote,
+        at: WLogId,
+    },
     /// A query of the state machine, encoded; answered by the leader, linearizably, with [`Reply::Answer`].
     Query(Blob),
 }

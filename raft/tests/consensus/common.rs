@@ -12,9 +12,7 @@ use bytes::Bytes;
 use longshore_raft::consensus::config::{ANSWER_BYTES_MAX, Timings};
 use longshore_raft::consensus::group::{Group, GroupOptions};
 use longshore_raft::consensus::inspect_wire::{MessageKind, kind_of};
-use longshore_raft::consensus::machine::{
-    ApplyContext, GroupStatus, LogTime, Member, Queries, StateMachine,
-};
+use longshore_raft::consensus::machine::{ApplyContext, GroupStatus, LogTime, Member, Queries, StateMachine};
 use longshore_raft::consensus::monitor::{Monitor, MonitorOptions};
 use longshore_raft::consensus::router::Router;
 use longshore_raft::consensus::runtime::TokioRuntime;
@@ -82,13 +80,14 @@ impl Queries for Ledger {
 
 /// Counts what arrives of every kind, and hands it on.
 pub(crate) struct Counter {
+    node: NodeId,
     router: Arc<Router>,
     traffic: Traffic,
 }
 
 /// Requests that arrived anywhere, by what they ask for.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Traffic(Arc<Mutex<BTreeMap<String, u64>>>);
+pub(crate) struct Traffic(Arc<Mutex<BTreeMap<String, u64>>>, Arc<Mutex<Option<(NodeId, &'static str)>>>);
 
 impl Traffic {
     /// All but the failure detector's.
@@ -103,14 +102,22 @@ impl Traffic {
     pub(crate) fn forget(&self) {
         self.0.lock().unwrap().clear();
     }
-    pub(crate) fn handler(&self, router: Arc<Router>) -> Arc<Counter> {
-        Arc::new(Counter { router, traffic: self.clone() })
+    /// What begins so is refused on this node from now on.
+    pub(crate) fn refuse(&self, what: Option<(NodeId, &'static str)>) {
+        *self.1.lock().unwrap() = what;
+    }
+    pub(crate) fn handler(&self, node: NodeId, router: Arc<Router>) -> Arc<Counter> {
+        Arc::new(Counter { node, router, traffic: self.clone() })
     }
 }
 
 impl Handler for Counter {
     fn on_request(&self, from: NodeId, lane: Lane, body: Bytes, replier: Replier) {
         let kind = kind_of(&body);
+        let refused = *self.traffic.1.lock().unwrap();
+        if refused.is_some_and(|(node, what)| node == self.node && kind.to_string().starts_with(what)) {
+            return replier.refuse("refused by the test");
+        }
         if kind != MessageKind::Ping {
             *self.traffic.0.lock().unwrap().entry(kind.to_string()).or_default() += 1;
         }
@@ -292,7 +299,7 @@ impl Fleet {
             hints: vec![NodeId(1), NodeId(2), NodeId(3)],
         });
         let group = group.await.unwrap();
-        self.net.attach(node, self.traffic.handler(router));
+        self.net.attach(node, self.traffic.handler(node, router));
         self.nodes.insert(id, Node { id: node, transport, monitor, group, committer });
         self.introduce();
     }

@@ -35,7 +35,8 @@ fn outsider(fleet: &Fleet, hints: &[u64]) -> (Remote, Arc<Monitor<Rt>>) {
     }
     fleet.net.attach(node, router.clone());
     let hints = hints.iter().copied().map(NodeId).collect();
-    let options = RemoteOptions { group: GROUP, node, transport, router, timings: fleet.timings.clone(), hints };
+    let options =
+        RemoteOptions { group: GROUP, node, transport, router, timings: fleet.timings.clone(), hints };
     (Arc::new(RemoteGroup::new(options)), monitor)
 }
 

@@ -207,6 +207,46 @@ fn one_false_suspecter_changes_nothing_at_rest() {
     });
 }
 
+/// It lives, as far as anybody can tell, but its replica takes nothing.
+#[test]
+fn a_member_that_lives_and_lags_keeps_the_group_awake() {
+    virtual_time(async {
+        let fleet = at_rest(1).await;
+        let (_, leader) = fleet.office();
+        let lags = leader % 3 + 1;
+        fleet.traffic.refuse(Some((NodeId(lags), "append")));
+        fleet.group(leader).propose("not for one".into()).await.unwrap();
+        for _ in 0..200 {
+            sleep_ms(100).await;
+            assert!(!fleet.group(leader).is_at_rest());
+        }
+        fleet.traffic.refuse(None);
+        fleet.until_at_rest().await;
+        assert_eq!(fleet.group(lags).with_state(|l| l.count("not for one")), 1);
+    });
+}
+
+/// A follower does not take its leader's word for what it has not applied.
+#[test]
+fn a_group_rests_only_when_the_news_of_the_last_commit_has_arrived() {
+    for seed in 0..10 {
+        virtual_time(async {
+            let fleet = at_rest(seed).await;
+            let (_, leader) = fleet.office();
+            for other in others(leader) {
+                let link = Link { loss_ppm: 400_000, delay_ms: 0..30, ..Link::default() };
+                fleet.net.set_link(NodeId(leader), other, link);
+            }
+            let _ = fleet.group(leader).propose("last".into()).await;
+            eventually("rest", || fleet.group(leader).is_at_rest()).await;
+            let applied = |n: u64| fleet.group(n).status().applied;
+            let absent = fleet.group(leader).absent();
+            let told = (1..=3).filter(|&n| absent.iter().all(|m| m.node != NodeId(n)));
+            told.for_each(|n| assert_eq!(applied(n), applied(leader), "node {n}"));
+        });
+    }
+}
+
 #[test]
 fn a_leader_without_a_quorum_neither_rests_nor_says_that_it_leads() {
     virtual_time(async {

@@ -71,7 +71,7 @@ impl Crowd {
             config: DetectorConfig::default(),
         });
         monitor.set_peers((1..=3).map(NodeId).collect());
-        self.net.attach(node, self.traffic.handler(router.clone()));
+        self.net.attach(node, self.traffic.handler(node, router.clone()));
         let mut groups = BTreeMap::new();
         for group in 0..GROUPS {
             let opened = Group::open_answering(GroupOptions {
@@ -209,7 +209,11 @@ fn no_quorum_in_one_half_does_not_keep_the_other_from_electing() {
         let start = now();
         crowd.start(2).await;
         let times = crowd.write_everywhere(3, "after").await;
-        println!("two of three were away: all serve {} ms after one is back: {:?}", ms_since(start), times.last());
+        println!(
+            "two of three were away: all serve {} ms after one is back: {:?}",
+            ms_since(start),
+            times.last()
+        );
         assert!(ms_since(start) <= 3_000);
     });
 }
