@@ -214,7 +214,7 @@ pub const MUTANTS: &[Mutant] = &[
         name: "quiesce-with-a-lagging-follower",
         description: "a leader puts its group to rest as soon as it has answered, and followers agree whatever they lack",
         class: Class::NeverWoken,
-        plant: Plant::Hook(&["raft/src/consensus/rest.rs", "raft/src/consensus/settle.rs"]),
+        plant: Plant::Hook(&["raft/src/consensus/quiesce.rs", "raft/src/consensus/quiesce_leader.rs"]),
         exposed_by: "The news of the last commit is lost on its way to a follower, and then nobody asks for anything: replicas at rest \
                      differ for good.",
         profiles: &[Profile::Network, Profile::Swarm],

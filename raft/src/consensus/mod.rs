@@ -27,11 +27,11 @@ mod log;
 mod network;
 mod proposer;
 mod queue;
+mod quiesce;
+mod quiesce_leader;
 mod reads;
-mod rest;
 mod route;
 mod session;
-mod settle;
 mod snapshot_transfer;
 mod state;
 #[cfg(test)]

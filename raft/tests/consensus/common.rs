@@ -11,21 +11,22 @@ use bincode::{Decode, Encode};
 use bytes::Bytes;
 use longshore_raft::consensus::config::{ANSWER_BYTES_MAX, Timings};
 use longshore_raft::consensus::group::{Group, GroupOptions};
-use longshore_raft::consensus::inspect_wire::{MessageKind, kind_of};
 use longshore_raft::consensus::machine::{ApplyContext, GroupStatus, LogTime, Member, Queries, StateMachine};
 use longshore_raft::consensus::monitor::{Monitor, MonitorOptions};
 use longshore_raft::consensus::router::Router;
 use longshore_raft::consensus::runtime::TokioRuntime;
 use longshore_raft::consensus::snapshots::MemorySnapshots;
 use longshore_raft::model::detector::DetectorConfig;
+use longshore_raft::transport::TransportRef;
 use longshore_raft::transport::memory::MemoryNetwork;
-use longshore_raft::transport::{Handler, Lane, Replier, TransportRef};
 use longshore_raft::{GroupId, NodeId, ReplicaId};
 use longshore_storage::disk::MemDisk;
 use longshore_storage::log::{
     BoxFuture, CommitterThreads, LogConfig, MemLog, SegmentedLog, monotonic_clock, spawn_committer,
 };
 use longshore_storage::{LogOp, LogStore, OnDurable, StorageResult, StreamId, StreamState};
+
+pub(crate) use crate::traffic::Traffic;
 
 pub(crate) type Rt = TokioRuntime;
 pub(crate) type TestGroup = Group<Rt, Ledger>;
@@ -75,56 +76,6 @@ impl Queries for Ledger {
     fn query(&self, now: LogTime, line: String) -> (u64, LogTime, String) {
         let ballast = if line == HUGE_ANSWER { "x".repeat(ANSWER_BYTES_MAX) } else { String::new() };
         (self.count(&line) as u64, now, ballast)
-    }
-}
-
-/// Counts what arrives of every kind, and hands it on.
-pub(crate) struct Counter {
-    node: NodeId,
-    router: Arc<Router>,
-    traffic: Traffic,
-}
-
-/// Requests that arrived anywhere, by what they ask for.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct Traffic(Arc<Mutex<BTreeMap<String, u64>>>, Arc<Mutex<Option<(NodeId, &'static str)>>>);
-
-impl Traffic {
-    /// All but the failure detector's.
-    pub(crate) fn of_groups(&self) -> u64 {
-        self.0.lock().unwrap().values().sum()
-    }
-    /// Those whose name begins so.
-    pub(crate) fn count(&self, kind: &str) -> u64 {
-        let traffic = self.0.lock().unwrap();
-        traffic.iter().filter(|(name, _)| name.starts_with(kind)).map(|(_, n)| n).sum()
-    }
-    pub(crate) fn forget(&self) {
-        self.0.lock().unwrap().clear();
-    }
-    /// What begins so is refused on this node from now on.
-    pub(crate) fn refuse(&self, what: Option<(NodeId, &'static str)>) {
-        *self.1.lock().unwrap() = what;
-    }
-    pub(crate) fn handler(&self, node: NodeId, router: Arc<Router>) -> Arc<Counter> {
-        Arc::new(Counter { node, router, traffic: self.clone() })
-    }
-}
-
-impl Handler for Counter {
-    fn on_request(&self, from: NodeId, lane: Lane, body: Bytes, replier: Replier) {
-        let kind = kind_of(&body);
-        let refused = *self.traffic.1.lock().unwrap();
-        if refused.is_some_and(|(node, what)| node == self.node && kind.to_string().starts_with(what)) {
-            return replier.refuse("refused by the test");
-        }
-        if kind != MessageKind::Ping {
-            *self.traffic.0.lock().unwrap().entry(kind.to_string()).or_default() += 1;
-        }
-        self.router.on_request(from, lane, body, replier);
-    }
-    fn on_removed(&self, by: NodeId) {
-        self.router.on_removed(by);
     }
 }
 

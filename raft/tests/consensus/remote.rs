@@ -13,7 +13,7 @@ use longshore_raft::transport::memory::Link;
 use std::sync::Arc;
 
 use crate::common::*;
-use crate::rest::timings;
+use crate::quiescence::timings;
 
 type Remote = Arc<RemoteGroup<Rt, Ledger>>;
 
@@ -57,7 +57,7 @@ fn commands_and_queries_find_the_leader_and_stay_with_it() {
         assert_eq!(fleet.traffic.count("propose"), 9, "no detours: {:?}", fleet.traffic);
         assert_eq!(fleet.traffic.count("query"), 9);
 
-        fleet.until_at_rest().await;
+        fleet.until_quiescent().await;
         sleep_ms(60_000).await;
         let start = now();
         let (count, at, _) = remote.query("one".into()).await.unwrap();

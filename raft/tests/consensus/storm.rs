@@ -13,7 +13,7 @@ use longshore_raft::transport::memory::MemoryNetwork;
 use longshore_raft::{GroupId, NodeId, ReplicaId};
 
 use crate::common::*;
-use crate::rest::timings;
+use crate::quiescence::timings;
 
 const GROUPS: u32 = 64;
 
@@ -109,8 +109,8 @@ impl Crowd {
         self.processes.values().flat_map(|process| process.groups.values())
     }
 
-    async fn until_at_rest(&self) {
-        eventually("rest", || self.all().all(|group| group.is_at_rest())).await;
+    async fn until_quiescent(&self) {
+        eventually("rest", || self.all().all(|group| group.is_quiescent())).await;
     }
 
     /// Has a command applied in every group at once; milliseconds that each took.
@@ -146,7 +146,7 @@ fn all_groups_of_a_dead_node_are_led_again_soon_and_without_a_storm() {
             let mut crowd = Crowd::form(1).await;
             crowd.write_everywhere(2, "before").await;
             if at_rest {
-                crowd.until_at_rest().await;
+                crowd.until_quiescent().await;
                 sleep_ms(30_000).await;
             }
             let led = crowd.leaders()[&1];
@@ -176,10 +176,10 @@ fn a_node_that_comes_back_finds_its_leaders_and_deposes_none() {
     virtual_time(async {
         let mut crowd = Crowd::form(1).await;
         crowd.write_everywhere(1, "before").await;
-        crowd.until_at_rest().await;
+        crowd.until_quiescent().await;
         crowd.kill(3).await;
         crowd.write_everywhere(1, "meanwhile").await;
-        crowd.until_at_rest().await;
+        crowd.until_quiescent().await;
         sleep_ms(30_000).await;
         let (terms, leaders) = (crowd.terms(1), crowd.leaders());
         crowd.traffic.forget();
@@ -188,7 +188,7 @@ fn a_node_that_comes_back_finds_its_leaders_and_deposes_none() {
         let applied = |group: &Arc<TestGroup>| group.with_state(|l| l.count("meanwhile")) == 1;
         eventually("all caught up", || crowd.processes[&3].groups.values().all(applied)).await;
         println!("{GROUPS} groups caught up after {} ms", ms_since(start));
-        crowd.until_at_rest().await;
+        crowd.until_quiescent().await;
         println!("{} messages until all rest again: {:?}", crowd.traffic.of_groups(), ms_since(start));
         assert_eq!(crowd.terms(1), terms, "nobody had to be elected");
         assert_eq!(crowd.leaders().get(&1), leaders.get(&1));
@@ -202,7 +202,7 @@ fn no_quorum_in_one_half_does_not_keep_the_other_from_electing() {
     virtual_time(async {
         // Groups whose nodes are all there elect, although others press without end.
         let mut crowd = Crowd::form(1).await;
-        crowd.until_at_rest().await;
+        crowd.until_quiescent().await;
         crowd.kill(1).await;
         crowd.kill(2).await;
         sleep_ms(30_000).await;

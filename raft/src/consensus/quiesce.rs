@@ -1,9 +1,9 @@
-//! Groups at rest: no ticks, no heartbeats, no timers, no tasks but those that wait for a message.
+//! Quiescence, or groups at rest: no ticks, no heartbeats, no timers, no tasks but those that wait for a message.
 //!
 //! A leader that was asked for nothing for a while tells every member that lives: "all of you have applied entry X, and there is
 //! nothing more". Each that finds it so stops its ticks and agrees; when all agree, the leader's stay off too. If one does not, the
-//! leader goes on, and its next heartbeat wakes the others (`settle.rs`). Members on suspected nodes are left out and remembered: the leader wakes
-//! when such a node is back (`wake.rs`).
+//! leader goes on, and its next heartbeat wakes the others (`quiesce_leader.rs`). Members on suspected nodes are left out and
+//! remembered: the leader wakes when such a node is back (`wake.rs`).
 //!
 //! What openraft sends without ticks: entries, the news of commits, and one round of heartbeats for each ReadIndex. So at rest, nothing;
 //! and a ReadIndex works on a group at rest, by which a leader that wakes gets its lease back, without which it may not write.
@@ -258,7 +258,7 @@ impl<R: Runtime> Core<R> {
     }
 
     /// The leader by `vote` says that there is nothing after `at`: whether it is so here, and this replica rests.
-    pub(crate) fn on_rest(&self, from: NodeId, vote: Vote, at: LogId) -> bool {
+    pub(crate) fn on_quiesce(&self, from: NodeId, vote: Vote, at: LogId) -> bool {
         let leads = |leader: Member| leader.node == from && leader.replica == vote.leader_id.voted_for;
         let applied = || {
             longshore_storage::mutant!("quiesce-with-a-lagging-follower" => return true);
@@ -299,7 +299,10 @@ impl<R: Runtime> Core<R> {
             GroupBody::Vote { .. } => self.rouse("a candidate"),
             GroupBody::TransferLeader { .. } | GroupBody::Snapshot(_) => self.rouse("its leader"),
             // These wake a leader where they are dealt with; others only say who leads.
-            GroupBody::Propose(_) | GroupBody::ReadIndex | GroupBody::Query(_) | GroupBody::Rest { .. } => {}
+            GroupBody::Propose(_)
+            | GroupBody::ReadIndex
+            | GroupBody::Query(_)
+            | GroupBody::Quiesce { .. } => {}
         }
     }
 }

@@ -9,7 +9,7 @@ use futures_util::future::join_all;
 
 use super::core::Core;
 use super::machine::{GroupStatus, Member, Role};
-use super::rest::Lull;
+use super::quiesce::Lull;
 use super::runtime::Runtime;
 use super::wire::{GroupBody, Reply};
 use crate::model::ids::NodeId;
@@ -106,12 +106,12 @@ impl<R: Runtime> Core<R> {
         };
         // No more heartbeats, from here on: one that comes after what follows would wake its receiver.
         self.tick(watch, false);
-        let body = GroupBody::Rest { vote: (&vote).into(), at: (&at).into() };
+        let body = GroupBody::Quiesce { vote: (&vote).into(), at: (&at).into() };
         let tell = |m: &Member| {
             self.route.ask((m.node, Some(m.replica)), Lane::Heartbeat, body.clone(), AGREE_TIMEOUT)
         };
         let answers = join_all(plan.told.iter().map(tell)).await;
-        let agreed = answers.iter().all(|answer| matches!(answer, Ok(Reply::Rests(true))));
+        let agreed = answers.iter().all(|answer| matches!(answer, Ok(Reply::Quiesced(true))));
         let lull = Lull { watch, term, activity, vote, at };
         let rests = agreed && self.repose(&lull, &plan.told, plan.absent.clone());
         if rests {

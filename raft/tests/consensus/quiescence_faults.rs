@@ -7,7 +7,7 @@ use longshore_raft::transport::memory::Link;
 use longshore_raft::{NodeId, ReplicaId};
 
 use crate::common::*;
-use crate::rest::timings;
+use crate::quiescence::timings;
 
 /// Three nodes at rest after some commands.
 async fn at_rest(seed: u64) -> Fleet {
@@ -15,7 +15,7 @@ async fn at_rest(seed: u64) -> Fleet {
     for n in 1..=3 {
         fleet.group(n).propose(format!("line {n}")).await.unwrap();
     }
-    fleet.until_at_rest().await;
+    fleet.until_quiescent().await;
     sleep_ms(10_000 + seed * 17).await;
     fleet
 }
@@ -56,7 +56,7 @@ fn a_dead_leader_is_replaced_although_nobody_asks_for_anything() {
         eventually("another leader", || fleet.leader().is_some_and(|l| l != leader)).await;
         println!("another leader after {} ms", ms_since(start));
         assert!(ms_since(start) <= 700);
-        fleet.until_at_rest().await;
+        fleet.until_quiescent().await;
         assert_eq!(fleet.office().0, term + 1, "one election");
         assert_eq!(fleet.group(fleet.leader().unwrap()).absent(), [member(&fleet, leader)]);
     });
@@ -72,7 +72,7 @@ fn a_follower_dies_the_group_rests_the_leader_dies_the_follower_returns() {
             let follower = leader % 3 + 1;
             fleet.kill(follower).await;
             fleet.group(leader).propose("without the follower".into()).await.unwrap();
-            eventually("rest", || fleet.nodes.values().all(|n| n.group.is_at_rest())).await;
+            eventually("rest", || fleet.nodes.values().all(|n| n.group.is_quiescent())).await;
             assert_eq!(fleet.group(leader).absent(), [member(&fleet, follower)]);
             sleep_ms(20_000).await;
             fleet.kill(leader).await;
@@ -102,7 +102,7 @@ fn a_laggard_that_returns_catches_up_although_nobody_asks_for_anything() {
             for n in 0..20 {
                 fleet.group(leader).propose(format!("meanwhile {n}")).await.unwrap();
             }
-            eventually("rest", || fleet.group(leader).is_at_rest()).await;
+            eventually("rest", || fleet.group(leader).is_quiescent()).await;
             assert_eq!(fleet.group(leader).absent(), [member(&fleet, away)]);
             sleep_ms(60_000).await;
             // No attempts to reach it either.
@@ -119,7 +119,7 @@ fn a_laggard_that_returns_catches_up_although_nobody_asks_for_anything() {
             fleet.all(|s| s.applied >= applied).await;
             println!("one that was {name} caught up after {} ms", ms_since(start));
             assert!(ms_since(start) <= 2_000);
-            fleet.until_at_rest().await;
+            fleet.until_quiescent().await;
             assert_eq!(fleet.group(leader).absent(), []);
             assert_eq!(fleet.office(), (term, leader), "nobody had to be elected");
         });
@@ -140,7 +140,7 @@ fn a_follower_that_restarts_does_not_depose_a_leader_at_rest() {
                     fleet.start(follower).await;
                     let leader = fleet.group(office.1);
                     eventually("it heard", || fleet.group(follower).leader().is_some()).await;
-                    fleet.until_at_rest().await;
+                    fleet.until_quiescent().await;
                     sleep_ms(10_000).await;
                     assert_eq!(fleet.office(), office, "after a pause of {pause_ms} ms");
                     assert_eq!(fleet.group(follower).status().applied, leader.status().applied);
@@ -202,7 +202,7 @@ fn one_false_suspecter_changes_nothing_at_rest() {
         assert_eq!((status.term, status.leader.unwrap().node.0), office);
         fleet.net.heal();
         assert_eq!(fleet.agree().await.len(), 4);
-        fleet.until_at_rest().await;
+        fleet.until_quiescent().await;
         assert_eq!(fleet.office(), office);
     });
 }
@@ -218,10 +218,10 @@ fn a_member_that_lives_and_lags_keeps_the_group_awake() {
         fleet.group(leader).propose("not for one".into()).await.unwrap();
         for _ in 0..200 {
             sleep_ms(100).await;
-            assert!(!fleet.group(leader).is_at_rest());
+            assert!(!fleet.group(leader).is_quiescent());
         }
         fleet.traffic.refuse(None);
-        fleet.until_at_rest().await;
+        fleet.until_quiescent().await;
         assert_eq!(fleet.group(lags).with_state(|l| l.count("not for one")), 1);
     });
 }
@@ -238,7 +238,7 @@ fn a_group_rests_only_when_the_news_of_the_last_commit_has_arrived() {
                 fleet.net.set_link(NodeId(leader), other, link);
             }
             let _ = fleet.group(leader).propose("last".into()).await;
-            eventually("rest", || fleet.group(leader).is_at_rest()).await;
+            eventually("rest", || fleet.group(leader).is_quiescent()).await;
             let applied = |n: u64| fleet.group(n).status().applied;
             let absent = fleet.group(leader).absent();
             let told = (1..=3).filter(|&n| absent.iter().all(|m| m.node != NodeId(n)));
@@ -258,7 +258,7 @@ fn a_leader_without_a_quorum_neither_rests_nor_says_that_it_leads() {
         let refused = fleet.group(leader).propose("alone".into()).await.unwrap_err();
         assert!(matches!(refused, GroupError::NoQuorum { .. }), "{refused}");
         sleep_ms(30_000).await;
-        assert!(!fleet.group(leader).is_at_rest());
+        assert!(!fleet.group(leader).is_quiescent());
         fleet.start(leader % 3 + 1).await;
         fleet.group(leader).propose("together".into()).await.unwrap();
         assert_eq!(fleet.agree().await.last().unwrap(), "together");
@@ -290,7 +290,7 @@ fn a_leader_that_lost_its_quorum_gives_others_a_chance() {
 }
 
 #[test]
-fn a_replica_that_was_removed_while_away_wakes_nobody() {
+fn a_replica_that_was_removed_while_away_deposes_nobody() {
     virtual_time(async {
         let mut fleet = at_rest(1).await;
         let (_, leader) = fleet.office();
@@ -300,11 +300,11 @@ fn a_replica_that_was_removed_while_away_wakes_nobody() {
         fleet.group(leader).change_voters(keep).await.unwrap();
         fleet.group(leader).remove_learner(ReplicaId(removed)).await.unwrap();
         let term = fleet.group(leader).status().term;
-        eventually("rest", || fleet.group(leader).is_at_rest()).await;
+        eventually("rest", || fleet.group(leader).is_quiescent()).await;
         fleet.start(removed).await;
         sleep_ms(30_000).await;
         assert_eq!(fleet.group(leader).status().term, term);
-        assert!(fleet.group(leader).is_at_rest());
+        assert!(fleet.group(leader).is_quiescent());
     });
 }
 
@@ -328,7 +328,7 @@ fn through_loss_and_restarts_it_comes_to_rest_with_everything_applied() {
                     fleet.start(node).await;
                 }
             }
-            fleet.until_at_rest().await;
+            fleet.until_quiescent().await;
             let applied: BTreeSet<_> = (1..=3).map(|n| fleet.group(n).digest()).collect();
             assert_eq!(applied.len(), 1);
         });

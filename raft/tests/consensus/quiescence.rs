@@ -15,8 +15,8 @@ pub(crate) fn timings() -> Timings {
 }
 
 impl Fleet {
-    pub(crate) async fn until_at_rest(&self) {
-        eventually("rest", || self.nodes.values().all(|node| node.group.is_at_rest())).await;
+    pub(crate) async fn until_quiescent(&self) {
+        eventually("rest", || self.nodes.values().all(|node| node.group.is_quiescent())).await;
     }
 
     /// Term and leader as every node that runs sees them.
@@ -35,7 +35,7 @@ fn a_group_at_rest_says_nothing_for_ten_minutes_and_log_time_goes_on() {
     virtual_time(async {
         let fleet = Fleet::of(3, 1, timings()).await;
         fleet.group(2).propose("before".into()).await.unwrap();
-        fleet.until_at_rest().await;
+        fleet.until_quiescent().await;
         let office = fleet.office();
         let stamped = fleet.group(1).with_state(|l| l.last_time.0);
         let times = || (1..=3).map(|n| fleet.group(n).log_time().0).collect::<Vec<_>>();
@@ -68,12 +68,12 @@ fn commands_and_reads_from_any_node_wake_it_at_once() {
             fleet.group(node).propose(format!("first of {node}")).await.unwrap();
         }
         for node in 1..=3 {
-            fleet.until_at_rest().await;
+            fleet.until_quiescent().await;
             sleep_ms(20_000).await;
             let start = now();
             fleet.group(node).propose(format!("from {node}")).await.unwrap();
             assert!(ms_since(start) <= 5, "a command took {} ms", ms_since(start));
-            fleet.until_at_rest().await;
+            fleet.until_quiescent().await;
             sleep_ms(20_000).await;
             let start = now();
             fleet.group(node).read_barrier().await.unwrap();
@@ -102,10 +102,10 @@ fn nobody_rests_who_has_not_applied_everything() {
                 let start = now();
                 while rested < 3 && ms_since(start) < 60_000 {
                     sleep_ms(7).await;
-                    let at_rest = fleet.nodes.values().filter(|node| node.group.is_at_rest());
+                    let at_rest = fleet.nodes.values().filter(|node| node.group.is_quiescent());
                     rested = at_rest.clone().count();
                     let applied: Vec<_> = at_rest.map(|node| node.group.status().applied).collect();
-                    let leader = fleet.leader().filter(|&leader| fleet.group(leader).is_at_rest());
+                    let leader = fleet.leader().filter(|&leader| fleet.group(leader).is_quiescent());
                     let Some(leader) = leader else { continue };
                     assert_eq!(fleet.group(leader).status().applied, applied[0]);
                     assert!(applied.iter().all(|a| *a == applied[0]), "{applied:?}");
@@ -122,7 +122,7 @@ fn a_group_that_is_used_does_not_rest() {
         let leader = fleet.leader().unwrap();
         for _ in 0..50 {
             fleet.group(leader % 3 + 1).read_barrier().await.unwrap();
-            assert!(!fleet.group(leader).is_at_rest());
+            assert!(!fleet.group(leader).is_quiescent());
             sleep_ms(900).await;
         }
     });
@@ -133,10 +133,10 @@ fn a_group_of_one_rests_and_wakes_and_restarts() {
     virtual_time(async {
         let mut fleet = Fleet::of(1, 1, timings()).await;
         fleet.group(1).propose("one".into()).await.unwrap();
-        fleet.until_at_rest().await;
+        fleet.until_quiescent().await;
         sleep_ms(60_000).await;
         fleet.group(1).propose("two".into()).await.unwrap();
-        fleet.until_at_rest().await;
+        fleet.until_quiescent().await;
         fleet.kill(1).await;
         fleet.start(1).await;
         // There is nobody else to turn to.
@@ -153,7 +153,7 @@ fn changes_of_membership_and_of_leader_wake_it() {
     virtual_time(async {
         let mut fleet = Fleet::of(3, 1, timings()).await;
         fleet.group(1).propose("before".into()).await.unwrap();
-        fleet.until_at_rest().await;
+        fleet.until_quiescent().await;
         sleep_ms(30_000).await;
         let leader = fleet.leader().unwrap();
         let heir = leader % 3 + 1;
@@ -161,12 +161,12 @@ fn changes_of_membership_and_of_leader_wake_it() {
         fleet.all(|s| s.leader.is_some_and(|l| l.node == NodeId(heir))).await;
         assert_eq!(fleet.group(heir).status().role, Role::Leader);
 
-        fleet.until_at_rest().await;
+        fleet.until_quiescent().await;
         sleep_ms(30_000).await;
         fleet.start(4).await;
         fleet.group(heir).add_learner(member(&fleet, 4)).await.unwrap();
         assert_eq!(fleet.agree().await, ["before"]);
-        fleet.until_at_rest().await;
+        fleet.until_quiescent().await;
         sleep_ms(30_000).await;
         fleet.group(4).propose("from the learner".into()).await.unwrap();
         assert_eq!(fleet.agree().await.len(), 2);
@@ -179,9 +179,9 @@ fn the_control_group_never_rests() {
     virtual_time(async {
         let fleet = Fleet::of(3, 1, Timings::control()).await;
         sleep_ms(60_000).await;
-        assert!(fleet.nodes.values().all(|node| !node.group.is_at_rest()));
+        assert!(fleet.nodes.values().all(|node| !node.group.is_quiescent()));
         let leader = fleet.leader().unwrap();
         assert!(fleet.group(leader).status().quorum_ack_ms.unwrap() <= 400, "heartbeats go on");
-        assert_eq!(fleet.traffic.count("rest"), 0);
+        assert_eq!(fleet.traffic.count("quiesce"), 0);
     });
 }
