@@ -234,9 +234,9 @@ impl<R: Runtime> Port for Core<R> {
             GroupBody::ReadIndex => {
                 self.inbox.work(replier, async move { Box::pin(core.read_index_here()).await.into() })
             }
-            GroupBody::Rest { vote, at } => {
-                let rests = self.on_rest(from, vote.into(), at.into());
-                replier.reply(wire::encode_reply(&Reply::Rests(rests)));
+            GroupBody::Quiesce { vote, at } => {
+                let rests = self.on_quiesce(from, vote.into(), at.into());
+                replier.reply(wire::encode_reply(&Reply::Quiesced(rests)));
             }
             GroupBody::Query(query) => self.inbox.work(replier, async move { core.query_here(&query).await }),
             GroupBody::Vote { pre, vote, last, leadership_transfer } => {
