@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use longshore_model::control::RingShape;
 use longshore_node::api::limits::ApiLimits;
 use longshore_node::api::listener::memory_listener;
 use longshore_node::api::server::Access;
@@ -12,6 +13,7 @@ use longshore_node::node::{
 use longshore_raft::NodeId;
 use longshore_raft::consensus::config::Timings;
 use longshore_raft::consensus::machine::Role;
+use longshore_raft::model::ring::GroupCount;
 use longshore_raft::model::token::JoinToken;
 use tokio_util::sync::CancellationToken;
 
@@ -115,7 +117,7 @@ impl World {
             zone: host.shape.zone.clone(),
             labels: Default::default(),
             weight: 1024,
-            ring: RingShape::default(),
+            ring: RingShape { groups: GroupCount::G2, replication: 3 },
             death_pause: Duration::from_secs(20),
             partition_timings: Timings {
                 snapshot_every_entries: timings.snapshot_every_entries,

@@ -116,14 +116,20 @@ pub enum GroupCount {
     G64,
     G128,
     G256,
+    /// Fewer than is of use to a fleet: for simulations, whose cost is the number of groups.
+    G2,
+    G4,
+    G8,
 }
 
 impl GroupCount {
+    /// Those that a fleet can be made with.
     pub const ALL: [GroupCount; 4] = [Self::G32, Self::G64, Self::G128, Self::G256];
+    const FEW: [GroupCount; 3] = [Self::G2, Self::G4, Self::G8];
 
-    /// An error unless it is 32, 64, 128 or 256.
+    /// An error unless it is 32, 64, 128 or 256, or, for simulations, 2, 4 or 8.
     pub fn new(groups: u32) -> Result<Self, RingError> {
-        let found = Self::ALL.into_iter().find(|count| count.get() == groups);
+        let found = Self::ALL.into_iter().chain(Self::FEW).find(|count| count.get() == groups);
         found.ok_or(RingError::GroupCount(groups))
     }
 
@@ -133,6 +139,9 @@ impl GroupCount {
             Self::G64 => 64,
             Self::G128 => 128,
             Self::G256 => 256,
+            Self::G2 => 2,
+            Self::G4 => 4,
+            Self::G8 => 8,
         }
     }
 
