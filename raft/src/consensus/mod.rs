@@ -35,6 +35,7 @@ mod snapshot_transfer;
 mod state;
 #[cfg(test)]
 mod storage_tests;
+mod transfer;
 mod types;
 mod wake;
 mod wire;

@@ -382,7 +382,11 @@ impl<R: Runtime> Core<R> {
             GroupBody::Vote { .. } => self.rouse("a candidate"),
             GroupBody::TransferLeader { .. } | GroupBody::Snapshot(_) => self.rouse("its leader"),
             // These wake a leader where they are dealt with; others only say who leads.
-            GroupBody::Propose(_) | GroupBody::ReadIndex | GroupBody::Query(_) | GroupBody::Rest { .. } => {}
+            GroupBody::Propose(_)
+            | GroupBody::ReadIndex
+            | GroupBody::Query(_)
+            | GroupBody::HandOver { .. }
+            | GroupBody::Rest { .. } => {}
         }
     }
 }
