@@ -4,7 +4,6 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use longshore_model::control::{Command, ControlState, Refusal, RingCommand, node_spec};
 use longshore_raft::consensus::machine::{GroupStatus, Role};
-use longshore_raft::model::membership::Standing;
 use longshore_raft::model::ring::show::{Figures, Move, NodeFigures, Spread, figures, moves, what_if};
 use longshore_raft::model::ring::{Change, NodeSpec, Placement, Ring, RingError};
 use longshore_raft::{GroupId, NodeId, Runtime};

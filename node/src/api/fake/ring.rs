@@ -131,6 +131,11 @@ impl FakeFleet {
         });
     }
 
+    /// As when the node stops.
+    pub(crate) fn end_ring_watches(&self) {
+        self.state.lock().ring_watchers.clear();
+    }
+
     pub(crate) fn ring_watchers(&self) -> usize {
         let mut state = self.state.lock();
         state.ring_watchers.retain(|(watcher, _)| !watcher.is_closed());
