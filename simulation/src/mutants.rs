@@ -49,6 +49,10 @@ pub enum Class {
     IdentityReused,
     /// Work that outlives the right to do it.
     LeaseOutlived,
+    /// A healthy leader that is replaced for no reason (what restarts did to quiescent groups elsewhere).
+    LeaderDeposed,
+    /// A replica that sleeps although there is something it lacks.
+    NeverWoken,
 }
 
 /// A planted bug.
@@ -183,7 +187,7 @@ pub const MUTANTS: &[Mutant] = &[
         name: "read-by-lease",
         description: "reads trust the leader's lease instead of asking a quorum",
         class: Class::StaleRead,
-        plant: Plant::Hook(&["raft/src/consensus/client.rs"]),
+        plant: Plant::Hook(&["raft/src/consensus/reads.rs"]),
         exposed_by: "A leader that is cut off or stands still, is replaced within its lease (failover does not wait for leases), and \
                      answers a read.",
         profiles: &[Profile::Network, Profile::Clock],
@@ -196,6 +200,24 @@ pub const MUTANTS: &[Mutant] = &[
         exposed_by: "A slow or hanging pull on a node that can not renew for 20 seconds (cut off, without a quorum, or stood still): the \
                      node is given the sub-operation again while its first pull is under way.",
         profiles: &[Profile::Containers, Profile::Swarm],
+    },
+    Mutant {
+        name: "restart-with-ticks-on",
+        description: "a replica that is opened ticks without asking who leads, others believe any candidate, and no leader looks after a \
+                      node that is back",
+        class: Class::LeaderDeposed,
+        plant: Plant::Hook(&["raft/src/consensus/wake.rs"]),
+        exposed_by: "A follower that restarts while its group rests: it campaigns, and a healthy leader is deposed.",
+        profiles: &[Profile::Swarm],
+    },
+    Mutant {
+        name: "quiesce-with-a-lagging-follower",
+        description: "a leader puts its group to rest as soon as it has answered, and followers agree whatever they lack",
+        class: Class::NeverWoken,
+        plant: Plant::Hook(&["raft/src/consensus/quiesce.rs", "raft/src/consensus/quiesce_leader.rs"]),
+        exposed_by: "The news of the last commit is lost on its way to a follower, and then nobody asks for anything: replicas at rest \
+                     differ for good.",
+        profiles: &[Profile::Network, Profile::Swarm],
     },
 ];
 

@@ -14,7 +14,7 @@ use longshore_raft::consensus::runtime::Instant as _;
 use longshore_raft::model::detector::PeerState;
 use longshore_raft::model::membership::Standing;
 use longshore_raft::model::voters::{Candidate, plan_voters};
-use longshore_raft::{ReplicaId, Runtime};
+use longshore_raft::{NodeId, ReplicaId, Runtime};
 use tokio_util::sync::CancellationToken;
 
 use crate::core::Core;
@@ -105,7 +105,13 @@ impl<R: Runtime> Reconciler<R> {
             )
         });
         let suspects = |m: &Member| self.core.peer_state(m.node) == PeerState::Failed;
-        plan_step(&status, &candidates, &members, &leaving, settled, suspects)
+        // A node that still holds data stays until the ring does without it.
+        let needed = self.core.group.with_state(|state| {
+            let ring = state.ring.as_ref();
+            let needed = |m: &&Member| ring.is_some_and(|ring| ring.needs(m.node));
+            leaving.iter().filter(needed).map(|m| m.node).collect::<BTreeSet<NodeId>>()
+        });
+        plan_step(&status, &candidates, &members, &leaving, &needed, settled, suspects)
     }
 
     async fn take(&self, step: &Step) -> Result<(), GroupError> {
@@ -130,6 +136,7 @@ fn plan_step(
     candidates: &[Candidate],
     members: &[Member],
     leaving: &[Member],
+    needed: &BTreeSet<NodeId>,
     settled: bool,
     failed: impl Fn(&Member) -> bool,
 ) -> Option<Step> {
@@ -158,7 +165,8 @@ fn plan_step(
     if wanted != voters && (settled || ordered_out) {
         return Some(Step::ChangeVoters(wanted));
     }
-    if let Some(left) = leaving.iter().find(|m| !voters.contains(&m.replica)) {
+    let may_go = |m: &&Member| !voters.contains(&m.replica) && !needed.contains(&m.node);
+    if let Some(left) = leaving.iter().find(may_go) {
         return Some(Step::RecordLeft(*left));
     }
     status.learners.iter().find(gone).map(|m| Step::DropReplica(m.replica))
@@ -166,7 +174,7 @@ fn plan_step(
 
 #[cfg(test)]
 mod tests {
-    use longshore_raft::{GroupId, NodeId};
+    use longshore_raft::GroupId;
 
     use super::*;
 
@@ -214,7 +222,8 @@ mod tests {
         let members: Vec<Member> = active.iter().chain(leaving).map(|id| member(*id)).collect();
         let leaving: Vec<Member> = leaving.iter().map(|id| member(*id)).collect();
         let candidates = candidates(status, active, dead);
-        plan_step(status, &candidates, &members, &leaving, true, |m| dead.contains(&m.node.0))
+        let none = BTreeSet::new();
+        plan_step(status, &candidates, &members, &leaving, &none, true, |m| dead.contains(&m.node.0))
     }
 
     fn voters(ids: &[u64]) -> Option<Step> {
@@ -240,6 +249,18 @@ mod tests {
         s = status(1, &[1], &[2, 3]);
         assert_eq!(step(&s, &[1, 2], &[3], &[]), Some(Step::RecordLeft(member(3))));
         assert_eq!(step(&s, &[1, 2], &[], &[]), Some(Step::DropReplica(ReplicaId(3))));
+    }
+
+    #[test]
+    fn a_node_that_holds_data_stays_until_it_does_not() {
+        let s = status(1, &[1], &[2, 3]);
+        let members: Vec<Member> = [1, 2, 3].map(member).to_vec();
+        let with = |needed: &[u64]| {
+            let needed = needed.iter().map(|id| NodeId(*id)).collect();
+            plan_step(&s, &candidates(&s, &[1, 2], &[]), &members, &members[2..], &needed, true, |_| false)
+        };
+        assert_eq!(with(&[3]), None);
+        assert_eq!(with(&[2]), Some(Step::RecordLeft(member(3))));
     }
 
     #[test]

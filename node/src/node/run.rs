@@ -32,7 +32,7 @@ use crate::membership::admission::Admission;
 use crate::membership::{Announcer, Reconciler, follow_members};
 use crate::node_store::NodeStore;
 use crate::operations::Executor;
-use crate::ring::{Carrier, Director, Leaders, Replicas, ReplicasOptions};
+use crate::ring::{Carrier, Director, Leaders, Replicas, ReplicasOptions, Sweeper};
 use crate::service::Service;
 
 /// Folder of snapshots in the data folder.
@@ -238,6 +238,7 @@ impl<R: Runtime> Node<R> {
         drop(R::spawn(Arc::clone(&replicas).run(tasks.clone())));
         drop(R::spawn(Carrier::new(Arc::clone(&core), Arc::clone(&replicas)).run(tasks.clone())));
         drop(R::spawn(Director::new(Arc::clone(&core), options.death_pause).run(tasks.clone())));
+        drop(R::spawn(Sweeper::new(Arc::clone(&replicas)).run(tasks.clone())));
         drop(R::spawn(Leaders::new(Arc::clone(&core), Arc::clone(&replicas)).run(tasks.clone())));
         let service: Arc<dyn FleetService> =
             Arc::new(Service::new(Arc::clone(&core), Arc::clone(&replicas), Arc::clone(&left)));

@@ -2,7 +2,8 @@
 //!
 //! Level-triggered, like all that acts here: each part looks at the record in the control group's state and takes the steps that are
 //! missing. [`replicas`] opens and destroys this node's replicas; [`carrier`] carries out changes of groups that it leads; [`director`], on
-//! the control group's leader, decides what changes; [`front`] brings requests to whoever serves them.
+//! the control group's leader, decides what changes; [`leaders`] spreads leadership, [`sweeper`]
+//! has expired keys removed, and [`front`] brings requests to whoever serves them.
 //! Must never: change a group's members in another way than the record says.
 
 mod carrier;
@@ -10,12 +11,14 @@ mod director;
 mod front;
 mod leaders;
 mod replicas;
+mod sweeper;
 
 pub(crate) use carrier::Carrier;
 pub(crate) use director::Director;
 pub(crate) use front::{Front, FrontError};
 pub(crate) use leaders::Leaders;
 pub(crate) use replicas::{Replicas, ReplicasOptions};
+pub(crate) use sweeper::Sweeper;
 
 use std::sync::Arc;
 

@@ -69,7 +69,7 @@ impl<R: Runtime> Service<R> {
             purged_index: purged,
             voters: names(&status.voters),
             learners: names(&status.learners),
-            at_rest: replica.is_at_rest(),
+            at_rest: replica.is_quiescent(),
             fatal: status.fatal,
         }
     }

@@ -12,8 +12,8 @@ use super::Service;
 use super::views::{leader_name, leads, name_of, node_view};
 use crate::api::types::*;
 
-/// How long a node that leaves waits for the fleet to let it go: a change of voters and a hand-over.
-const LEAVE_PATIENCE: Duration = Duration::from_secs(30);
+/// How long a node that leaves waits for the fleet to let it go: a change of voters, a hand-over, and its data copied to others.
+const LEAVE_PATIENCE: Duration = Duration::from_secs(120);
 
 pub(super) fn no_such_node(error: impl ToString) -> ApiError {
     ApiError::new(ErrorCode::NotFound, error.to_string()).hint("`longshore node ls` lists the nodes")
@@ -114,9 +114,10 @@ impl<R: Runtime> Service<R> {
         self.propose(Command::StartLeaving { node: me }).await?;
         let gone = R::timeout(LEAVE_PATIENCE, self.until_gone()).await.is_ok();
         if !gone {
-            let message = format!("{name} has asked to leave, but the fleet has not let it go within 30 s");
+            let message =
+                format!("{name} has asked to leave, but the fleet has not let it go within 2 minutes");
             return Err(ApiError::new(ErrorCode::OutcomeUnknown, message)
-                .hint("it leaves as soon as a majority can agree; see `longshore node ls` on another node"));
+                .hint("it leaves as soon as a majority can agree and its data is elsewhere; see `longshore ring show` on another node"));
         }
         let status = self.core.group.status();
         let new_leader = self.core.group.with_state(|s| leader_name(s, &status)).filter(|_| led);

@@ -91,7 +91,7 @@ impl Timings {
             enable_leader_restore: Some(false),
             enable_tick: self.quiescence.is_none(),
             // Half of the time silent when there is no quorum: a connected minority gets its chance to elect. A group that rests
-            // sees to that itself (`rest.rs`): openraft would take rest for a loss of the quorum, and keep a leader that
+            // sees to that itself (`quiesce_leader.rs`): openraft would take rest for a loss of the quorum, and keep a leader that
             // wakes silent.
             quorum_loss_probe_interval: self.quiescence.is_none().then_some(2 * self.election_max_ms),
             snapshot_policy: SnapshotPolicy::LogsSinceLast(self.snapshot_every_entries),

@@ -24,7 +24,7 @@ use super::machine::{GroupError, GroupStatus, Member, Role};
 use super::network::Network;
 use super::proposer::Proposer;
 use super::queue::Queue;
-use super::rest::Rest;
+use super::quiesce::Rest;
 use super::route::{Route, Target};
 use super::router::Router;
 use super::runtime::Runtime;

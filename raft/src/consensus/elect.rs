@@ -309,9 +309,11 @@ impl<R: Runtime> Core<R> {
         tracing::info!(group = %self.group, to = %heir.replica, node = %heir.node, "handing leadership over");
         let _task = R::spawn(async move {
             // A core that has stopped leads nothing.
-            let _permit = self.permit_to_elect().await;
+            let permit = self.permit_to_elect().await;
             let _ = self.raft.trigger().transfer_leader(heir.replica).await;
-            let _ = R::timeout(CANDIDATE_PATIENCE, self.until(|| self.office().is_none())).await;
+            if permit.is_some() {
+                let _ = R::timeout(CANDIDATE_PATIENCE, self.until(|| self.office().is_none())).await;
+            }
         });
     }
 }

@@ -128,7 +128,7 @@ impl<R: Runtime, M: StateMachine> Group<R, M> {
     }
 
     /// Whether the replica rests ([`Timings::quiescence`]): nothing happens in it until somebody asks for something.
-    pub fn is_at_rest(&self) -> bool {
+    pub fn is_quiescent(&self) -> bool {
         self.core.rest.rests_by().is_some()
     }
 

@@ -27,7 +27,7 @@ pub enum MessageKind {
     Propose(GroupId),
     ReadIndex(GroupId),
     /// The leader puts the group to rest.
-    Rest(GroupId),
+    Quiesce(GroupId),
     /// Of the state machine.
     Query(GroupId),
     /// Asks the leader to hand leadership over.
@@ -49,7 +49,7 @@ impl fmt::Display for MessageKind {
             Self::Snapshot(group) => write!(f, "snapshot {group}"),
             Self::Propose(group) => write!(f, "propose {group}"),
             Self::ReadIndex(group) => write!(f, "read-index {group}"),
-            Self::Rest(group) => write!(f, "rest {group}"),
+            Self::Quiesce(group) => write!(f, "quiesce {group}"),
             Self::Query(group) => write!(f, "query {group}"),
             Self::HandOver(group) => write!(f, "hand-over {group}"),
             Self::Ping => f.write_str("ping"),
@@ -90,7 +90,7 @@ fn head(request: &[u8]) -> Option<MessageKind> {
         (0, 3) => Some(MessageKind::Snapshot(group)),
         (0, 4) => Some(MessageKind::Propose(group)),
         (0, 5) => Some(MessageKind::ReadIndex(group)),
-        (0, 6) => Some(MessageKind::Rest(group)),
+        (0, 6) => Some(MessageKind::Quiesce(group)),
         (0, 7) => Some(MessageKind::Query(group)),
         (0, 8) => Some(MessageKind::HandOver(group)),
         _ => None,
@@ -160,7 +160,7 @@ mod tests {
     fn every_kind_is_recognised() {
         let transfer = transfer_request::<Rt>((&Vote::new(1, ReplicaId(2))).into(), ReplicaId(3), None);
         let chunk = SnapshotPart::Chunk { hash: [1; 32], offset: 2, data: Blob::default() };
-        let rest = GroupBody::Rest { vote: (&Vote::new(1, ReplicaId(2))).into(), at: (&log_id(3)).into() };
+        let rest = GroupBody::Quiesce { vote: (&Vote::new(1, ReplicaId(2))).into(), at: (&log_id(3)).into() };
         let ping = Ping { incarnation: 1, unsynced_ms: 2, unix_ms: 3, deaf_ms: 4, skew_ms: None };
         let cases = [
             (append(0), MessageKind::Append { group: GROUP, entries: 0 }),
@@ -171,7 +171,7 @@ mod tests {
             (request(GroupBody::Snapshot(chunk)), MessageKind::Snapshot(GROUP)),
             (request(GroupBody::Propose(vec![])), MessageKind::Propose(GROUP)),
             (request(GroupBody::ReadIndex), MessageKind::ReadIndex(GROUP)),
-            (request(rest), MessageKind::Rest(GROUP)),
+            (request(rest), MessageKind::Quiesce(GROUP)),
             (request(GroupBody::Query(Blob::default())), MessageKind::Query(GROUP)),
             (request(GroupBody::HandOver { to: ReplicaId(2) }), MessageKind::HandOver(GROUP)),
             (encode_message(&Message::Ping(ping)), MessageKind::Ping),

@@ -101,7 +101,7 @@ pub enum GroupError {
     /// A limit was hit; nothing was done; retry after a pause.
     #[error("busy: {0}")]
     Busy(String),
-    #[error("a command of {len} bytes is over the limit of {limit} bytes")]
+    #[error("a command, query or answer of {len} bytes is over the limit of {limit} bytes")]
     TooLarge { len: usize, limit: usize },
     /// A membership change was refused; the reason says which rule.
     #[error("membership change refused: {0}")]

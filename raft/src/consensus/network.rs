@@ -114,11 +114,9 @@ impl<R: Runtime> Client<R> {
         reply.map_err(|e| self.link.rpc_error(e, action, timeout))
     }
 
-    /// Resolves when entries and snapshots may be sent; `None`: at once.
-    fn trust(&self) -> Option<transport::BoxFuture<()>> {
-        let (router, node) = (self.patient.clone()?, self.link.node);
-        let wait = router.is_suspect(node) && self.lane != Lane::Heartbeat;
-        wait.then(|| Box::pin(async move { router.until_trusted(node).await }) as transport::BoxFuture<()>)
+    fn gate(&self) -> Gate {
+        let router = self.patient.clone().filter(|_| self.lane != Lane::Heartbeat);
+        Gate { router, node: self.link.node, wait: None }
     }
 
     fn unexpected(&self, action: RPCTypes) -> RpcError<R> {
@@ -186,11 +184,9 @@ impl<R: Runtime> NetSnapshot<Types<R>> for Client<R> {
         cancel: impl Future<Output = ReplicationClosed> + OptionalSend + 'static,
         _option: RPCOption,
     ) -> Result<SnapshotResponse<Types<R>>, StreamingError<Types<R>>> {
-        let trust = self.trust();
+        let mut gate = self.gate();
         let send = async {
-            if let Some(trust) = trust {
-                trust.await;
-            }
+            poll_fn(|cx| gate.poll_open(cx)).await;
             snapshot_transfer::send::<R>(&self.link, vote, snapshot).await
         };
         tokio::select! {
@@ -226,7 +222,7 @@ impl<R: Runtime> NetStreamAppend<Types<R>> for Client<R> {
             link: self.link.clone(),
             lane: self.lane,
             session: self.sessions.fetch_add(1, Ordering::Relaxed),
-            trust: self.trust(),
+            gate: self.gate(),
             input: Some(input),
             waiting: VecDeque::new(),
             waiting_bytes: 0,
@@ -240,13 +236,35 @@ impl<R: Runtime> NetStreamAppend<Types<R>> for Client<R> {
     }
 }
 
+/// Holds back what a suspect would not answer. Attempts would cost a group at rest timers and messages for as long as a member is dead.
+struct Gate {
+    /// `None`: always open.
+    router: Option<Arc<Router>>,
+    node: NodeId,
+    wait: Option<transport::BoxFuture<()>>,
+}
+
+impl Gate {
+    fn poll_open(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let Some(router) = &self.router else { return Poll::Ready(()) };
+        if self.wait.is_none() && router.is_suspect(self.node) {
+            let (router, node) = (router.clone(), self.node);
+            self.wait = Some(Box::pin(async move { router.until_trusted(node).await }));
+        }
+        if let Some(wait) = &mut self.wait {
+            std::task::ready!(wait.as_mut().poll(cx));
+            self.wait = None;
+        }
+        Poll::Ready(())
+    }
+}
+
 /// Append requests on the way to one replica, oldest first.
 struct Pipeline<S> {
     link: Link,
     lane: Lane,
     session: u64,
-    /// What to wait for before anything is sent.
-    trust: Option<transport::BoxFuture<()>>,
+    gate: Gate,
     /// `None` once the input ended or a request failed.
     input: Option<S>,
     waiting: VecDeque<Waiting>,
@@ -264,13 +282,11 @@ impl<S> Pipeline<S> {
     where
         S: Stream<Item = AppendEntriesRequest<Types<R>>> + Unpin,
     {
-        if let Some(trust) = &mut self.trust {
-            if trust.as_mut().poll(cx).is_pending() {
-                return Poll::Pending;
-            }
-            self.trust = None;
-        }
-        while self.waiting.len() < APPEND_PIPELINE_MAX && self.waiting_bytes < APPEND_PIPELINE_BYTES_MAX {
+        let open = self.gate.poll_open(cx).is_ready();
+        while open
+            && self.waiting.len() < APPEND_PIPELINE_MAX
+            && self.waiting_bytes < APPEND_PIPELINE_BYTES_MAX
+        {
             let Some(input) = &mut self.input else { break };
             match input.poll_next_unpin(cx) {
                 Poll::Pending => break,

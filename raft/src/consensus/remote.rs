@@ -16,7 +16,7 @@ use tokio::sync::mpsc;
 use super::changes::Changes;
 use super::client::{self, Pace, Venue};
 use super::codec::{self, Blob};
-use super::config::{COMMAND_BYTES_MAX, Timings};
+use super::config::{ANSWER_BYTES_MAX, COMMAND_BYTES_MAX, Timings};
 use super::link::LinkError;
 use super::machine::{GroupError, Member, Queries, StateMachine};
 use super::proposer::IN_FLIGHT_MAX;
@@ -175,7 +175,9 @@ impl Remote {
             Err(LinkError::Refused(Refusal::Invalid(why))) => {
                 busy(format!("the leader refuses the query: {why}"))
             }
-            Err(LinkError::Refused(refusal @ Refusal::AnswerTooLarge(_))) => busy(refusal.to_string()),
+            Err(LinkError::Refused(Refusal::AnswerTooLarge(len))) => {
+                Failure::Final(GroupError::TooLarge { len: len as usize, limit: ANSWER_BYTES_MAX })
+            }
             Err(e) => Failure::NoAnswer(e.to_string()),
         };
         let leader = if let Failure::NotLeader(leader) = &failure { *leader } else { None };

@@ -45,6 +45,7 @@ enum Finding {
 impl<R: Runtime> Core<R> {
     /// Of a leader at rest: the node of a member is back, with a log that may lack something and a mind to campaign.
     pub(crate) fn wake_for(self: Arc<Self>, node: NodeId) {
+        longshore_storage::mutant!("restart-with-ticks-on" => return);
         let leads = |core: &Self| core.rest.rests_by().is_some() && core.office().is_some();
         let is_member = self.server(|m| m.membership_config.nodes().any(|(_, &n)| n == node));
         if !leads(&self) || !is_member {

@@ -102,8 +102,8 @@ pub(crate) enum GroupBody {
     Propose(Vec<Op>),
     ReadIndex,
     /// The leader by this vote is about to put the group to rest: every member holds and has applied `at`. Answered with
-    /// [`Reply::Rests`].
-    Rest {
+    /// [`Reply::Quiesced`].
+    Quiesce {
         vote: WVote,
         at: WLogId,
     },
@@ -183,7 +183,7 @@ pub(crate) enum Reply {
         unix_ms: u64,
     },
     /// Whether the receiver agrees that there is nothing left to do, and rests now.
-    Rests(bool),
+    Quiesced(bool),
     /// The machine's answer to a query, encoded.
     Answer(Blob),
 }

@@ -9,9 +9,9 @@ use std::time::Duration;
 
 use bincode::{Decode, Encode};
 use bytes::Bytes;
-use longshore_raft::consensus::config::Timings;
+use longshore_raft::consensus::config::{ANSWER_BYTES_MAX, Timings};
 use longshore_raft::consensus::group::{Group, GroupOptions};
-use longshore_raft::consensus::machine::{ApplyContext, GroupStatus, LogTime, Member, StateMachine};
+use longshore_raft::consensus::machine::{ApplyContext, GroupStatus, LogTime, Member, Queries, StateMachine};
 use longshore_raft::consensus::monitor::{Monitor, MonitorOptions};
 use longshore_raft::consensus::router::Router;
 use longshore_raft::consensus::runtime::TokioRuntime;
@@ -26,9 +26,13 @@ use longshore_storage::log::{
 };
 use longshore_storage::{LogOp, LogStore, OnDurable, StorageResult, StreamId, StreamState};
 
+pub(crate) use crate::traffic::Traffic;
+
 pub(crate) type Rt = TokioRuntime;
 pub(crate) type TestGroup = Group<Rt, Ledger>;
 pub(crate) const GROUP: GroupId = GroupId(7);
+/// A query whose answer is over the limit.
+pub(crate) const HUGE_ANSWER: &str = "huge";
 
 /// Keeps every command in the order applied, so that a command applied twice shows.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Encode, Decode)]
@@ -60,6 +64,18 @@ impl StateMachine for Ledger {
     fn restore(bytes: &[u8]) -> Result<Self, String> {
         let decoded = bincode::decode_from_slice(bytes, bincode::config::standard());
         decoded.map(|(ledger, _)| ledger).map_err(|e| e.to_string())
+    }
+}
+
+impl Queries for Ledger {
+    /// A line.
+    type Query = String;
+    /// How often it was applied; log time; something that can be large.
+    type Answer = (u64, LogTime, String);
+
+    fn query(&self, now: LogTime, line: String) -> (u64, LogTime, String) {
+        let ballast = if line == HUGE_ANSWER { "x".repeat(ANSWER_BYTES_MAX) } else { String::new() };
+        (self.count(&line) as u64, now, ballast)
     }
 }
 
@@ -162,6 +178,7 @@ pub(crate) struct Fleet {
     /// Replica id by node; changes when a node comes back empty.
     pub(crate) replicas: BTreeMap<u64, u64>,
     pub(crate) timings: Timings,
+    pub(crate) traffic: Traffic,
 }
 
 pub(crate) fn member(fleet: &Fleet, node: u64) -> Member {
@@ -176,6 +193,7 @@ impl Fleet {
             disks: BTreeMap::new(),
             replicas: BTreeMap::new(),
             timings,
+            traffic: Traffic::default(),
         }
     }
 
@@ -219,7 +237,7 @@ impl Fleet {
             log: log.clone(),
             config: DetectorConfig::default(),
         });
-        let group = Group::open(GroupOptions {
+        let group = Group::open_answering(GroupOptions {
             group: GROUP,
             replica,
             node,
@@ -232,7 +250,7 @@ impl Fleet {
             hints: vec![NodeId(1), NodeId(2), NodeId(3)],
         });
         let group = group.await.unwrap();
-        self.net.attach(node, router.clone());
+        self.net.attach(node, self.traffic.handler(node, router));
         self.nodes.insert(id, Node { id: node, transport, monitor, group, committer });
         self.introduce();
     }

@@ -42,7 +42,13 @@ fn walk(keys: &Keys, mut scan: Scan) -> (Vec<String>, usize) {
         pages += 1;
         all.extend(page.entries.iter().map(|e| String::from_utf8(e.key.to_vec()).unwrap()));
         match page.next {
-            Some(next) => scan.after = Some(next.to_vec()),
+            Some(next) => {
+                assert!(
+                    scan.after.as_deref() < Some(&*next),
+                    "a page that gets no further is asked for for ever"
+                );
+                scan.after = Some(next.to_vec());
+            }
             None => return (all, pages),
         }
     }
@@ -138,7 +144,7 @@ fn pages_of_groups_merge_into_pages_of_the_fleet() {
             all.extend(page.entries.into_iter().map(|e| e.key.to_vec()));
             let Some(next) = page.next else { break };
             let before = scan.after.replace(next.to_vec());
-            assert!(before < scan.after, "a page that gets no further would be asked for again and again");
+            assert!(before < scan.after, "a page that gets no further is asked for for ever");
         }
         assert_eq!(all, expected, "{per_group} of each group, {limit} in all, {with_values}");
     }

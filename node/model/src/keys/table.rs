@@ -28,6 +28,21 @@ pub struct Keys {
     pub(super) bytes: u64,
 }
 
+/// The key that a command or read is about, and when.
+#[derive(Debug, Clone, Copy)]
+struct Target<'a> {
+    now: LogTime,
+    shard: usize,
+    namespace: &'a str,
+    key: &'a [u8],
+}
+
+impl Target<'_> {
+    fn bytes(&self, value_len: usize, expires: Option<LogTime>) -> u64 {
+        entry_bytes(self.key.len(), value_len, expires.is_some())
+    }
+}
+
 /// Figures of one partition.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
 pub struct PartitionStats {
@@ -64,16 +79,19 @@ impl Keys {
         partition: PartitionId,
         command: KeyCommand,
     ) -> Result<KeyReply, KeyError> {
+        let condition = command.condition();
         let shard = self.index_of(partition, command.namespace(), command.key())?;
         match command {
-            KeyCommand::Set { namespace, key, value, lifetime, condition } => {
-                self.set(now, shard, &namespace, &key, value, lifetime, condition)
+            KeyCommand::Set { namespace, key, value, lifetime, .. } => {
+                check_value(&value)?;
+                let target = Target { now, shard, namespace: &namespace, key: &key };
+                self.set(target, value, lifetime, condition)
             }
-            KeyCommand::Delete { namespace, key, condition } => {
-                self.delete(now, shard, &namespace, &key, condition)
+            KeyCommand::Delete { namespace, key, .. } => {
+                self.delete(Target { now, shard, namespace: &namespace, key: &key }, condition)
             }
-            KeyCommand::Expire { namespace, key, ttl_ms, condition } => {
-                self.expire(now, shard, &namespace, &key, ttl_ms, condition)
+            KeyCommand::Expire { namespace, key, ttl_ms, .. } => {
+                self.expire(Target { now, shard, namespace: &namespace, key: &key }, ttl_ms, condition)
             }
         }
     }
@@ -87,91 +105,77 @@ impl Keys {
         index.ok_or(KeyError::WrongPartition { addressed: partition, owner })
     }
 
-    /// The live entry, if any.
-    fn live(&self, now: LogTime, shard: usize, namespace: &str, key: &[u8]) -> Option<&Entry> {
-        self.shards[shard].get(namespace, key).filter(|e| e.is_live(now))
+    /// The entry that is stored, expired or not.
+    fn stored(&self, at: Target<'_>) -> Option<&Entry> {
+        self.shards[at.shard].get(at.namespace, at.key)
     }
 
-    #[expect(clippy::too_many_arguments, reason = "the fields of one command, taken apart once")]
+    fn live(&self, at: Target<'_>) -> Option<&Entry> {
+        self.stored(at).filter(|e| e.is_live(at.now))
+    }
+
     fn set(
         &mut self,
-        now: LogTime,
-        shard: usize,
-        namespace: &str,
-        key: &[u8],
+        at: Target<'_>,
         value: Value,
         lifetime: Lifetime,
         condition: Condition,
     ) -> Result<KeyReply, KeyError> {
-        check_value(&value)?;
         if let Lifetime::ForMs(ttl_ms) = lifetime {
             check_ttl(ttl_ms)?;
         }
-        let live = self.live(now, shard, namespace, key);
+        let live = self.live(at);
         let replaced = live.map(|e| e.version);
         require(condition, replaced)?;
         let expires = match lifetime {
             Lifetime::Forever => None,
             Lifetime::Keep => live.and_then(|e| e.expires),
-            Lifetime::ForMs(ttl_ms) => Some(after(now, ttl_ms)),
+            Lifetime::ForMs(ttl_ms) => Some(after(at.now, ttl_ms)),
         };
-        let stored = self.shards[shard].get(namespace, key);
-        let freed = stored.map_or(0, |e| entry_bytes(key.len(), e.value.len(), e.expires.is_some()));
-        let needed = entry_bytes(key.len(), value.len(), expires.is_some())
-            + self.shards[shard].namespace_cost(namespace);
+        let freed = self.stored(at).map_or(0, |e| at.bytes(e.value.len(), e.expires));
+        let needed = at.bytes(value.len(), expires) + self.shards[at.shard].namespace_cost(at.namespace);
         self.require_room(needed, freed)?;
 
-        let version = self.shards[shard].next_version();
+        let version = self.shards[at.shard].next_version();
         let entry = Entry { value, version, expires };
-        let ttl_ms = entry.ttl_ms(now);
-        let (place, old) = self.change(shard, |s| s.put(namespace, key, entry));
+        let ttl_ms = entry.ttl_ms(at.now);
+        let (place, old) = self.change(at.shard, |s| s.put(at.namespace, at.key, entry));
         if let Some(old) = old {
-            self.unindex(shard, old.expires, old.version);
+            self.unindex(at.shard, old.expires, old.version);
         }
-        self.index(shard, expires, version, place);
+        self.index(at.shard, expires, version, place);
         Ok(KeyReply::Set { version, replaced, ttl_ms })
     }
 
-    fn delete(
-        &mut self,
-        now: LogTime,
-        shard: usize,
-        namespace: &str,
-        key: &[u8],
-        condition: Condition,
-    ) -> Result<KeyReply, KeyError> {
-        let current = self.live(now, shard, namespace, key).map(|e| e.version);
+    fn delete(&mut self, at: Target<'_>, condition: Condition) -> Result<KeyReply, KeyError> {
+        let current = self.live(at).map(|e| e.version);
         require(condition, current)?;
         if current.is_none() {
             return Ok(KeyReply::Deleted { version: None });
         }
-        let version = self.shards[shard].next_version();
-        let old = self.change(shard, |s| s.remove(namespace, key)).expect("it was found above");
-        self.unindex(shard, old.expires, old.version);
+        let version = self.shards[at.shard].next_version();
+        let old = self.change(at.shard, |s| s.remove(at.namespace, at.key)).expect("it was found above");
+        self.unindex(at.shard, old.expires, old.version);
         Ok(KeyReply::Deleted { version: Some(version) })
     }
 
     fn expire(
         &mut self,
-        now: LogTime,
-        shard: usize,
-        namespace: &str,
-        key: &[u8],
+        at: Target<'_>,
         ttl_ms: Option<u64>,
         condition: Condition,
     ) -> Result<KeyReply, KeyError> {
         ttl_ms.map_or(Ok(()), check_ttl)?;
-        let live = self.live(now, shard, namespace, key);
+        let live = self.live(at);
         require(condition, live.map(|e| e.version))?;
         let Some(live) = live else { return Err(KeyError::NotFound) };
-        let bytes = |expires| entry_bytes(key.len(), live.value.len(), expires);
-        self.require_room(bytes(ttl_ms.is_some()), bytes(live.expires.is_some()))?;
+        let expires = ttl_ms.map(|ttl_ms| after(at.now, ttl_ms));
+        self.require_room(at.bytes(live.value.len(), expires), at.bytes(live.value.len(), live.expires))?;
 
-        let expires = ttl_ms.map(|ttl_ms| after(now, ttl_ms));
-        let (place, version, before) =
-            self.change(shard, |s| s.set_expiry(namespace, key, expires)).expect("it was found above");
-        self.unindex(shard, before, version);
-        self.index(shard, expires, version, place);
+        let changed = self.change(at.shard, |s| s.set_expiry(at.namespace, at.key, expires));
+        let (place, version, before) = changed.expect("it was found above");
+        self.unindex(at.shard, before, version);
+        self.index(at.shard, expires, version, place);
         Ok(KeyReply::Expires { version, ttl_ms })
     }
 
@@ -251,7 +255,7 @@ impl Keys {
     /// The live entry of a key, for reads.
     pub(super) fn find(&self, now: LogTime, namespace: &str, key: &[u8]) -> Result<Option<&Entry>, KeyError> {
         let shard = self.index_of(partition_of(key), namespace, key)?;
-        Ok(self.live(now, shard, namespace, key))
+        Ok(self.live(Target { now, shard, namespace, key }))
     }
 }
 

@@ -325,7 +325,9 @@ impl Pair {
                 .collect();
             let mut got = Vec::new();
             let mut after = None;
-            loop {
+            // A page has three keys, or is the last.
+            for page in 0.. {
+                assert!(page <= KEYS / 3, "the scan of {namespace} has no end");
                 let (namespace, prefix) = (namespace.to_owned(), prefix.clone());
                 let scan = Scan { namespace, partition: None, prefix, after, limit: 3, with_values: true };
                 let Page { entries, next } = self.machine.scan(LogTime(now), &scan).unwrap();

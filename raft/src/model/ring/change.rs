@@ -162,7 +162,7 @@ impl Ring {
         Ok(())
     }
 
-    /// Gives a change up, before any added replica has a vote. They are to be destroyed; their ids are never used again.
+    /// Gives a change up, before any added replica has a vote or any removed one has lost it. What was added is to be destroyed; its ids are never used again.
     ///
     /// Only whoever leads the group may propose it, and only after something in the *group's own log* forbids every later leader to carry the
     /// change on: another leader that has not heard of it could else give a vote to a replica that is being destroyed.

@@ -1,6 +1,6 @@
 //! The assignment as a minimum-cost flow: group -> (group, zone) -> node -> sink, one unit a replica.
 //!
-//! Successive shortest paths in the primal-dual form (Ahuja, Magnanti, Orlin, "Network Flows", chapters 9.8 and 10.6): Dijkstra over
+//! Successive shortest paths in the primal-dual form (Ahuja, Magnanti, Orlin, "Network Flows", section 9.8; convex costs: chapter 14): Dijkstra over
 //! reduced costs gives the distance of the sink, then depth-first search saturates every path of that length. The arcs are
 //! not stored, they follow from the matrix of who holds what, so that 300 nodes by 256 groups stay cheap.
 //! Costs are lexicographic by magnitude: a replica above a node's floor, then pairs of replicas of one group in one zone, then replicas

@@ -71,12 +71,13 @@ struct Seat<'a> {
     node: NodeId,
     /// Where leadership could go, by node.
     others: BTreeMap<NodeId, ReplicaId>,
-    moved: bool,
 }
 
 struct Board<'a> {
     seats: Vec<Seat<'a>>,
     usable: &'a BTreeSet<NodeId>,
+    /// The seats that a node leads and that are not in the plan yet.
+    led: BTreeMap<NodeId, BTreeSet<usize>>,
     /// What a node leads above its fair share, in [`UNIT`]s.
     excess: BTreeMap<NodeId, i64>,
     load: BTreeMap<NodeId, u64>,
@@ -88,6 +89,7 @@ impl<'a> Board<'a> {
     fn new(groups: &'a [GroupView], usable: &'a BTreeSet<NodeId>, transfers: usize) -> Self {
         let mut excess: BTreeMap<NodeId, i64> = usable.iter().map(|node| (*node, 0)).collect();
         let mut load: BTreeMap<NodeId, u64> = usable.iter().map(|node| (*node, 0)).collect();
+        let mut led: BTreeMap<NodeId, BTreeSet<usize>> = BTreeMap::new();
         let mut seats = Vec::new();
         for view in groups {
             let Some(leader) = view.leader else { continue };
@@ -102,21 +104,26 @@ impl<'a> Board<'a> {
                 **on != node && usable.contains(on) && view.caught_up.contains(replica)
             };
             let others = view.voters.iter().filter(ready).map(|(replica, on)| (*on, *replica)).collect();
-            seats.push(Seat { view, leader, node, others, moved: false });
+            led.entry(node).or_default().insert(seats.len());
+            seats.push(Seat { view, leader, node, others });
         }
-        Self { seats, usable, excess, load, plan: Vec::new(), left: transfers }
+        Self { seats, usable, led, excess, load, plan: Vec::new(), left: transfers }
     }
 
     fn transfer(&mut self, seat: usize, to: NodeId) {
-        let seat = &mut self.seats[seat];
-        assert!(!seat.moved && self.left > 0, "one transfer a group and plan, within the limit");
-        self.plan.push(Transfer { group: seat.view.group, from: seat.leader, to: seat.others[&to] });
-        *self.excess.entry(seat.node).or_default() -= UNIT;
+        let Seat { view, leader, node, others } = &self.seats[seat];
+        let fresh = self.led.get_mut(node).is_some_and(|led| led.remove(&seat));
+        assert!(fresh && self.left > 0, "one transfer a group and plan, within the limit");
+        self.plan.push(Transfer { group: view.group, from: *leader, to: others[&to] });
+        *self.excess.entry(*node).or_default() -= UNIT;
         *self.excess.entry(to).or_default() += UNIT;
-        *self.load.entry(seat.node).or_default() -= seat.view.load;
-        *self.load.entry(to).or_default() += seat.view.load;
-        (seat.node, seat.moved) = (to, true);
+        *self.load.entry(*node).or_default() -= view.load;
+        *self.load.entry(to).or_default() += view.load;
         self.left -= 1;
+    }
+
+    fn led_by(&self, node: NodeId) -> impl Iterator<Item = usize> {
+        self.led.get(&node).into_iter().flatten().copied()
     }
 
     /// Away from nodes that should not lead, to whoever leads least.
@@ -173,25 +180,28 @@ impl<'a> Board<'a> {
             if hops == self.left {
                 break;
             }
-            for next in self.usable.iter().filter(|next| **next != start) {
-                if from.contains_key(next) {
-                    continue;
-                }
-                if let Some(seat) = self.best_seat(node, *next) {
-                    from.insert(*next, (node, seat));
-                    queue.push_back((*next, hops + 1));
+            for (next, seat) in self.ways(node) {
+                if next != start && !from.contains_key(&next) {
+                    from.insert(next, (node, seat));
+                    queue.push_back((next, hops + 1));
                 }
             }
         }
         from
     }
 
-    /// Of the groups that `node` leads and `to` could lead, the one that leaves their loads closest.
-    fn best_seat(&self, node: NodeId, to: NodeId) -> Option<usize> {
-        let apart = i128::from(self.load[&node]) - i128::from(self.load[&to]);
-        let fits = |seat: &Seat<'_>| !seat.moved && seat.node == node && seat.others.contains_key(&to);
-        let left = |i: &usize| (apart - 2 * i128::from(self.seats[*i].view.load)).abs();
-        (0..self.seats.len()).filter(|i| fits(&self.seats[*i])).min_by_key(left)
+    /// Where a node could hand something over to, and of the groups that it could hand over there the one that leaves their loads closest.
+    fn ways(&self, node: NodeId) -> BTreeMap<NodeId, usize> {
+        let mut ways: BTreeMap<NodeId, (u128, usize)> = BTreeMap::new();
+        for seat in self.led_by(node) {
+            for to in self.seats[seat].others.keys() {
+                let apart = i128::from(self.load[&node]) - i128::from(self.load[to]);
+                let left = (apart - 2 * i128::from(self.seats[seat].view.load)).unsigned_abs();
+                let way = ways.entry(*to).or_insert((left, seat));
+                *way = (*way).min((left, seat));
+            }
+        }
+        ways.into_iter().map(|(to, (_, seat))| (to, seat)).collect()
     }
 
     /// Exchanges, and transfers that leave the counts as even as they are, which take load off the busier node.
@@ -218,24 +228,24 @@ impl<'a> Board<'a> {
     /// The best of all: what it takes off the busier node, the group given with the node that takes it, and the group taken in return.
     fn best_exchange(&self) -> Option<(u64, (usize, NodeId), Option<usize>)> {
         let mut best: Option<(u64, (usize, NodeId), Option<usize>)> = None;
-        for (give, seat) in self.seats.iter().enumerate() {
-            if seat.moved || !self.usable.contains(&seat.node) {
-                continue;
-            }
+        for (node, give) in
+            self.usable.iter().flat_map(|node| self.led_by(*node).map(move |give| (node, give)))
+        {
+            let seat = &self.seats[give];
             for to in seat.others.keys() {
-                let (here, there) = (self.load[&seat.node], self.load[to]);
+                let (here, there) = (self.load[node], self.load[to]);
                 let mut offer = |delta: u64, take: Option<usize>| {
                     let gain = here.saturating_sub((here - delta).max(there + delta));
                     if gain > 0 && best.is_none_or(|(most, _, _)| gain > most) {
                         best = Some((gain, (give, *to), take));
                     }
                 };
-                if self.excess[&seat.node] - self.excess[to] >= UNIT {
+                if self.excess[node] - self.excess[to] >= UNIT {
                     offer(seat.view.load, None);
                 }
-                for (take, other) in self.seats.iter().enumerate() {
-                    let fits = !other.moved && other.node == *to && other.others.contains_key(&seat.node);
-                    if fits && other.view.load < seat.view.load {
+                for take in self.led_by(*to) {
+                    let other = &self.seats[take];
+                    if other.others.contains_key(node) && other.view.load < seat.view.load {
                         offer(seat.view.load - other.view.load, Some(take));
                     }
                 }

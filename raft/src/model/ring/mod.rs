@@ -23,6 +23,8 @@ mod assign_tests;
 mod oracle;
 #[cfg(test)]
 mod ring_tests;
+#[cfg(test)]
+mod test_fleet;
 
 pub use assign::{Layout, NodeSpec};
 pub use error::RingError;

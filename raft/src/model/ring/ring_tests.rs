@@ -7,149 +7,13 @@ use proptest::prelude::*;
 use super::assign::NodeSpec;
 use super::check::check;
 use super::error::RingError;
-use super::schedule::{Begin, DEATH_PAUSE_MS, MemberView, ScheduleLimits, next_changes, nodes_to_plan};
+use super::schedule::{Begin, DEATH_PAUSE_MS, ScheduleLimits, next_changes};
 use super::slot::GroupCount;
 use super::table::{ChangeId, Ring, Step};
+use super::test_fleet::{Fleet, spec};
 use crate::model::ids::{GroupId, NodeId, ReplicaId};
-use crate::model::membership::Membership;
 
 const G1: GroupId = GroupId(1);
-
-fn spec(id: u64) -> NodeSpec {
-    NodeSpec::new(NodeId(id), 1, None)
-}
-
-/// A ring with the control group's allocator of ids, and what a control leader sees.
-struct Fleet {
-    ring: Ring,
-    membership: Membership,
-    members: BTreeMap<NodeId, MemberView>,
-    gone: BTreeSet<NodeId>,
-    last_node: u64,
-    now_ms: u64,
-    /// Every replica id that was ever given out for the ring.
-    given: BTreeSet<ReplicaId>,
-}
-
-impl Fleet {
-    fn new(replication: u8) -> Self {
-        let mut fleet = Self {
-            ring: Ring::new(GroupCount::G32, replication).unwrap(),
-            membership: Membership::default(),
-            members: BTreeMap::new(),
-            gone: BTreeSet::new(),
-            last_node: 0,
-            now_ms: 0,
-            given: BTreeSet::new(),
-        };
-        let first = fleet.join(1, 0);
-        let Fleet { ring, membership, given, .. } = &mut fleet;
-        let ids = || {
-            let id = membership.allocate_replica();
-            assert!(given.insert(id));
-            id
-        };
-        ring.found(first, ids).unwrap();
-        fleet
-    }
-
-    fn of(nodes: u64, replication: u8) -> Self {
-        let mut fleet = Self::new(replication);
-        (1..nodes).for_each(|_| drop(fleet.join(1, 0)));
-        fleet.settle();
-        fleet
-    }
-
-    fn join(&mut self, weight: u32, zone: u8) -> NodeSpec {
-        self.last_node += 1;
-        let zone = (zone > 0).then(|| format!("z{zone}"));
-        let spec = NodeSpec::new(NodeId(self.last_node), weight, zone.as_deref());
-        self.members.insert(spec.node, MemberView { spec: spec.clone(), dead_since_ms: None });
-        spec
-    }
-
-    fn dead(&self) -> BTreeSet<NodeId> {
-        let dead = self.members.values().filter(|m| m.dead_since_ms.is_some());
-        dead.map(|m| m.spec.node).chain(self.gone.iter().copied()).collect()
-    }
-
-    fn retarget(&mut self) -> Result<bool, RingError> {
-        let members: Vec<MemberView> = self.members.values().cloned().collect();
-        let nodes = nodes_to_plan(&members, self.now_ms, DEATH_PAUSE_MS, self.ring.replication());
-        let plan = self.ring.plan(&nodes)?;
-        assert_eq!(check(&plan.layout, &nodes, self.ring.groups(), self.ring.replication()), []);
-        self.ring.retarget(plan)
-    }
-
-    fn begin(&mut self, begin: &Begin) -> Result<ChangeId, RingError> {
-        let Fleet { ring, membership, given, .. } = self;
-        ring.begin_change(begin.group, &begin.step, || {
-            let id = membership.allocate_replica();
-            assert!(given.insert(id));
-            id
-        })
-    }
-
-    fn under_way(&self) -> Vec<(GroupId, ChangeId)> {
-        self.ring.placements().filter_map(|(g, p)| p.change.as_ref().map(|c| (g, c.id))).collect()
-    }
-
-    fn finish(&mut self, group: GroupId, id: ChangeId) -> Result<(), RingError> {
-        let members = self.ring.placement(group).unwrap().members_after().into_keys().collect();
-        self.ring.finish_change(group, id, &members)
-    }
-
-    fn tombstones(&self) -> Vec<(NodeId, ReplicaId)> {
-        let all = self.ring.placements().flat_map(|(_, p)| &p.tombstones);
-        all.map(|(replica, node)| (*node, *replica)).collect()
-    }
-
-    /// A node leaves the fleet, if the ring does not need it; else it begins to leave.
-    fn leave(&mut self, node: NodeId) {
-        if self.ring.needs(node) || self.members.len() == 1 {
-            self.members.get_mut(&node).unwrap().spec.usable = false;
-        } else {
-            self.members.remove(&node);
-            self.gone.insert(node);
-        }
-    }
-
-    /// Everybody is alive and does what the record says, until nothing is left to do. Returns how many changes that took.
-    fn settle(&mut self) -> usize {
-        self.members.values_mut().for_each(|m| m.dead_since_ms = None);
-        self.ring.set_paused(false);
-        let mut changes = 0;
-        for _ in 0..1000 {
-            let news = self.retarget() == Ok(true);
-            for (group, id) in self.under_way() {
-                if self.ring.is_outdated(group) {
-                    self.ring.abandon_change(group, id).unwrap();
-                } else {
-                    self.finish(group, id).unwrap();
-                    changes += 1;
-                }
-            }
-            for (node, replica) in self.tombstones() {
-                if !self.gone.contains(&node) {
-                    self.ring.forget_tombstone(node, replica).unwrap();
-                }
-            }
-            for node in &self.ring.nodes_with_tombstones() & &self.gone {
-                assert!(self.ring.forget_node(node) > 0);
-            }
-            let limits = ScheduleLimits { fleet: 16, node_in: 8, node_out: 8 };
-            let next = next_changes(&self.ring, &self.gone, &BTreeMap::new(), &limits);
-            let idle = next.is_empty() && self.under_way().is_empty() && self.tombstones().is_empty();
-            if idle && !news {
-                return changes;
-            }
-            for begin in next {
-                self.begin(&begin).unwrap();
-            }
-        }
-        panic!("the ring does not come to rest: {:?}", self.ring);
-    }
-}
 
 #[test]
 fn one_to_three_grows_in_one_change_and_a_replacement_is_one_for_one() {
@@ -229,6 +93,10 @@ fn what_is_refused_changes_nothing() {
     let id = fleet.begin(&Begin { group, step: step.clone() }).unwrap();
     let under_way = RingError::ChangeUnderWay { group, under_way: id };
     assert_eq!(begin(&mut fleet, group, &step.add, &step.remove), under_way);
+    let other = ChangeId(id.0 - 1);
+    let not_under_way = Err(RingError::ChangeNotUnderWay { group, change: other });
+    assert_eq!(fleet.finish(group, other), not_under_way);
+    assert_eq!(fleet.ring.abandon_change(group, other), not_under_way);
     let members: BTreeSet<_> = fleet.ring.placement(group).unwrap().members.keys().copied().collect();
     let unexpected = fleet.ring.finish_change(group, id, &members).unwrap_err();
     assert!(matches!(unexpected, RingError::UnexpectedMembers { .. }), "{unexpected}");
@@ -257,6 +125,50 @@ fn the_dead_are_removed_first() {
     fleet.retarget().unwrap();
     let step = fleet.ring.step(G1, &BTreeSet::from([NodeId(2), NodeId(4)])).unwrap();
     assert_eq!(step, Step { add: vec![NodeId(5)], remove: vec![NodeId(2)] });
+}
+
+#[test]
+fn a_change_that_leads_away_from_the_target_is_outdated() {
+    // The node that a growth adds is to go again.
+    let mut fleet = Fleet::of(1, 3);
+    (0..3).for_each(|_| drop(fleet.join(1, 0)));
+    fleet.retarget().unwrap();
+    let step = fleet.ring.step(G1, &BTreeSet::new()).unwrap();
+    fleet.begin(&Begin { group: G1, step: step.clone() }).unwrap();
+    assert!(!fleet.ring.is_outdated(G1));
+    fleet.leave(step.add[0]);
+    fleet.retarget().unwrap();
+    assert!(fleet.ring.is_outdated(G1));
+    // Shrinkage to one replica, and then the nodes are there after all.
+    let mut fleet = Fleet::of(3, 3);
+    fleet.leave(NodeId(3));
+    fleet.retarget().unwrap();
+    let step = fleet.ring.step(G1, &BTreeSet::new()).unwrap();
+    assert_eq!((step.add.len(), step.remove.len()), (0, 2));
+    let id = fleet.begin(&Begin { group: G1, step }).unwrap();
+    assert!(!fleet.ring.is_outdated(G1));
+    fleet.members.get_mut(&NodeId(3)).unwrap().spec.usable = true;
+    fleet.retarget().unwrap();
+    assert!(fleet.ring.is_outdated(G1));
+    fleet.ring.abandon_change(G1, id).unwrap();
+    assert!(fleet.ring.is_settled() && fleet.tombstones().is_empty());
+}
+
+#[test]
+fn a_node_that_is_gone_leaves_no_tombstones_behind() {
+    let mut fleet = Fleet::of(4, 3);
+    let node = NodeId(4);
+    fleet.leave(node);
+    fleet.retarget().unwrap();
+    let limits = ScheduleLimits { fleet: 100, node_in: 100, node_out: 100 };
+    for begin in next_changes(&fleet.ring, &BTreeSet::new(), &BTreeMap::new(), &limits) {
+        let id = fleet.begin(&begin).unwrap();
+        assert!(fleet.ring.needs(node), "until its last replica has moved");
+        fleet.finish(begin.group, id).unwrap();
+    }
+    assert!(!fleet.ring.needs(node));
+    assert_eq!((fleet.ring.tombstones_on(node).count(), fleet.ring.forget_node(node)), (24, 24));
+    assert_eq!((fleet.ring.tombstones_on(node).count(), fleet.ring.forget_node(node)), (0, 0));
 }
 
 #[test]
@@ -352,7 +264,7 @@ fn happen(fleet: &mut Fleet, event: Event) {
         }
         Event::Destroyed(at) => {
             if let Some((node, replica)) = pick(&fleet.tombstones(), at) {
-                fleet.ring.forget_tombstone(node, replica).unwrap();
+                fleet.destroyed(node, replica);
             }
         }
         Event::Pause(paused) => drop(fleet.ring.set_paused(paused)),
@@ -375,9 +287,10 @@ proptest! {
             let before = fleet.ring.clone();
             happen(&mut fleet, event);
             prop_assert_eq!(fleet.ring.check(), Ok(()));
+            prop_assert_eq!(fleet.accounted(), fleet.given.clone());
             prop_assert_eq!(before.check_successor(&fleet.ring), Ok(()));
             prop_assert_eq!(earlier.check_successor(&fleet.ring), Ok(()));
-            if fleet.ring.epoch() % 7 == 0 {
+            if fleet.ring.epoch().is_multiple_of(7) {
                 earlier = fleet.ring.clone();
             }
         }
@@ -389,9 +302,7 @@ proptest! {
             let (groups, replication) = (fleet.ring.groups(), fleet.ring.replication());
             prop_assert_eq!(check(&fleet.ring.actual(), &nodes, groups, replication), []);
         }
-        let held: BTreeSet<ReplicaId> =
-            fleet.ring.placements().flat_map(|(_, p)| p.members.keys().copied()).collect();
-        prop_assert!(held.is_subset(&fleet.given));
+        prop_assert_eq!(fleet.accounted(), fleet.given.clone());
         prop_assert!(fleet.tombstones().is_empty());
     }
 }

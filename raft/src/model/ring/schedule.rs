@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::assign::NodeSpec;
 use super::quota::effective_replication;
-use super::table::{Ring, Step};
+use super::table::{Placement, Ring, Step};
 use crate::model::ids::{GroupId, NodeId};
 
 /// How long a node has to be dead before its replicas are made anew elsewhere. Most come back after a reboot or an upgrade, and
@@ -79,7 +79,7 @@ pub struct Stuck {
 /// The changes to begin now, most urgent first: groups with fewest live replicas, then those that replace a dead one, then growth.
 ///
 /// `dead` are all that are dead now, however short; `leaders` tells whose disk and link a copy takes, as far as it is known. A change that
-/// waits for a dead node does not count for the fleet, so that it holds up nobody else.
+/// waits for dead nodes does not count for the fleet, so that it holds up nobody else.
 pub fn next_changes(
     ring: &Ring,
     dead: &BTreeSet<NodeId>,
@@ -98,15 +98,15 @@ pub fn next_changes(
     for (group, placement) in ring.placements() {
         let nodes = placement.nodes();
         if let Some(change) = &placement.change {
-            let stalled = change.added.values().any(|node| dead.contains(node));
+            let stalled = !has_quorum(&nodes, dead) || change.added.values().any(|node| dead.contains(node));
             let from = source(group, &nodes).filter(|_| !change.added.is_empty() && !stalled);
             traffic.add(change.added.values(), from, stalled);
             continue;
         }
-        let live = nodes.iter().filter(|node| !dead.contains(node)).count();
-        if live * 2 <= nodes.len() {
+        if !has_quorum(&nodes, dead) {
             continue;
         }
+        let live = nodes.iter().filter(|node| !dead.contains(node)).count();
         if let Some(step) = ring.step(group, dead) {
             let replaces_dead = step.remove.iter().any(|node| dead.contains(node));
             let from = source(group, &nodes).filter(|_| !step.add.is_empty());
@@ -126,12 +126,16 @@ pub fn next_changes(
 
 /// Every group without a quorum.
 pub fn without_quorum(ring: &Ring, dead: &BTreeSet<NodeId>) -> Vec<Stuck> {
-    let stuck = |(group, placement): (GroupId, &super::table::Placement)| {
+    let stuck = |(group, placement): (GroupId, &Placement)| {
         let nodes = placement.nodes();
         let missing: Vec<NodeId> = nodes.iter().filter(|node| dead.contains(node)).copied().collect();
-        (missing.len() * 2 >= nodes.len()).then_some(Stuck { group, missing })
+        (!has_quorum(&nodes, dead)).then_some(Stuck { group, missing })
     };
     ring.placements().filter_map(stuck).collect()
+}
+
+fn has_quorum(nodes: &[NodeId], dead: &BTreeSet<NodeId>) -> bool {
+    nodes.iter().filter(|node| !dead.contains(node)).count() * 2 > nodes.len()
 }
 
 struct Traffic<'a> {
@@ -243,10 +247,32 @@ mod tests {
         ring.set_paused(true);
         assert_eq!(next_changes(&ring, &none.0, &none.1, &wide), []);
         ring.set_paused(false);
-        // What waits for a dead node does not count for the fleet, nor for the one that would give.
-        let narrow = ScheduleLimits { fleet: 1, node_in: 100, node_out: 1 };
-        assert_eq!(next_changes(&ring, &none.0, &none.1, &narrow), []);
-        assert_eq!(next_changes(&ring, &set(&[3]), &none.1, &narrow), [], "nothing can grow without node 3");
+        assert_eq!(next_changes(&ring, &set(&[3]), &none.1, &wide), [], "nothing can grow without node 3");
+    }
+
+    #[test]
+    fn a_change_that_waits_for_the_dead_holds_nobody_up() {
+        let (mut ring, mut ids) = ring(4);
+        settle(&mut ring, &mut ids);
+        let plan = ring.plan(&specs(6)).unwrap();
+        ring.retarget(plan).unwrap();
+        let limits = ScheduleLimits { fleet: 1, node_in: 1, node_out: 1 };
+        let next = |ring: &Ring, dead: &[u64]| next_changes(ring, &set(dead), &BTreeMap::new(), &limits);
+        let [first] = &next(&ring, &[6])[..] else { panic!("one at a time") };
+        assert_eq!(first.step.add, [NodeId(5)]);
+        ring.begin_change(first.group, &first.step, &mut ids).unwrap();
+        assert_eq!(next(&ring, &[]), [], "the fleet's limit is reached");
+        let [second] = &next(&ring, &[5])[..] else { panic!("one at a time") };
+        assert_eq!(second.step.add, [NodeId(6)]);
+        // The same if the group itself has lost its quorum.
+        let lost = [1, 2, 3, 4]
+            .map(NodeId)
+            .into_iter()
+            .filter(|n| ring.placement(first.group).unwrap().nodes().contains(n));
+        let lost: Vec<u64> = lost.take(2).map(|n| n.0).collect();
+        let others =
+            next_changes(&ring, &set(&lost), &BTreeMap::new(), &ScheduleLimits { node_in: 9, ..limits });
+        assert_eq!(others.len(), 1);
     }
 
     #[test]
@@ -258,19 +284,23 @@ mod tests {
         let plan = ring.plan(&without_five).unwrap();
         ring.retarget(plan).unwrap();
         let wide = ScheduleLimits { fleet: 1000, node_in: 1000, node_out: 1000 };
-        let dead = set(&[4, 5]);
-        let begin = next_changes(&ring, &dead, &BTreeMap::new(), &wide);
-        assert!(!begin.is_empty());
-        let live = |b: &Begin| {
+        let live = |b: &Begin, dead: &BTreeSet<NodeId>| {
             let nodes = ring.placement(b.group).unwrap().nodes();
             nodes.iter().filter(|n| !dead.contains(n)).count()
         };
-        assert!(begin.windows(2).all(|pair| live(&pair[0]) <= live(&pair[1])));
-        assert!(begin.iter().all(|b| live(b) >= 2), "without a quorum nothing can change");
+        // Node 5 leaves and lives, node 4 has just died and is in the target still.
+        let dead = set(&[4]);
+        let begin = next_changes(&ring, &dead, &BTreeMap::new(), &wide);
+        let counts: Vec<usize> = begin.iter().map(|b| live(b, &dead)).collect();
+        assert!(counts.is_sorted() && counts.contains(&2) && counts.contains(&3), "{counts:?}");
         assert!(begin.iter().all(|b| b.step.remove == [NodeId(5)] && b.step.add != [NodeId(4)]));
+        let dead = set(&[4, 5]);
+        let begin = next_changes(&ring, &dead, &BTreeMap::new(), &wide);
+        assert!(!begin.is_empty());
+        assert!(begin.iter().all(|b| live(b, &dead) >= 2), "without a quorum nothing can change");
         let stuck = without_quorum(&ring, &dead);
         assert!(stuck.iter().all(|s| s.missing == [NodeId(4), NodeId(5)]));
-        let both = |p: &crate::model::ring::Placement| p.nodes().ends_with(&[NodeId(4), NodeId(5)]);
+        let both = |p: &Placement| p.nodes().ends_with(&[NodeId(4), NodeId(5)]);
         assert_eq!(stuck.len(), ring.placements().filter(|(_, p)| both(p)).count());
         assert!(!stuck.is_empty());
     }
