@@ -155,7 +155,7 @@ fn figures(ring: &RingView) -> Vec<(&'static str, String)> {
         .collect();
     let outside = match nodes_outside_quota {
         0 => String::new(),
-        nodes => format!("; {} outside its quota", output::count(*nodes as usize, "node")),
+        nodes => format!("; not within quota: {}", output::count(*nodes as usize, "node")),
     };
     let mut pairs = vec![
         (
@@ -183,11 +183,13 @@ fn figures(ring: &RingView) -> Vec<(&'static str, String)> {
             format!("{} of {} replicas copied", ring.movement.planned_copies, ring.movement.planned_replicas),
         ),
     ];
-    let stuck: Vec<String> = ring
-        .groups
-        .iter()
-        .filter(|group| !group.stuck_without.is_empty())
-        .map(|group| format!("{}: missing {}", group.group, group.stuck_without.join(", ")))
+    let mut stuck: BTreeMap<&[String], Vec<&str>> = BTreeMap::new();
+    for group in ring.groups.iter().filter(|group| !group.stuck_without.is_empty()) {
+        stuck.entry(&group.stuck_without).or_default().push(&group.group);
+    }
+    let stuck: Vec<String> = stuck
+        .into_iter()
+        .map(|(missing, groups)| format!("{}: {} missing", some(&groups), missing.join(", ")))
         .collect();
     if !stuck.is_empty() {
         pairs.push(("no quorum", shortened(stuck)));
@@ -200,6 +202,15 @@ fn figures(ring: &RingView) -> Vec<(&'static str, String)> {
         pairs.push(("not open here", shortened(failed)));
     }
     pairs
+}
+
+/// The first few, and how many more.
+fn some(names: &[&str]) -> String {
+    const NAMES_MAX: usize = 4;
+    match names.split_at_checked(NAMES_MAX) {
+        Some((first, rest)) if !rest.is_empty() => format!("{} and {} more", first.join(", "), rest.len()),
+        _ => names.join(", "),
+    }
 }
 
 /// Lines for people: the rest is in the JSON.
@@ -216,6 +227,10 @@ fn shortened(mut lines: Vec<String>) -> String {
 fn state(ring: &RingView) -> String {
     let MovementView { copies_left, groups_in_place, changes_under_way, .. } = ring.movement;
     let paused = if ring.paused { "paused; " } else { "" };
+    let stuck = ring.groups.iter().filter(|group| !group.stuck_without.is_empty()).count();
+    if ring.settled && stuck > 0 {
+        return format!("{paused}nothing to move; {} without a quorum", output::count(stuck, "group"));
+    }
     if ring.settled {
         return format!("{paused}settled");
     }

@@ -131,15 +131,19 @@ pub(super) fn look<R: Runtime, T>(
         let members = ring.placements().flat_map(|(_, p)| p.members_after().into_values());
         let dead: BTreeSet<NodeId> = members.filter(is_dead).collect();
         let mut leaders = state.led.leaders();
-        let holds = |group: &GroupId, node: &NodeId| {
-            ring.placement(*group).is_some_and(|p| p.members.values().any(|member| member == node))
-        };
-        leaders.retain(|group, node| holds(group, node) && !dead.contains(node));
         for (group, status) in &statuses {
             if status.role == Role::Leader {
                 leaders.insert(*group, core.me);
             }
         }
+        // Who leads nobody, or is not there, leads only by what was said before.
+        let leads = |group: &GroupId, node: &NodeId| {
+            let placement = ring.placement(*group);
+            placement.is_some_and(|p| {
+                p.members.values().any(|member| member == node) && missing_of_stuck(p, &dead).is_empty()
+            })
+        };
+        leaders.retain(|group, node| leads(group, node) && !dead.contains(node));
         read(&Look { core, replicas, state, ring, statuses: &statuses, leaders, dead })
     })
 }
@@ -205,22 +209,15 @@ impl<R: Runtime> Look<'_, R> {
             target: target.iter().map(name).collect(),
             leader: self.leaders.get(&group).map(name),
             change: self.change(group, placement),
-            stuck_without: self.stuck_without(placement).iter().map(name).collect(),
+            stuck_without: missing_of_stuck(placement, &self.dead).iter().map(name).collect(),
             failure: self.replicas.failure(group),
         }
-    }
-
-    /// The dead members of a group that has no quorum without them.
-    fn stuck_without(&self, placement: &Placement) -> Vec<NodeId> {
-        let nodes = placement.nodes();
-        let dead: Vec<NodeId> = nodes.iter().filter(|node| self.dead.contains(node)).copied().collect();
-        if dead.len() * 2 > nodes.len() { dead } else { Vec::new() }
     }
 
     pub(super) fn change(&self, group: GroupId, placement: &Placement) -> Option<ChangeView> {
         let change = placement.change.as_ref()?;
         let name = |node: NodeId| name_of(self.state, node);
-        let stuck = !self.stuck_without(placement).is_empty();
+        let stuck = !missing_of_stuck(placement, &self.dead).is_empty();
         let (stage, waits_for) = stage(change, self.statuses.get(&group), stuck, &self.dead, &name);
         Some(ChangeView {
             id: change.id.0,
@@ -230,6 +227,13 @@ impl<R: Runtime> Look<'_, R> {
             waits_for,
         })
     }
+}
+
+/// The dead members of a group that has no quorum without them.
+fn missing_of_stuck(placement: &Placement, dead: &BTreeSet<NodeId>) -> Vec<NodeId> {
+    let nodes = placement.nodes();
+    let missing: Vec<NodeId> = nodes.iter().filter(|node| dead.contains(node)).copied().collect();
+    if missing.len() * 2 > nodes.len() { missing } else { Vec::new() }
 }
 
 /// How far a change is and what it waits for, as far as a replica of the group tells. Pure.
@@ -420,5 +424,159 @@ fn movement(figures: &Figures) -> MovementView {
         copies_left: figures.to_copy,
         groups_in_place: figures.in_place,
         changes_under_way: figures.changes,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use longshore_raft::ReplicaId;
+    use longshore_raft::consensus::machine::Member;
+    use longshore_raft::model::membership::{NodeProfile, Standing};
+    use longshore_raft::model::ring::{ChangeId, GroupCount};
+
+    use super::*;
+
+    fn on(node: u64) -> Member {
+        Member { replica: ReplicaId(node * 10), node: NodeId(node) }
+    }
+
+    fn status(role: Role, voters: &[u64], learners: &[u64], joint: bool) -> GroupStatus {
+        GroupStatus {
+            group: GroupId(7),
+            replica: ReplicaId(10),
+            role,
+            term: 1,
+            leader: Some(on(1)),
+            last_log: Some(500),
+            committed: Some(500),
+            applied: Some(500),
+            snapshot: None,
+            purged: None,
+            voters: voters.iter().copied().map(on).collect(),
+            learners: learners.iter().copied().map(on).collect(),
+            joint,
+            matched: vec![(ReplicaId(40), Some(380))],
+            quorum_ack_ms: None,
+            fatal: None,
+        }
+    }
+
+    /// g7 goes from node 3 to node 4.
+    fn change() -> Change {
+        let one = |node| [(on(node).replica, NodeId(node))].into();
+        Change { id: ChangeId(1), added: one(4), removed: one(3) }
+    }
+
+    #[test]
+    fn each_step_of_a_change_is_told_apart() {
+        use ChangeStage::*;
+        let leader = |voters, learners, joint| Some(status(Role::Leader, voters, learners, joint));
+        let cases = [
+            (leader(&[1, 2, 3], &[], false), Adding, "n4 to be taken in"),
+            (leader(&[1, 2, 3], &[4], false), CatchingUp, "n4 to catch up, 120 entries behind"),
+            (Some(status(Role::Follower, &[1, 2, 3], &[4], false)), CatchingUp, "n4 to catch up"),
+            (leader(&[1, 2, 3, 4], &[], true), ChangingVoters, "a majority of the old voters and one"),
+            (leader(&[1, 2, 4], &[3], false), Finishing, "the old replicas to be dropped"),
+            (leader(&[1, 2, 4], &[], false), Finishing, "the ring to be told"),
+            (Some(status(Role::Stopped, &[1, 2, 3], &[], false)), UnderWay, "the leader of the group"),
+            (None, UnderWay, "the leader of the group"),
+        ];
+        let name = |node: NodeId| node.to_string();
+        for (status, expected, words) in cases {
+            let (got, waits_for) = stage(&change(), status.as_ref(), false, &BTreeSet::new(), &name);
+            assert_eq!(got, expected, "{status:?}");
+            assert!(waits_for.contains(words), "{waits_for:?} for {status:?}");
+        }
+        let dead = BTreeSet::from([NodeId(4)]);
+        let (held_up, waits_for) = stage(&change(), None, false, &dead, &name);
+        assert_eq!((held_up, waits_for.as_str()), (Waiting, "n4, which cannot be reached"));
+        assert_eq!(stage(&change(), None, true, &dead, &name).0, Waiting);
+    }
+
+    #[test]
+    fn a_group_is_stuck_without_its_majority() {
+        let members = (1..=3).map(|node| (on(node).replica, NodeId(node))).collect();
+        let placement = Placement { epoch: 1, members, change: None, tombstones: BTreeMap::new() };
+        let missing = |dead: &[u64]| {
+            let dead = dead.iter().copied().map(NodeId).collect();
+            missing_of_stuck(&placement, &dead).into_iter().map(|node| node.0).collect::<Vec<_>>()
+        };
+        assert_eq!((missing(&[]), missing(&[2, 9]), missing(&[1, 3])), (vec![], vec![], vec![1, 3]));
+    }
+
+    /// A fleet of these nodes, by name; the ring is on the first.
+    fn fleet(names: &[&str]) -> ControlState {
+        let mut state = ControlState::default();
+        for (index, name) in names.iter().enumerate() {
+            let profile = NodeProfile {
+                name: (*name).into(),
+                address: ([127, 0, 0, 1], 7400).into(),
+                zone: None,
+                labels: BTreeMap::new(),
+                version: "0.1.0".into(),
+                weight: 1000,
+            };
+            state.membership.admit([index as u8 + 1; 32], profile, 0).unwrap();
+        }
+        let mut ring = Ring::new(GroupCount::G32, 3).unwrap();
+        let first = node_spec(state.membership.get(NodeId(1)).unwrap());
+        ring.found(first, || state.membership.allocate_replica()).unwrap();
+        state.ring = Some(ring);
+        state
+    }
+
+    fn retarget(state: &mut ControlState) -> bool {
+        let mut ring = state.ring.take().unwrap();
+        let plan = ring.plan(&nodes_now(state, &ring)).unwrap();
+        let news = ring.is_news(&plan);
+        ring.retarget(plan).unwrap();
+        state.ring = Some(ring);
+        news
+    }
+
+    #[test]
+    fn a_target_is_current_until_the_members_are_others() {
+        let current = |state: &ControlState| plan_is_current(state, state.ring.as_ref().unwrap());
+        assert!(current(&fleet(&["a"])));
+        let mut state = fleet(&["a", "b", "c"]);
+        assert!(!current(&state), "two have come that it knows nothing of");
+        assert!(retarget(&mut state) && current(&state));
+        assert!(!retarget(&mut state), "and nothing is new");
+        state.membership.set_standing(NodeId(2), Standing::Leaving).unwrap();
+        assert!(!current(&state));
+        assert!(retarget(&mut state) && current(&state));
+        state.membership.set_standing(NodeId(2), Standing::Left).unwrap();
+        assert!(current(&state), "it holds nothing, and may go");
+    }
+
+    #[test]
+    fn a_plan_names_nodes_that_are_not_there_yet() {
+        let state = fleet(&["a"]);
+        let ring = state.ring.as_ref().unwrap();
+        let node = |text: &str| PlanNode::parse(text).unwrap();
+        let query = |add: &[&str], remove: &[&str]| RingPlanQuery {
+            add: add.iter().map(|text| node(text)).collect(),
+            remove: remove.iter().map(|name| (*name).to_owned()).collect(),
+        };
+        let plan = |query: &RingPlanQuery| plan_view(ring, &Fleet::of(&state, query)?, query);
+        let grown = plan(&query(&["b", "c:3000:east"], &[])).unwrap();
+        assert_eq!((grown.replicas_before, grown.replicas_after, grown.copies), (1, 3, 64));
+        assert_eq!(grown.nodes[2], PlanNodeView { name: "c".into(), before: 0, after: 32 });
+        assert!(grown.moves.iter().all(|one| one.from.is_none() && one.to != Some("a".into())));
+        let replaced = plan(&query(&["b"], &["a"])).unwrap();
+        assert_eq!((replaced.moves.len(), replaced.moves[0].from.as_deref()), (32, Some("a")));
+        for (wrong, code, words) in [
+            (query(&[], &[]), ErrorCode::Invalid, "nothing to plan"),
+            (query(&["a"], &[]), ErrorCode::Conflict, "there is a node a already"),
+            (query(&["b", "b"], &[]), ErrorCode::Conflict, "there is a node b already"),
+            (query(&[], &["nobody"]), ErrorCode::NotFound, "nobody"),
+            (query(&[], &["a"]), ErrorCode::Conflict, "no node can hold data"),
+        ] {
+            let error = plan(&wrong).unwrap_err();
+            assert!(error.code == code && error.message.contains(words), "{error:?}");
+        }
+        let mut state = fleet(&["a"]);
+        state.ring = None;
+        assert_eq!(Fleet::of(&state, &query(&["b"], &[])).err().unwrap().code, ErrorCode::Busy);
     }
 }

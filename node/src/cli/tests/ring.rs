@@ -19,7 +19,7 @@ replicas:       32 to 32 per node, max/mean 1.00
 leaders:        10 to 11 per node, max/mean 1.03
 zones:          32 groups in 2 zones; 32 pairs of one group in one zone
 last plan:      64 of 96 replicas copied
-no quorum:      g3: missing beta, gamma
+no quorum:      g3: beta, gamma missing
 not open here:  g4: it is damaged: block 3
 
     NODE    STATE     ZONE   WEIGHT   REPLICAS   QUOTA   LEADERS   MOVING
