@@ -7,6 +7,7 @@ mod keys;
 mod nodes;
 mod operations;
 mod ring;
+mod ring_plan;
 mod ring_watch;
 mod tokens;
 mod views;

@@ -88,9 +88,14 @@ fn flags_and_variables_in_the_help_are_those_of_the_settings() {
         // Lines are wrapped anywhere.
         help.split_whitespace().collect::<Vec<_>>().join(" ")
     };
-    let (run, join) = (help("run"), help("join"));
+    let (init, run, join) = (help("init"), help("run"), help("join"));
     for key in KEYS.iter().filter(|key| key.flag.is_some()) {
-        let text = if key.name.starts_with("join.") { &join } else { &run };
+        let text = match key.name.split('.').next() {
+            Some("join") => &join,
+            // The shape of the ring is fixed when the fleet is made.
+            Some("ring") => &init,
+            _ => &run,
+        };
         let flag = key.flag.unwrap();
         assert!(text.contains(flag), "{flag} is not in the help\n{text}");
         assert!(text.contains(&format!("[env: {}]", key.env)), "{} is not in the help\n{text}", key.env);
