@@ -172,11 +172,14 @@ fn figures(ring: &RingView) -> Vec<(&'static str, String)> {
         ("leaders", spread(&ring.balance.leaders)),
         (
             "zones",
-            format!(
-                "{}; {} of one group in one zone",
-                zones.join(", "),
-                output::count(*pairs_in_one_zone as usize, "pair")
-            ),
+            match ring.nodes.iter().all(|node| node.zone.is_none()) {
+                true => "none given (--zone, when a node starts)".to_owned(),
+                false => format!(
+                    "{}; {} of one group in one zone",
+                    zones.join(", "),
+                    output::count(*pairs_in_one_zone as usize, "pair")
+                ),
+            },
         ),
         (
             "last plan",

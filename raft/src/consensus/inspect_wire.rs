@@ -173,7 +173,7 @@ mod tests {
             (request(GroupBody::ReadIndex), MessageKind::ReadIndex(GROUP)),
             (request(rest), MessageKind::Quiesce(GROUP)),
             (request(GroupBody::Query(Blob::default())), MessageKind::Query(GROUP)),
-            (request(GroupBody::HandOver { to: ReplicaId(2) }), MessageKind::HandOver(GROUP)),
+            (request(GroupBody::HandOver(ReplicaId(2))), MessageKind::HandOver(GROUP)),
             (encode_message(&Message::Ping(ping)), MessageKind::Ping),
             (Bytes::new(), MessageKind::Other),
             (Bytes::from_static(&[WIRE_VERSION]), MessageKind::Other),

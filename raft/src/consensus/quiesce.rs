@@ -302,7 +302,7 @@ impl<R: Runtime> Core<R> {
             GroupBody::Propose(_)
             | GroupBody::ReadIndex
             | GroupBody::Query(_)
-            | GroupBody::HandOver { .. }
+            | GroupBody::HandOver(_)
             | GroupBody::Quiesce { .. } => {}
         }
     }

@@ -120,7 +120,7 @@ async fn ask_leader<R: Runtime>(
             R::sleep(RETRY_PAUSE).await;
         }
         let Some(target) = target() else { continue };
-        match route.ask(target, Lane::Control, GroupBody::HandOver { to }, ANSWER_TIMEOUT).await {
+        match route.ask(target, Lane::Control, GroupBody::HandOver(to), ANSWER_TIMEOUT).await {
             Ok(Reply::TransferLeader(None)) => return Ok(()),
             Ok(Reply::TransferLeader(Some(why))) => return Err(GroupError::Membership(why)),
             Ok(Reply::NotLeader { leader }) => {

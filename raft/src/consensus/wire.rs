@@ -110,9 +110,7 @@ pub(crate) enum GroupBody {
     /// A query of the state machine, encoded; answered by the leader, linearizably, with [`Reply::Answer`].
     Query(Blob),
     /// Asks the leader to hand leadership to this voter; answered with [`Reply::TransferLeader`].
-    HandOver {
-        to: ReplicaId,
-    },
+    HandOver(ReplicaId),
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
@@ -417,10 +415,7 @@ impl Reply {
 impl GroupBody {
     /// Whether it need not name the replica that it is for.
     pub(crate) fn any_can_answer(&self) -> bool {
-        matches!(
-            self,
-            GroupBody::Propose(_) | GroupBody::ReadIndex | GroupBody::Query(_) | GroupBody::HandOver { .. }
-        )
+        matches!(self, Self::Propose(_) | Self::ReadIndex | Self::Query(_) | Self::HandOver(_))
     }
 
     pub(crate) fn vote<R: Runtime>(pre: bool, rpc: &VoteRequest<Types<R>>) -> Self {
