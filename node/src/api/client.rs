@@ -1,7 +1,10 @@
 //! A typed client of the API, over a unix socket, TCP or memory. One connection a request: it is meant for a command
-//! line and for tests, next to the node.
+//! line and for tests, next to the node. Who asks for keys again and again uses a [`KeyConnection`].
 //!
 //! Must never retry: the caller knows what may be done twice. The variants of [`ClientError`] say what happened.
+
+mod keys;
+mod ring;
 
 use std::marker::PhantomData;
 use std::time::Duration;
@@ -18,8 +21,10 @@ use serde::de::DeserializeOwned;
 
 pub use super::connector::{Target, TargetError};
 use super::limits::REPLY_MAX_BYTES;
+use super::percent::encode;
 use super::timer::within;
 use super::types::*;
+pub use keys::KeyConnection;
 
 /// How long a connection may take; the node is on this host, or nearly.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -62,6 +67,8 @@ impl ClientError {
         }
     }
 }
+
+type Sender = http1::SendRequest<Full<Bytes>>;
 
 /// A client of one node.
 #[derive(Debug)]
@@ -158,14 +165,18 @@ impl<R: Runtime> Client<R> {
 
     /// The operation now and after every change.
     pub async fn watch_operation(&self, id: &str) -> Result<OperationWatch, ClientError> {
-        let path = format!("/v1/operations/{}/watch", encode(id));
-        let response = self.send(Method::GET, &path, None, None).await?;
+        self.watch(&format!("/v1/operations/{}/watch", encode(id))).await
+    }
+
+    async fn watch<T: DeserializeOwned>(&self, path: &str) -> Result<Watch<T>, ClientError> {
+        let response = self.send(Method::GET, path, None, None).await?;
         if !response.status().is_success() {
             let (parts, bytes) = self.whole(response).await?;
             return Err(self.failure(&parts, &bytes));
         }
         let target = self.target.to_string();
-        Ok(OperationWatch { body: response.into_body(), buffer: Vec::new(), scanned: 0, target })
+        let body = response.into_body();
+        Ok(Watch { body, buffer: Vec::new(), scanned: 0, target, items: PhantomData })
     }
 
     async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, ClientError> {
@@ -187,7 +198,7 @@ impl<R: Runtime> Client<R> {
         serde_json::from_slice(&bytes).map_err(|error| self.not_understood(error))
     }
 
-    /// Connects, sends, and waits for the head of the reply.
+    /// Connects, sends, and waits for the head of the reply. A body is JSON.
     async fn send(
         &self,
         method: Method,
@@ -195,28 +206,44 @@ impl<R: Runtime> Client<R> {
         body: Option<Bytes>,
         key: Option<&str>,
     ) -> Result<Response<Incoming>, ClientError> {
-        let stream = match within::<R, _>(CONNECT_TIMEOUT, self.target.connect()).await {
-            Some(connected) => connected.map_err(|error| self.no_connection(&error))?,
-            None => return Err(self.unreachable("the connection took too long")),
-        };
-        let (mut sender, connection) = http1::handshake::<_, Full<Bytes>>(TokioIo::new(stream))
-            .await
-            .map_err(|error| self.unreachable(error))?;
-        // Ends when the reply has been read or dropped; its errors reach the caller through the reply.
-        drop(R::spawn(async move {
-            if let Err(error) = connection.await {
-                tracing::debug!(%error, "a connection to the API ended");
-            }
-        }));
-        let mut request =
-            Request::builder().method(method).uri(path).header(header::HOST, self.target.host());
+        let mut sender = self.connect().await?;
+        let mut request = self.request(method, path);
         if body.is_some() {
             request = request.header(header::CONTENT_TYPE, "application/json");
         }
         if let Some(key) = key {
             request = request.header("idempotency-key", key);
         }
-        let request = request.body(Full::new(body.unwrap_or_default())).map_err(|error| {
+        self.exchange(&mut sender, request, body.unwrap_or_default()).await
+    }
+
+    async fn connect(&self) -> Result<Sender, ClientError> {
+        let stream = match within::<R, _>(CONNECT_TIMEOUT, self.target.connect()).await {
+            Some(connected) => connected.map_err(|error| self.no_connection(&error))?,
+            None => return Err(self.unreachable("the connection took too long")),
+        };
+        let (sender, connection) =
+            http1::handshake(TokioIo::new(stream)).await.map_err(|error| self.unreachable(error))?;
+        // Ends when the reply has been read or dropped; its errors reach the caller through the reply.
+        drop(R::spawn(async move {
+            if let Err(error) = connection.await {
+                tracing::debug!(%error, "a connection to the API ended");
+            }
+        }));
+        Ok(sender)
+    }
+
+    fn request(&self, method: Method, path: &str) -> hyper::http::request::Builder {
+        Request::builder().method(method).uri(path).header(header::HOST, self.target.host())
+    }
+
+    async fn exchange(
+        &self,
+        sender: &mut Sender,
+        request: hyper::http::request::Builder,
+        body: Bytes,
+    ) -> Result<Response<Incoming>, ClientError> {
+        let request = request.body(Full::new(body)).map_err(|error| {
             let error = ApiError::new(ErrorCode::Invalid, format!("the request cannot be sent: {error}"));
             ClientError::Api { error, request_id: None }
         })?;
@@ -272,19 +299,23 @@ impl<R: Runtime> Client<R> {
 }
 
 /// A watch of one operation.
+pub type OperationWatch = Watch<OperationView>;
+
+/// A watch: views as they come, one JSON value a line.
 #[derive(Debug)]
-pub struct OperationWatch {
+pub struct Watch<T> {
     body: Incoming,
     buffer: Vec<u8>,
     /// Bytes of `buffer` known to hold no line end.
     scanned: usize,
     target: String,
+    items: PhantomData<fn() -> T>,
 }
 
-impl OperationWatch {
-    /// The next view; `None` when the stream has ended. It ends after a terminal view, and also when the node stops: look
-    /// at the last view's state. Dropping the future loses nothing.
-    pub async fn next(&mut self) -> Result<Option<OperationView>, ClientError> {
+impl<T: DeserializeOwned> Watch<T> {
+    /// The next view; `None` when the stream has ended. It ends after the last view of what is watched, and also when the node
+    /// stops: look at the last view's state. Dropping the future loses nothing.
+    pub async fn next(&mut self) -> Result<Option<T>, ClientError> {
         loop {
             if let Some(end) = self.buffer[self.scanned..].iter().position(|byte| *byte == b'\n') {
                 let rest = self.buffer.split_off(self.scanned + end + 1);
@@ -310,8 +341,8 @@ impl OperationWatch {
         }
     }
 
-    fn decode(&self, line: &[u8]) -> Result<OperationView, ClientError> {
-        serde_json::from_slice::<OperationView>(line).map_err(|not_a_view| {
+    fn decode(&self, line: &[u8]) -> Result<T, ClientError> {
+        serde_json::from_slice::<T>(line).map_err(|not_a_view| {
             match serde_json::from_slice::<WatchEnd>(line) {
                 Ok(WatchEnd { error }) => ClientError::Api { error, request_id: None },
                 Err(_) => {
@@ -324,31 +355,4 @@ impl OperationWatch {
 
 fn body<T: Serialize>(value: &T) -> Bytes {
     Bytes::from(serde_json::to_vec(value).expect("plain structs of strings and numbers encode as JSON"))
-}
-
-/// Percent-encodes one path segment (RFC 3986, section 2.3: everything but unreserved characters). A lone `.` or `..`
-/// would be a step in the path, so dots are encoded as well.
-fn encode(segment: &str) -> String {
-    let mut encoded = String::with_capacity(segment.len());
-    for byte in segment.bytes() {
-        match byte {
-            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'~' => encoded.push(char::from(byte)),
-            _ => encoded.push_str(&format!("%{byte:02X}")),
-        }
-    }
-    encoded
-}
-
-#[cfg(test)]
-mod tests {
-    use super::encode;
-
-    #[test]
-    fn segments() {
-        for (segment, encoded) in
-            [("n3", "n3"), ("a/b", "a%2Fb"), ("..", "%2E%2E"), ("é?", "%C3%A9%3F"), ("100%", "100%25")]
-        {
-            assert_eq!(encode(segment), encoded);
-        }
-    }
 }

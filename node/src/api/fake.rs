@@ -1,5 +1,8 @@
 //! A fleet that tests script: enough state to tell that a request arrived whole, and knobs for what can go wrong.
 
+mod keys;
+mod ring;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -9,6 +12,7 @@ use tokio::sync::{Semaphore, mpsc};
 
 use super::service::{ApiFuture, ApiStream, FleetService};
 use super::types::*;
+pub(crate) use ring::{progress, ring};
 
 type Watcher = mpsc::UnboundedSender<Result<OperationView, ApiError>>;
 
@@ -22,6 +26,11 @@ struct State {
     /// What each call of this name answers instead, taken from the front.
     failures: BTreeMap<&'static str, Vec<ApiError>>,
     panics: BTreeSet<&'static str>,
+    ring_paused: bool,
+    /// And whether it goes on when the ring has settled.
+    ring_watchers: Vec<(ring::RingWatcher, bool)>,
+    values: BTreeMap<(String, Vec<u8>), KeyValue>,
+    key_version: u64,
     calls: Vec<String>,
 }
 

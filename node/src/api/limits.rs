@@ -22,8 +22,9 @@ pub struct ApiLimits {
 impl Default for ApiLimits {
     fn default() -> Self {
         Self {
-            connections_max: 256,
-            requests_max: 64,
+            // Room for clients of keys, which keep their connections and ask one thing at a time.
+            connections_max: 1024,
+            requests_max: 512,
             body_max_bytes: 1 << 20,
             header_timeout: Duration::from_secs(10),
             body_timeout: Duration::from_secs(10),
@@ -33,7 +34,7 @@ impl Default for ApiLimits {
     }
 }
 
-/// Most bytes of a request line and headers together: room for any sane client, 16 MiB for 256 connections at worst.
+/// Most bytes of a request line and headers together: room for any sane client, 64 MiB for 1024 connections at worst.
 pub const HEAD_MAX_BYTES: usize = 64 << 10;
 
 /// Most headers of a request.

@@ -15,6 +15,7 @@ pub mod limits;
 pub mod listener;
 mod middleware;
 pub mod openapi;
+pub(crate) mod percent;
 mod routes;
 pub mod server;
 #[cfg(test)]

@@ -1,5 +1,8 @@
 //! The table of routes and their handlers. A handler unpacks the request, calls the service, packs the answer.
 
+mod keys;
+mod ring;
+
 use std::convert::Infallible;
 use std::sync::Arc;
 
@@ -11,13 +14,17 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, delete, get, post};
 use axum::{Json, Router};
 use futures_util::StreamExt;
+use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio_util::sync::CancellationToken;
 
 use super::errors::Rejection;
 use super::limits::IDEMPOTENCY_KEY_MAX_CHARS;
-use super::openapi;
-use super::service::FleetService;
+use super::service::{ApiStream, FleetService};
+use super::{openapi, percent};
+pub(super) use keys::*;
+pub(super) use ring::*;
+
 use super::types::*;
 use crate::config::names;
 
@@ -44,6 +51,19 @@ pub(super) const ROUTES: &[(&str, &[&str], Handlers)] = &[
     ("/v1/operations", &["get", "post"], || get(list_operations).post(submit_operation)),
     ("/v1/operations/{id}", &["get"], || get(inspect_operation)),
     ("/v1/operations/{id}/watch", &["get"], || get(watch_operation)),
+    ("/v1/ring", &["get"], || get(show_ring)),
+    ("/v1/ring/plan", &["get"], || get(plan_ring)),
+    ("/v1/ring/pause", &["post"], || post(pause_ring)),
+    ("/v1/ring/resume", &["post"], || post(resume_ring)),
+    ("/v1/ring/rebalance", &["post"], || post(rebalance_ring)),
+    ("/v1/ring/watch", &["get"], || get(watch_ring)),
+    ("/v1/groups", &["get"], || get(list_groups)),
+    ("/v1/groups/{id}", &["get"], || get(inspect_group)),
+    ("/v1/groups/{id}/transfer", &["post"], || post(transfer_group)),
+    ("/v1/keys/{namespace}", &["get"], || get(scan_keys)),
+    ("/v1/keys/{namespace}/{key}", &["get", "put", "delete"], || {
+        get(get_key).put(set_key).delete(delete_key)
+    }),
     ("/v1/openapi.json", &["get"], || get(openapi_document)),
     ("/livez", &["get"], || get(livez)),
     ("/readyz", &["get"], || get(readyz)),
@@ -188,9 +208,17 @@ pub(super) async fn watch_operation(
     Segment(id): Segment,
 ) -> Result<Response, ApiError> {
     let views = api.service.watch_operation(id).await?;
+    Ok(watch_response(views, &api.shutdown))
+}
+
+/// A watch as a body: one JSON value a line, and a last line with the error if there is one.
+fn watch_response<T: Serialize + Send + 'static>(
+    views: ApiStream<T>,
+    shutdown: &CancellationToken,
+) -> Response {
     let mut failed = false;
     let lines = views
-        .take_until(api.shutdown.clone().cancelled_owned())
+        .take_until(shutdown.clone().cancelled_owned())
         .take_while(move |item| {
             // The line with the error is the last one.
             let go_on = !failed;
@@ -198,10 +226,10 @@ pub(super) async fn watch_operation(
             std::future::ready(go_on)
         })
         .map(|item| Ok::<_, Infallible>(watch_line(item)));
-    Ok(([(header::CONTENT_TYPE, NDJSON)], Body::from_stream(lines)).into_response())
+    ([(header::CONTENT_TYPE, NDJSON)], Body::from_stream(lines)).into_response()
 }
 
-fn watch_line(item: Result<OperationView, ApiError>) -> Bytes {
+fn watch_line<T: Serialize>(item: Result<T, ApiError>) -> Bytes {
     let encoded = match &item {
         Ok(view) => serde_json::to_vec(view),
         Err(error) => serde_json::to_vec(&WatchEnd { error: error.clone() }),
@@ -313,5 +341,41 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for QueryString<T>
             Ok(Query(value)) => Ok(Self(value)),
             Err(error) => Err(Rejection::invalid(format!("the query is not valid: {}", error.body_text()))),
         }
+    }
+}
+
+/// The query string as pairs, where a name may be repeated or a value need not be UTF-8.
+pub(super) struct Pairs(Vec<(String, Vec<u8>)>);
+
+impl Pairs {
+    /// For parameters that are text.
+    fn texts(self) -> Result<Vec<(String, String)>, Rejection> {
+        let text = |(name, value): (String, Vec<u8>)| match String::from_utf8(value) {
+            Ok(value) => Ok((name, value)),
+            Err(_) => Err(Rejection::invalid(format!("the query is not valid: {name} is not UTF-8"))),
+        };
+        self.0.into_iter().map(text).collect()
+    }
+
+    /// A flag is set by its name alone, or by `true`.
+    fn flag(name: &str, value: &str) -> Result<bool, Rejection> {
+        match value {
+            "" | "true" => Ok(true),
+            "false" => Ok(false),
+            _ => Err(Rejection::invalid(format!("{name} must be true or false, not {value:?}"))),
+        }
+    }
+
+    fn unknown(name: &str, known: &str) -> Rejection {
+        Rejection::invalid(format!("the query is not valid: unknown field {name:?}; there are {known}"))
+    }
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for Pairs {
+    type Rejection = Rejection;
+
+    async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Self, Rejection> {
+        let pairs = percent::query_pairs(parts.uri.query().unwrap_or(""));
+        pairs.map(Self).ok_or_else(|| Rejection::invalid("the query is not valid percent-encoding"))
     }
 }

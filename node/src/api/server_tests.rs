@@ -1,11 +1,14 @@
 //! The real server driven by the real client and by hand-written bytes, over memory, unix sockets and TCP.
 
+mod ring_and_keys;
+
 use std::future::poll_fn;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
+use bytes::Bytes;
 use longshore_raft::Runtime;
 use longshore_raft::consensus::runtime::TokioRuntime;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};

@@ -1,7 +1,8 @@
-//! What the HTTP API asks of a node. The server knows this trait only; the node implements it.
+//! What the HTTP API asks of a node. The server knows these traits only; the node implements them.
 
 use std::pin::Pin;
 
+use bytes::Bytes;
 use futures_util::Stream;
 
 use super::types::*;
@@ -10,7 +11,7 @@ pub type ApiFuture<'a, T> = Pin<Box<dyn Future<Output = Result<T, ApiError>> + S
 pub type ApiStream<T> = Pin<Box<dyn Stream<Item = Result<T, ApiError>> + Send>>;
 
 /// A node as its clients see it. Reads are linearizable unless the doc says otherwise.
-pub trait FleetService: Send + Sync + 'static {
+pub trait FleetService: RingService + KeyService {
     /// This node's own view; answers without a quorum.
     fn status(&self) -> ApiFuture<'_, StatusView>;
     /// Live: the process runs. Ready: it has a leader, has caught up, and its engine answers (or it has none configured). Local.
@@ -38,4 +39,43 @@ pub trait FleetService: Send + Sync + 'static {
     fn inspect_operation(&self, id: String) -> ApiFuture<'_, OperationView>;
     /// The operation now and after every change, until it has ended. Local, not linearizable.
     fn watch_operation(&self, id: String) -> ApiFuture<'_, ApiStream<OperationView>>;
+}
+
+/// The ring and its groups. Answers without a quorum of the control group come from the local copy, with `stale` set.
+pub trait RingService: Send + Sync + 'static {
+    fn ring(&self) -> ApiFuture<'_, RingView>;
+    /// What a change of the fleet would move; nothing is done.
+    fn plan_ring(&self, query: RingPlanQuery) -> ApiFuture<'_, RingPlanView>;
+    fn pause_ring(&self, paused: bool) -> ApiFuture<'_, RingPauseView>;
+    /// Plans anew at once, for the nodes as they are.
+    fn rebalance_ring(&self) -> ApiFuture<'_, RebalanceView>;
+    /// The changes under way now and as they go on, until the ring has settled. Local, not linearizable.
+    fn watch_ring(&self, query: RingWatchQuery) -> ApiFuture<'_, ApiStream<RingProgressView>>;
+    fn list_groups(&self, query: GroupQuery) -> ApiFuture<'_, GroupList>;
+    /// By id (`g7` or `7`); asks it for its keys and bytes.
+    fn inspect_group(&self, group: String) -> ApiFuture<'_, GroupView>;
+    /// Has whoever leads a group hand leadership to another of its members.
+    fn transfer_group(&self, group: String, request: TransferRequest) -> ApiFuture<'_, TransferView>;
+}
+
+/// Strongly consistent keys: every read is linearizable, every change is done at most once.
+pub trait KeyService: Send + Sync + 'static {
+    /// None: there is no such key, or it has expired.
+    fn get_key(&self, namespace: String, key: Vec<u8>) -> ApiFuture<'_, Option<KeyValue>>;
+    fn set_key(
+        &self,
+        namespace: String,
+        key: Vec<u8>,
+        value: Bytes,
+        lifetime: KeyLifetime,
+        condition: KeyCondition,
+    ) -> ApiFuture<'_, KeySetView>;
+    fn delete_key(
+        &self,
+        namespace: String,
+        key: Vec<u8>,
+        condition: KeyCondition,
+    ) -> ApiFuture<'_, KeyDeletedView>;
+    /// One page, of the whole fleet, in order of keys. Each group answers linearizably, but not all at one moment.
+    fn scan_keys(&self, namespace: String, query: KeyScanQuery) -> ApiFuture<'_, KeyPageView>;
 }

@@ -4,11 +4,14 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use super::cache::CacheCommand;
 use super::config::ConfigCommand;
+use super::group::GroupCommand;
 use super::launch::LaunchArgs;
 use super::leave::LeaveArgs;
 use super::node::NodeCommand;
 use super::op::OpCommand;
+use super::ring::RingCommand;
 use super::server::{InitArgs, JoinArgs, ServerArgs};
 use super::sim::SimArgs;
 use super::token::TokenCommand;
@@ -29,6 +32,8 @@ Examples:
   longshore join --token T 192.0.2.1      Join the fleet of that host
   longshore node ls                       Show the fleet
   longshore op pull nginx:1.27            Bring an image to every engine
+  longshore ring show                     Show who leads which part of the data
+  longshore cache set config greeting hi  Set a key, on all nodes at once
 
 Exit codes: 0 done, 1 failed, 2 usage, 3 denied, 4 no quorum, 5 partly done, 130 interrupted"
 )]
@@ -45,7 +50,7 @@ pub(super) struct GlobalArgs {
     /// The node to talk to: unix:///PATH, a path, or http://IP:PORT for reads [env: LONGSHORE_HOST] [default: the socket
     /// in the data folder]
     #[arg(long, global = true, value_name = "URL|PATH")]
-    pub(super) host: Option<String>,
+    pub(super) host: Vec<String>,
     /// Where the node keeps its state [env: LONGSHORE_DATA_DIR] [default: /var/lib/longshore as root, else
     /// ~/.local/share/longshore]
     #[arg(long, global = true, value_name = "DIR")]
@@ -68,10 +73,10 @@ impl GlobalArgs {
         self.config.clone().or_else(|| variable.map(PathBuf::from))
     }
 
-    /// The node named by flag or variable.
-    pub(super) fn host(&self, variables: &Variables) -> Option<String> {
+    /// The nodes named by flag or variable.
+    pub(super) fn hosts(&self, variables: &Variables) -> Vec<String> {
         let variable = variables.get("LONGSHORE_HOST").filter(|host| !host.is_empty());
-        self.host.clone().or_else(|| variable.cloned())
+        if self.host.is_empty() { variable.into_iter().cloned().collect() } else { self.host.clone() }
     }
 }
 
@@ -144,6 +149,15 @@ Examples:
     /// Operations on the fleet's engines
     #[command(subcommand)]
     Op(OpCommand),
+    /// See the ring of partitions, and how they move
+    #[command(subcommand)]
+    Ring(RingCommand),
+    /// See the groups that carry the partitions, and who leads them
+    #[command(subcommand)]
+    Group(GroupCommand),
+    /// Keys of the whole fleet, strongly consistent
+    #[command(subcommand)]
+    Cache(CacheCommand),
     /// Take this host out of the fleet and stop its node
     #[command(after_help = "\
 Examples:

@@ -7,16 +7,21 @@
 //! Results go to standard output, progress and errors to standard error; exit codes are [`Exit`].
 
 mod args;
+mod bench;
+mod cache;
 mod children;
 mod config;
 mod error;
+mod group;
 mod launch;
 mod leave;
 mod node;
 mod op;
 mod output;
+mod picture;
 mod progress;
 mod pull;
+mod ring;
 mod server;
 mod session;
 pub mod signals;
@@ -77,6 +82,12 @@ fn dispatch(cli: Cli, terminal: &mut Terminal, server: &dyn ServerCommands) -> R
         Command::Node(command) => Session::with(&global, terminal, async |s| node::node(s, command).await),
         Command::Token(command) => Session::with(&global, terminal, async |s| token::token(s, command).await),
         Command::Op(command) => Session::with(&global, terminal, async |s| op::op(s, command).await),
+        Command::Ring(command) => Session::with(&global, terminal, async |s| ring::ring(s, command).await),
+        Command::Group(command) => Session::with(&global, terminal, async |s| group::group(s, command).await),
+        Command::Cache(command) => {
+            let many = matches!(command, cache::CacheCommand::Bench(_));
+            Session::with_hosts(&global, terminal, many, async |s| cache::cache(s, command).await)
+        }
         Command::Leave(args) => Session::with(&global, terminal, async |s| leave::leave(s, args).await),
     }
 }

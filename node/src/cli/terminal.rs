@@ -1,7 +1,7 @@
 //! The terminal, or whatever stands in its place.
 
 use std::fmt;
-use std::io::{self, BufRead, IsTerminal, Write};
+use std::io::{self, BufRead, IsTerminal, Read, Write};
 
 use super::args::ColourChoice;
 use super::error::{CliError, Exit};
@@ -62,11 +62,31 @@ impl Terminal {
 
     /// Prints a result, whole lines, at once. A reader that has gone (`| head`) ends the command quietly.
     pub(super) fn print(&mut self, text: &str) -> Result<(), CliError> {
-        let written = self.stdout.write_all(text.as_bytes()).and_then(|()| self.stdout.flush());
+        self.print_bytes(text.as_bytes())
+    }
+
+    /// The same, of bytes as they are.
+    pub(super) fn print_bytes(&mut self, bytes: &[u8]) -> Result<(), CliError> {
+        let written = self.stdout.write_all(bytes).and_then(|()| self.stdout.flush());
         written.map_err(|error| match error.kind() {
             io::ErrorKind::BrokenPipe => CliError::quiet(Exit::Failed),
             _ => CliError::new(Exit::Failed, format!("cannot write to standard output: {error}")),
         })
+    }
+
+    /// All of standard input, `limit` bytes at most.
+    pub(super) fn read_all(&mut self, limit: usize) -> Result<Vec<u8>, CliError> {
+        let mut bytes = Vec::new();
+        // One more, to tell what is too long from what just fits.
+        let read = (&mut self.stdin).take(limit as u64 + 1).read_to_end(&mut bytes);
+        read.map_err(|error| CliError::new(Exit::Failed, format!("cannot read standard input: {error}")))?;
+        match bytes.len() > limit {
+            true => Err(CliError::new(
+                Exit::Usage,
+                format!("standard input has more than the limit of {limit} bytes"),
+            )),
+            false => Ok(bytes),
+        }
     }
 
     /// Prints to standard error. There is nobody left to tell when that fails.

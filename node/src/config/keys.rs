@@ -181,13 +181,13 @@ pub const KEYS: &[Key] = &[
     limit(
         "limits.api_connections",
         "LONGSHORE_LIMITS_API_CONNECTIONS",
-        "256",
+        "1024",
         "Open connections to each API listener. The next one is told `busy`.",
     ),
     limit(
         "limits.api_requests",
         "LONGSHORE_LIMITS_API_REQUESTS",
-        "64",
+        "512",
         "API requests worked on at once, per listener. The next one is told `busy`.",
     ),
     limit("limits.api_body", "LONGSHORE_LIMITS_API_BODY", "\"1MiB\"", "Largest body of an API request."),

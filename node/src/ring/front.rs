@@ -13,7 +13,7 @@ use longshore_model::partition::{
 };
 use longshore_raft::consensus::machine::GroupError;
 use longshore_raft::model::ring::GroupCount;
-use longshore_raft::{GroupId, Runtime};
+use longshore_raft::{GroupId, ReplicaId, Runtime};
 
 use super::Replicas;
 use super::replicas::Handle;
@@ -103,14 +103,22 @@ impl<R: Runtime> Front<R> {
         Ok(Page::merge(pages, limit))
     }
 
-    /// What each group says of its keys.
-    pub(crate) async fn statuses(&self) -> Result<Vec<(GroupId, PartitionStatus)>, FrontError> {
-        let answers = self.each_group(None, |_| Read::Status).await?;
-        let status = |(group, answer)| match answer {
-            Answer::Status(status) => Ok((group, *status)),
-            _ => Err(FrontError::Nonsense { group }),
+    /// What one group says of its keys.
+    pub(crate) async fn status(&self, group: GroupId) -> Result<PartitionStatus, FrontError> {
+        let partitions = self.groups()?.partitions_of(group).ok_or(FrontError::NoRing)?;
+        match self.read(PartitionId(*partitions.start()), Read::Status).await? {
+            (_, Answer::Status(status)) => Ok(*status),
+            (group, _) => Err(FrontError::Nonsense { group }),
+        }
+    }
+
+    /// Has whoever leads a group hand leadership to one of its replicas.
+    pub(crate) async fn transfer(&self, group: GroupId, to: ReplicaId) -> Result<(), FrontError> {
+        let handed = match self.replicas.handle(group) {
+            Handle::Here(replica) => replica.transfer_leader_from_afar(to).await,
+            Handle::Afar(afar) => afar.transfer_leader_from_afar(to).await,
         };
-        answers.into_iter().map(status).collect()
+        handed.map_err(|error| self.explain(group, error))
     }
 
     /// Asks every group, or the one of a partition, all at once.

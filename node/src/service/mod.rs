@@ -2,20 +2,26 @@
 //!
 //! Must never: change anything but through the control group's log.
 
+mod groups;
+mod keys;
 mod nodes;
 mod operations;
+mod ring;
+mod ring_plan;
+mod ring_watch;
 mod tokens;
 mod views;
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use longshore_model::control::{Command, RefusalKind, Reply};
+use bytes::Bytes;
+use longshore_model::control::{Command, Refusal, RefusalKind, Reply};
 use longshore_raft::Runtime;
 use longshore_raft::consensus::machine::GroupError;
 use tokio::sync::Notify;
 
-use crate::api::service::{ApiFuture, ApiStream, FleetService};
+use crate::api::service::{ApiFuture, ApiStream, FleetService, KeyService, RingService};
 use crate::api::types::*;
 use crate::core::Core;
 use crate::ring::{Front, Replicas};
@@ -41,16 +47,7 @@ impl<R: Runtime> Service<R> {
     /// Proposes a command; a refusal by the state machine is an error.
     async fn propose(&self, command: Command) -> Result<Reply, ApiError> {
         match self.core.group.propose(command).await.map_err(group_error)? {
-            Reply::Refused(refusal) => {
-                let code = match refusal.kind {
-                    RefusalKind::Invalid => ErrorCode::Invalid,
-                    RefusalKind::NotFound => ErrorCode::NotFound,
-                    RefusalKind::Conflict => ErrorCode::Conflict,
-                    RefusalKind::Denied => ErrorCode::Denied,
-                    RefusalKind::Busy => ErrorCode::Busy,
-                };
-                Err(ApiError::new(code, refusal.message))
-            }
+            Reply::Refused(refusal) => Err(refused(refusal)),
             reply => Ok(reply),
         }
     }
@@ -64,6 +61,17 @@ impl<R: Runtime> Service<R> {
     async fn linearize_briefly(&self) -> bool {
         matches!(R::timeout(LISTING_PATIENCE, self.core.group.read_barrier()).await, Ok(Ok(_)))
     }
+}
+
+fn refused(refusal: Refusal) -> ApiError {
+    let code = match refusal.kind {
+        RefusalKind::Invalid => ErrorCode::Invalid,
+        RefusalKind::NotFound => ErrorCode::NotFound,
+        RefusalKind::Conflict => ErrorCode::Conflict,
+        RefusalKind::Denied => ErrorCode::Denied,
+        RefusalKind::Busy => ErrorCode::Busy,
+    };
+    ApiError::new(code, refusal.message)
 }
 
 fn group_error(error: GroupError) -> ApiError {
@@ -134,5 +142,59 @@ impl<R: Runtime> FleetService for Service<R> {
     }
     fn watch_operation(&self, id: String) -> ApiFuture<'_, ApiStream<OperationView>> {
         Box::pin(self.watch(id))
+    }
+}
+
+impl<R: Runtime> RingService for Service<R> {
+    fn ring(&self) -> ApiFuture<'_, RingView> {
+        Box::pin(self.ring_view())
+    }
+    fn plan_ring(&self, query: RingPlanQuery) -> ApiFuture<'_, RingPlanView> {
+        Box::pin(self.plan(query))
+    }
+    fn pause_ring(&self, paused: bool) -> ApiFuture<'_, RingPauseView> {
+        Box::pin(self.set_paused(paused))
+    }
+    fn rebalance_ring(&self) -> ApiFuture<'_, RebalanceView> {
+        Box::pin(self.rebalance())
+    }
+    fn watch_ring(&self, query: RingWatchQuery) -> ApiFuture<'_, ApiStream<RingProgressView>> {
+        Box::pin(self.ring_progress(query))
+    }
+    fn list_groups(&self, query: GroupQuery) -> ApiFuture<'_, GroupList> {
+        Box::pin(self.groups(query))
+    }
+    fn inspect_group(&self, group: String) -> ApiFuture<'_, GroupView> {
+        Box::pin(self.group_view(group))
+    }
+    fn transfer_group(&self, group: String, request: TransferRequest) -> ApiFuture<'_, TransferView> {
+        Box::pin(self.transfer(group, request))
+    }
+}
+
+impl<R: Runtime> KeyService for Service<R> {
+    fn get_key(&self, namespace: String, key: Vec<u8>) -> ApiFuture<'_, Option<KeyValue>> {
+        Box::pin(self.get_value(namespace, key))
+    }
+    fn set_key(
+        &self,
+        namespace: String,
+        key: Vec<u8>,
+        value: Bytes,
+        lifetime: KeyLifetime,
+        condition: KeyCondition,
+    ) -> ApiFuture<'_, KeySetView> {
+        Box::pin(self.set_value(namespace, key, value, lifetime, condition))
+    }
+    fn delete_key(
+        &self,
+        namespace: String,
+        key: Vec<u8>,
+        condition: KeyCondition,
+    ) -> ApiFuture<'_, KeyDeletedView> {
+        Box::pin(self.delete_value(namespace, key, condition))
+    }
+    fn scan_keys(&self, namespace: String, query: KeyScanQuery) -> ApiFuture<'_, KeyPageView> {
+        Box::pin(self.page(namespace, query))
     }
 }

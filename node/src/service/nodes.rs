@@ -15,7 +15,7 @@ use crate::api::types::*;
 /// How long a node that leaves waits for the fleet to let it go: a change of voters, a hand-over, and its data copied to others.
 const LEAVE_PATIENCE: Duration = Duration::from_secs(120);
 
-fn no_such_node(error: impl ToString) -> ApiError {
+pub(super) fn no_such_node(error: impl ToString) -> ApiError {
     ApiError::new(ErrorCode::NotFound, error.to_string()).hint("`longshore node ls` lists the nodes")
 }
 
@@ -30,7 +30,7 @@ impl<R: Runtime> Service<R> {
         Ok(NodeList { nodes, stale })
     }
 
-    fn resolve(&self, node: &str) -> Result<NodeId, ApiError> {
+    pub(super) fn resolve(&self, node: &str) -> Result<NodeId, ApiError> {
         if node == "self" {
             return Ok(self.core.me);
         }

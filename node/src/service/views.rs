@@ -157,14 +157,18 @@ fn engine_view(report: &EngineReport) -> EngineView {
     }
 }
 
-pub(super) fn node_view<R: Runtime>(core: &Core<R>, status: &GroupStatus, node: &NodeRecord) -> NodeView {
-    let is_self = node.id == core.me;
-    let state = match (node.standing, core.peer_state(node.id)) {
+pub(super) fn node_state<R: Runtime>(core: &Core<R>, node: &NodeRecord) -> NodeState {
+    match (node.standing, core.peer_state(node.id)) {
         (Standing::Left | Standing::Removed, _) => NodeState::Left,
         (_, PeerState::Alive) => NodeState::Alive,
         (_, PeerState::Suspect) => NodeState::Suspect,
         (_, PeerState::Failed) => NodeState::Failed,
-    };
+    }
+}
+
+pub(super) fn node_view<R: Runtime>(core: &Core<R>, status: &GroupStatus, node: &NodeRecord) -> NodeView {
+    let is_self = node.id == core.me;
+    let state = node_state(core, node);
     let last_seen_ms = if is_self { Some(0) } else { core.monitor.last_heard_ms(node.id) };
     NodeView {
         id: node.id.to_string(),

@@ -4,7 +4,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::marker::PhantomData;
 use std::sync::Arc;
-use std::time::Duration;
 
 use longshore_storage::LogStore;
 use openraft::ChangeMembers;
@@ -255,19 +254,7 @@ impl<R: Runtime, M: StateMachine> Group<R, M> {
 
     /// Hands leadership to another voter, and waits until this replica does not lead any more.
     pub async fn transfer_leader(&self, to: ReplicaId) -> Result<(), GroupError> {
-        let Some(term) = self.core.office() else {
-            return Err(GroupError::NotLeader { group: self.core.group, leader: self.leader() });
-        };
-        let _busy = self.core.rest.busy();
-        self.core.rouse("a transfer");
-        let asked = self.core.raft.trigger().transfer_leader(to).await;
-        asked.map_err(|e| self.stopped(e.to_string()))?;
-        let wait = Duration::from_millis(self.core.timings.election_max_ms * 2);
-        if R::timeout(wait, self.core.left_office(term)).await.is_err() {
-            let detail = format!("{to} did not take over");
-            return Err(GroupError::NoQuorum { group: self.core.group, detail });
-        }
-        Ok(())
+        self.core.transfer_leader(to).await
     }
 
     /// Has a snapshot taken of what is applied now; does not wait for it.
@@ -290,6 +277,10 @@ impl<R: Runtime, M: StateMachine> Group<R, M> {
     /// Stops the replica and waits for it. What it acknowledged is durable; everything pending fails.
     pub async fn shutdown(&self) {
         self.core.shutdown().await;
+    }
+
+    pub(super) fn core(&self) -> &Arc<Core<R>> {
+        &self.core
     }
 
     fn stopped(&self, detail: String) -> GroupError {

@@ -239,6 +239,7 @@ impl<R: Runtime> Port for Core<R> {
                 replier.reply(wire::encode_reply(&Reply::Quiesced(rests)));
             }
             GroupBody::Query(query) => self.inbox.work(replier, async move { core.query_here(&query).await }),
+            GroupBody::HandOver(to) => self.inbox.work(replier, async move { core.hand_over_here(to).await }),
             GroupBody::Vote { pre, vote, last, leadership_transfer } => {
                 self.inbox.work(replier, async move {
                     if pre && core.leader_is_well().await {

@@ -30,6 +30,8 @@ pub enum MessageKind {
     Quiesce(GroupId),
     /// Of the state machine.
     Query(GroupId),
+    /// Asks the leader to hand leadership over.
+    HandOver(GroupId),
     /// Of the failure detector.
     Ping,
     /// Not a consensus message, or not one of this version.
@@ -49,6 +51,7 @@ impl fmt::Display for MessageKind {
             Self::ReadIndex(group) => write!(f, "read-index {group}"),
             Self::Quiesce(group) => write!(f, "quiesce {group}"),
             Self::Query(group) => write!(f, "query {group}"),
+            Self::HandOver(group) => write!(f, "hand-over {group}"),
             Self::Ping => f.write_str("ping"),
             Self::Other => f.write_str("other"),
         }
@@ -89,6 +92,7 @@ fn head(request: &[u8]) -> Option<MessageKind> {
         (0, 5) => Some(MessageKind::ReadIndex(group)),
         (0, 6) => Some(MessageKind::Quiesce(group)),
         (0, 7) => Some(MessageKind::Query(group)),
+        (0, 8) => Some(MessageKind::HandOver(group)),
         _ => None,
     }
 }
@@ -169,6 +173,7 @@ mod tests {
             (request(GroupBody::ReadIndex), MessageKind::ReadIndex(GROUP)),
             (request(rest), MessageKind::Quiesce(GROUP)),
             (request(GroupBody::Query(Blob::default())), MessageKind::Query(GROUP)),
+            (request(GroupBody::HandOver(ReplicaId(2))), MessageKind::HandOver(GROUP)),
             (encode_message(&Message::Ping(ping)), MessageKind::Ping),
             (Bytes::new(), MessageKind::Other),
             (Bytes::from_static(&[WIRE_VERSION]), MessageKind::Other),

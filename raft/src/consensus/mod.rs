@@ -36,6 +36,7 @@ mod snapshot_transfer;
 mod state;
 #[cfg(test)]
 mod storage_tests;
+mod transfer;
 mod types;
 mod wake;
 mod wire;

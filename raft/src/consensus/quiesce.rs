@@ -302,6 +302,7 @@ impl<R: Runtime> Core<R> {
             GroupBody::Propose(_)
             | GroupBody::ReadIndex
             | GroupBody::Query(_)
+            | GroupBody::HandOver(_)
             | GroupBody::Quiesce { .. } => {}
         }
     }

@@ -147,6 +147,7 @@ mod tests {
             purged: None,
             voters: vec![on(1), on(2), on(3)],
             learners: vec![on(4)],
+            joint: false,
             matched: (1..=4).map(|r| (ReplicaId(r), Some(9))).collect(),
             quorum_ack_ms: Some(1),
             fatal: None,

@@ -111,6 +111,10 @@ impl<R: Runtime, M: StateMachine> RemoteGroup<R, M> {
         })
     }
 
+    pub(super) fn route(&self) -> &Arc<Route> {
+        &self.remote.route
+    }
+
     /// Replaces [`RemoteOptions::hints`]: the ring changed.
     pub fn set_hints(&self, hints: Vec<NodeId>) {
         self.remote.route.set_hints(hints);

@@ -78,7 +78,8 @@ pub(crate) enum Message {
 pub(crate) struct GroupRequest {
     pub(crate) group: GroupId,
     /// The replica it is meant for: another under the same node, older or newer, must refuse it. `None` only for
-    /// [`GroupBody::Propose`], [`GroupBody::ReadIndex`] and [`GroupBody::Query`], which any replica can answer rightly.
+    /// [`GroupBody::Propose`], [`GroupBody::ReadIndex`], [`GroupBody::Query`] and [`GroupBody::HandOver`], which any replica can
+    /// answer rightly.
     pub(crate) to: Option<ReplicaId>,
     pub(crate) body: GroupBody,
 }
@@ -108,6 +109,8 @@ pub(crate) enum GroupBody {
     },
     /// A query of the state machine, encoded; answered by the leader, linearizably, with [`Reply::Answer`].
     Query(Blob),
+    /// Asks the leader to hand leadership to this voter; answered with [`Reply::TransferLeader`].
+    HandOver(ReplicaId),
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
@@ -412,7 +415,7 @@ impl Reply {
 impl GroupBody {
     /// Whether it need not name the replica that it is for.
     pub(crate) fn any_can_answer(&self) -> bool {
-        matches!(self, GroupBody::Propose(_) | GroupBody::ReadIndex | GroupBody::Query(_))
+        matches!(self, Self::Propose(_) | Self::ReadIndex | Self::Query(_) | Self::HandOver(_))
     }
 
     pub(crate) fn vote<R: Runtime>(pre: bool, rpc: &VoteRequest<Types<R>>) -> Self {

@@ -12,4 +12,5 @@ mod remote;
 mod snapshots;
 mod storm;
 mod traffic;
+mod transfer;
 mod watching;

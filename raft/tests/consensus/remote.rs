@@ -18,7 +18,7 @@ use crate::quiescence::timings;
 type Remote = Arc<RemoteGroup<Rt, Ledger>>;
 
 /// Node 9, which has no replica but watches its peers.
-fn outsider(fleet: &Fleet, hints: &[u64]) -> (Remote, Arc<Monitor<Rt>>) {
+pub(crate) fn outsider(fleet: &Fleet, hints: &[u64]) -> (Remote, Arc<Monitor<Rt>>) {
     let node = NodeId(9);
     let transport: TransportRef = fleet.net.transport(node);
     let router = Router::new(node);

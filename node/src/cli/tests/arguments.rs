@@ -47,6 +47,20 @@ fn every_command_of_the_contract_is_there_and_explained() {
             "op ls",
             "op inspect",
             "op watch",
+            "ring show",
+            "ring plan",
+            "ring watch",
+            "ring pause",
+            "ring resume",
+            "ring rebalance",
+            "group ls",
+            "group inspect",
+            "group transfer",
+            "cache get",
+            "cache set",
+            "cache del",
+            "cache scan",
+            "cache bench",
             "leave",
             "launch",
             "config show",
@@ -74,10 +88,11 @@ fn flags_and_variables_in_the_help_are_those_of_the_settings() {
         // Lines are wrapped anywhere.
         help.split_whitespace().collect::<Vec<_>>().join(" ")
     };
-    let (run, join, init) = (help("run"), help("join"), help("init"));
+    let (init, run, join) = (help("init"), help("run"), help("join"));
     for key in KEYS.iter().filter(|key| key.flag.is_some()) {
         let text = match key.name.split('.').next() {
             Some("join") => &join,
+            // The shape of the ring is fixed when the fleet is made.
             Some("ring") => &init,
             _ => &run,
         };
@@ -100,6 +115,20 @@ fn mistakes_are_met_with_suggestions() {
         (&["node", "update", "x", "--label-add", "novalue"], "write key=value"),
         (&["token", "create", "--ttl", "soon"], "is not a duration"),
         (&["op", "ls", "--limit", "1001"], "1001 is not in 1..=1000"),
+        (&["ring", "plan"], "--add"),
+        (&["ring", "plan", "--add", "n4"], "is not a name for a node"),
+        (&["ring", "plan", "--add", "web:heavy"], "is not a weight"),
+        (&["ring", "shwo"], "similar subcommand exists: 'show'"),
+        (&["group", "transfer", "g1"], "<NODE>"),
+        (&["cache", "set", "a", "k"], "<VALUE>"),
+        (&["cache", "set", "a", "k", "v", "--ttl", "soon"], "is not a duration"),
+        (&["cache", "set", "a", "k", "v", "--ttl", "1s", "--keep-ttl"], "cannot be used with"),
+        (&["cache", "set", "a", "k", "v", "--if-absent", "--if-version", "1"], "cannot be used with"),
+        (&["cache", "scan", "a", "--limit", "0"], "0 is not in 1..=1000000"),
+        (&["cache", "bench", "--clients", "0"], "0 is not in 1..=4096"),
+        (&["cache", "bench", "--read-share", "2"], "write a number from 0 to 1"),
+        (&["cache", "bench", "--value-size", "2MiB"], "a value has at most 1044480 bytes"),
+        (&["cache", "bench", "--duration", "0s"], "measure for more than 0s"),
         (&["launch", "--local", "0"], "0 is not in 1..=99"),
         (&["join", "--token", "a", "--token-file", "b", "c"], "cannot be used with"),
     ];

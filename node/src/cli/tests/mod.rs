@@ -1,9 +1,11 @@
 //! Commands run whole, against a scripted fleet behind the real server on a real unix socket.
 
 mod arguments;
+mod cache;
 mod launch;
 mod listings;
 mod pull;
+mod ring;
 mod sim;
 
 use std::cell::RefCell;

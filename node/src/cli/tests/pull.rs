@@ -201,7 +201,7 @@ fn ctrl_c_leaves_the_operation_running() {
         let client = Client::new(Target::Unix(site.socket.clone()));
         let views = Views::of(client.clone(), "op1".into(), None);
         let interrupt = Box::pin(async move { watched(&fleet, 1).await });
-        let mut session = Session { client, terminal: &mut terminal, interrupt };
+        let mut session = Session { client, others: vec![], terminal: &mut terminal, interrupt };
         follow_to_end(&mut session, running, views, Format::Table, false).await
     })
     .unwrap()
@@ -229,6 +229,7 @@ fn ctrl_c_while_submitting_says_where_to_look() {
     });
     let error = block_on(async {
         let mut session = Session {
+            others: vec![],
             client: Client::new(Target::Unix(site.socket.clone())),
             terminal: &mut terminal,
             interrupt: Box::pin(submitted),
