@@ -104,7 +104,7 @@ fn transports(quic: bool, routers: &[Arc<Router>], requests: &Arc<AtomicU64>) ->
 }
 
 impl Fleet {
-    async fn form(groups: u32, quic: bool, quiescence: Option<Quiescence>) -> Self {
+    async fn form(groups: u32, quic: bool, timings: Timings) -> Self {
         let routers: Vec<_> = (1..=NODES).map(|node| Router::new(NodeId(node))).collect();
         let requests = Arc::<AtomicU64>::default();
         let transports = transports(quic, &routers, &requests);
@@ -136,7 +136,7 @@ impl Fleet {
                     snapshots: Arc::new(MemorySnapshots::default()),
                     transport: transports[i].clone(),
                     router: routers[i].clone(),
-                    timings: Timings { quiescence, ..Timings::partition() },
+                    timings: timings.clone(),
                     hints: vec![],
                 };
                 replicas.push(Group::open(options).await.expect("a replica"));
@@ -252,7 +252,8 @@ async fn measure(groups: u32, rounds: u32, quic: bool) {
     println!("{groups} groups, {NODES} nodes, {}", if quic { "QUIC" } else { "in memory" });
     let (rss, alive) = (rss_kib(), tasks());
     let never = Quiescence { idle: Duration::from_secs(3600) };
-    let fleet = Fleet::form(groups, quic, Some(never)).await;
+    let timings = |quiescence| Timings { quiescence: Some(quiescence), ..Timings::partition() };
+    let fleet = Fleet::form(groups, quic, timings(never)).await;
     println!(
         "  {} KiB and {:.1} tasks a replica",
         (rss_kib() - rss) / fleet.replicas(),
@@ -261,7 +262,7 @@ async fn measure(groups: u32, rounds: u32, quic: bool) {
     idle("awake", &fleet).await;
     fleet.close().await;
 
-    let fleet = Fleet::form(groups, quic, Some(Quiescence { idle: Duration::from_secs(2) })).await;
+    let fleet = Fleet::form(groups, quic, timings(Quiescence { idle: Duration::from_secs(2) })).await;
     fleet.write(1).await;
     fleet.until_quiescent().await;
     println!("  at rest, {:.1} tasks a replica", (tasks() - alive) as f64 / fleet.replicas() as f64);
@@ -277,10 +278,31 @@ async fn measure(groups: u32, rounds: u32, quic: bool) {
     fleet.close().await;
 }
 
+/// What a replica holds after much work, its log and snapshot apart: openraft's queues are rings, and a ring is in memory as far as it
+/// was ever written.
+async fn worn(groups: u32) {
+    const COMMANDS: usize = 3000;
+    let idle = Duration::from_secs(1);
+    let timings = Timings { quiescence: Some(Quiescence { idle }), ..Timings::partition() };
+    let timings = Timings { snapshot_every_entries: 100, keep_entries: 10, ..timings };
+    let rss = rss_kib();
+    let fleet = Fleet::form(groups, false, timings).await;
+    fleet.until_quiescent().await;
+    let new = (rss_kib() - rss) / fleet.replicas();
+    for _ in 0..COMMANDS {
+        fleet.write(1).await;
+    }
+    fleet.until_quiescent().await;
+    let worn = (rss_kib() - rss) / fleet.replicas();
+    println!("{groups} groups: {new} KiB a replica, and {worn} KiB after {COMMANDS} commands in each");
+    fleet.close().await;
+}
+
 #[tokio::main(worker_threads = 2)]
 async fn main() {
     let mut numbers = std::env::args().filter_map(|arg| arg.parse::<u32>().ok());
     let (groups, rounds) = (numbers.next().unwrap_or(256), numbers.next().unwrap_or(20));
+    worn(groups.min(16)).await;
     for quic in [false, true] {
         measure(groups, rounds, quic).await;
     }
