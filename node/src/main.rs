@@ -23,7 +23,7 @@ impl ServerCommands for Server {
 
     fn join(&self, config: NodeConfig, join: JoinConfig) -> Result<(), CliError> {
         let token =
-            JoinToken::parse(join.token.expose()).map_err(|e| CliError::new(Exit::Denied, e.to_string()))?;
+            JoinToken::parse(join.token.expose()).map_err(|e| CliError::new(Exit::Usage, e.to_string()))?;
         let seeds = join.peers.iter().map(ToString::to_string).collect();
         run(config, Start::Join { token, seeds, patience: join.timeout })
     }

@@ -9,7 +9,7 @@ use tokio::sync::Notify;
 
 use crate::checkers::Watch;
 use crate::event;
-use crate::observation::{CallId, Observation, Outcome, Seen, Serial, Verified, Violation};
+use crate::observation::{CallId, DurableLog, Observation, Outcome, Seen, Serial, Verified, Violation};
 use crate::runtime;
 
 /// Shared by everything in a run that sees something. Invariant: observations reach the checkers in the order of global time.
@@ -170,6 +170,19 @@ impl Recorder {
     }
 }
 
+/// Of all that is in it. Logs are long and shown often, so their entries are not spelt out for it.
+fn digest_of(log: &DurableLog) -> String {
+    let DurableLog { node, replica, vote, purged, entries, snapshot, voters, joint } = log;
+    let rest = format!("{node} {replica} {vote:?} {purged:?} {snapshot:?} {voters:?} {joint} ");
+    let mut bytes = rest.into_bytes();
+    for (index, (term, hash)) in entries {
+        bytes.extend_from_slice(&index.to_le_bytes());
+        bytes.extend_from_slice(&term.to_le_bytes());
+        bytes.extend_from_slice(hash);
+    }
+    crate::trace::digest(&bytes)
+}
+
 /// An observation in a line of the trace: long ones as a digest.
 struct Short<'a>(&'a Seen);
 
@@ -177,13 +190,8 @@ impl std::fmt::Display for Short<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self.0 {
             Seen::Durable { host, log } => {
-                let digest = crate::trace::digest(format!("{log:?}").as_bytes());
-                write!(
-                    f,
-                    "durable host {host} replica {} entries {} {digest}",
-                    log.replica,
-                    log.entries.len()
-                )
+                let (replica, entries, digest) = (log.replica, log.entries.len(), digest_of(log));
+                write!(f, "durable host {host} replica {replica} entries {entries} {digest}")
             }
             Seen::State { host, replica, applied, hash } => {
                 write!(

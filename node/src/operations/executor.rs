@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use longshore_model::control::{Command, Reply};
@@ -30,8 +31,10 @@ const BEHIND_PAUSE: Duration = Duration::from_millis(500);
 pub(crate) struct Executor<R: Runtime> {
     core: Arc<Core<R>>,
     slots: Mutex<BTreeMap<SubKey, Slot<R>>>,
-    /// An attempt ended or got its lease.
+    /// An attempt ended or got its lease, or a report ended.
     changed: Notify,
+    /// One report is under way at most: without a quorum each takes as long as a proposal may.
+    reporting: AtomicBool,
     stop: CancellationToken,
 }
 
@@ -44,7 +47,13 @@ enum Slot<R: Runtime> {
 
 impl<R: Runtime> Executor<R> {
     pub(crate) fn new(core: Arc<Core<R>>, stop: CancellationToken) -> Arc<Self> {
-        Arc::new(Self { core, slots: Mutex::default(), changed: Notify::new(), stop })
+        Arc::new(Self {
+            core,
+            slots: Mutex::default(),
+            changed: Notify::new(),
+            reporting: AtomicBool::new(false),
+            stop,
+        })
     }
 
     /// Starts what is due and reports what is under way, until stopped.
@@ -53,8 +62,9 @@ impl<R: Runtime> Executor<R> {
         let mut next_report = R::Instant::now();
         loop {
             let wake = self.start_due();
-            let reporting = self.slots.lock().values().any(|s| matches!(s, Slot::Running(_)));
-            let wake = if reporting { wake.min(next_report) } else { wake };
+            let to_report = !self.reporting.load(Ordering::Acquire)
+                && self.slots.lock().values().any(|s| matches!(s, Slot::Running(_)));
+            let wake = if to_report { wake.min(next_report) } else { wake };
             tokio::select! {
                 biased;
                 () = self.stop.cancelled() => return,
@@ -62,9 +72,16 @@ impl<R: Runtime> Executor<R> {
                 () = self.changed.notified() => {}
                 () = R::sleep_until(wake) => {}
             }
-            if reporting && R::Instant::now() >= next_report {
-                self.report().await;
+            if to_report && R::Instant::now() >= next_report {
                 next_report = R::Instant::now() + REPORT_EVERY;
+                // Not awaited here: new work starts, and leases are asked for, while a report waits for a quorum.
+                self.reporting.store(true, Ordering::Release);
+                let this = Arc::clone(&self);
+                drop(R::spawn(async move {
+                    this.report().await;
+                    this.reporting.store(false, Ordering::Release);
+                    this.changed.notify_one();
+                }));
             }
         }
     }

@@ -90,7 +90,7 @@ impl<R: Runtime> Inbox<R> {
         }
         let (raft, position) = (self.raft.clone(), rpc.prev_log_id);
         self.work(replier, async move {
-            match raft.append_entries(rpc).await {
+            match Box::pin(raft.append_entries(rpc)).await {
                 // Without a position there is nothing to conflict with.
                 Ok(AppendEntriesResponse::Conflict) if position.is_none() => {
                     Reply::Refused(Refusal::Invalid("a conflict with nothing".into()))
@@ -101,7 +101,8 @@ impl<R: Runtime> Inbox<R> {
         });
     }
 
-    /// Answers from a task of its own, unless too many are at work.
+    /// Answers from a task of its own, unless too many are at work. openraft's futures are large, so they are in boxes of their own:
+    /// `answer` is moved a few times on its way into the task.
     fn work(&self, replier: Replier, answer: impl Future<Output = Reply> + Send + 'static) {
         let permit: OwnedSemaphorePermit = match self.in_work.clone().try_acquire_owned() {
             Ok(permit) => permit,
@@ -144,7 +145,8 @@ impl<R: Runtime> Inbox<R> {
                     if !hash_matches::<R>(data.clone(), hash).await {
                         return Reply::Refused(Refusal::Invalid("the data does not match its hash".into()));
                     }
-                    match raft.install_full_snapshot(vote.into(), Snapshot { meta, snapshot: data }).await {
+                    let snapshot = Snapshot { meta, snapshot: data };
+                    match Box::pin(raft.install_full_snapshot(vote.into(), snapshot)).await {
                         Ok(response) => Reply::SnapshotDone((&response.vote).into()),
                         Err(_) => Reply::Refused(Refusal::Stopped),
                     }
@@ -230,7 +232,7 @@ impl<R: Runtime> Port for Core<R> {
             GroupBody::Snapshot(part) => self.inbox.on_snapshot(part, replier),
             GroupBody::Propose(ops) => self.on_propose(ops, replier),
             GroupBody::ReadIndex => {
-                self.inbox.work(replier, async move { core.read_index_here().await.into() })
+                self.inbox.work(replier, async move { Box::pin(core.read_index_here()).await.into() })
             }
             GroupBody::Quiesce { vote, at } => {
                 let rests = self.on_quiesce(from, vote.into(), at.into());
@@ -243,8 +245,10 @@ impl<R: Runtime> Port for Core<R> {
                         return core.decline_vote();
                     }
                     let rpc = wire::vote_request(vote, last, leadership_transfer);
-                    let response =
-                        if pre { core.raft.pre_vote(rpc).await } else { core.raft.vote(rpc).await };
+                    let response = match pre {
+                        true => Box::pin(core.raft.pre_vote(rpc)).await,
+                        false => Box::pin(core.raft.vote(rpc)).await,
+                    };
                     let Ok(response) = response else { return Reply::Refused(Refusal::Stopped) };
                     if pre && response.vote_granted {
                         core.ballots.pre_vote_granted();
@@ -253,7 +257,8 @@ impl<R: Runtime> Port for Core<R> {
                 })
             }
             GroupBody::TransferLeader { from, to, last } => self.inbox.work(replier, async move {
-                match core.raft.handle_transfer_leader(wire::transfer_request(from, to, last)).await {
+                let rpc = wire::transfer_request(from, to, last);
+                match Box::pin(core.raft.handle_transfer_leader(rpc)).await {
                     Ok(result) => Reply::TransferLeader(result.err().map(|e| e.to_string())),
                     Err(_) => Reply::Refused(Refusal::Stopped),
                 }

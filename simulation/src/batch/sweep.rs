@@ -12,6 +12,7 @@ use super::Seeds;
 use super::child::{Children, Ran};
 use super::results::{Record, Results};
 use crate::capsule::Capsule;
+use crate::plan::{CRASHES, PARTITION};
 use crate::request::{Request, Source};
 use crate::result::{VERSION, Verdict};
 
@@ -143,6 +144,10 @@ pub struct Summary {
     pub harness: u64,
     pub undecided: u64,
     pub elections: u64,
+    /// Seeds in which there was at least one.
+    pub with_election: u64,
+    pub with_crash: u64,
+    pub with_partition: u64,
     pub faults: BTreeMap<String, u64>,
     pub calls: u64,
     pub events: u64,
@@ -163,6 +168,10 @@ impl Summary {
             Verdict::Undecided => &mut self.undecided,
         } += 1;
         self.elections += record.elections;
+        let saw = |kinds: &[&str]| u64::from(kinds.iter().any(|kind| record.faults.contains_key(*kind)));
+        self.with_election += u64::from(record.elections > 0);
+        self.with_crash += saw(&CRASHES);
+        self.with_partition += saw(&[PARTITION]);
         self.calls += record.calls;
         self.events += record.events;
         self.virtual_ms += record.virtual_ms;
@@ -250,6 +259,8 @@ mod tests {
         assert_eq!((summary.seeds, summary.ran, summary.passed), (6, 6, 3));
         assert_eq!((summary.safety, summary.harness, summary.verdict()), (2, 1, Verdict::Safety));
         assert_eq!((summary.elections, summary.faults["kill"], summary.cpu_ms), (6, 9, 2_500));
+        // One has no report; nobody's network was cut.
+        assert_eq!((summary.with_election, summary.with_crash, summary.with_partition), (3, 3, 0));
         assert_eq!(summary.failures.iter().map(|record| record.seed).collect::<Vec<_>>(), [3, 4, 5]);
         let capsules: Vec<&PathBuf> = summary.failures.iter().filter_map(|r| r.capsule.as_ref()).collect();
         assert_eq!(capsules.len(), 1, "only the first is kept");

@@ -2,7 +2,9 @@
 //!
 //! Agreement, at one moment: one leader that all hosts which should work take for theirs, the same voters, and the same state at some index
 //! at or above all that was committed when the faults ended. Service: several writes and several reads, begun after
-//! healing, answered. What is not expected of a host: anything if it is `unhealed`, left, was removed, or has rotten data.
+//! healing, answered. What is not expected of a host: anything if it is `unhealed`, left, was removed, or has rotten data; agreement
+//! while an unhealed host leads, and the network between the two is as broken as the faults left it. (Raft's leader stays as long as a
+//! majority hears it, and whoever does not is behind.)
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -11,7 +13,7 @@ use super::rotten_hosts;
 use crate::observation::{
     Call, Checker, Observation, Outcome, Promise, ReplicaStatus, Seen, Verified, Violation,
 };
-use crate::plan::{Fault, HostId, Plan};
+use crate::plan::{Fault, HostId, Plan, Rule};
 
 const NAME: &str = "liveness";
 /// Answered writes, and answered reads, that show that the fleet serves: more than one could be luck.
@@ -25,6 +27,8 @@ pub struct Liveness {
     reads_expected: bool,
     /// Hosts of which nothing is expected.
     excused: BTreeSet<HostId>,
+    /// An unhealed host and another, where a rule for the network between them stays.
+    strained: BTreeSet<(HostId, HostId)>,
     /// Hosts that must be running at the end.
     expected: BTreeSet<HostId>,
     running: BTreeSet<HostId>,
@@ -38,6 +42,25 @@ pub struct Liveness {
     agreed_ns: Option<u64>,
     served_ns: Option<u64>,
     events: u64,
+}
+
+/// See [`Liveness::strained`].
+fn strained(plan: &Plan) -> BTreeSet<(HostId, HostId)> {
+    let mut rules: Vec<&Rule> = Vec::new();
+    for scheduled in &plan.faults {
+        match &scheduled.fault {
+            Fault::AddRule { rule } => rules.push(rule),
+            Fault::RemoveRule { name } => rules.retain(|rule| rule.name != *name),
+            Fault::HealNetwork => rules.clear(),
+            _ => {}
+        }
+    }
+    let hosts = 1..=plan.fleet.hosts.len() as HostId;
+    let pairs = plan.unhealed.iter().flat_map(|unhealed| hosts.clone().map(|host| (*unhealed, host)));
+    let touches = |rule: &Rule, (a, b): (HostId, HostId)| {
+        (rule.from.contains(a) && rule.to.contains(b)) || (rule.from.contains(b) && rule.to.contains(a))
+    };
+    pairs.filter(|pair| rules.iter().any(|rule| touches(rule, *pair))).collect()
 }
 
 type States = BTreeMap<u64, BTreeMap<[u8; 16], BTreeSet<HostId>>>;
@@ -68,6 +91,7 @@ impl Liveness {
             settle_ns: plan.settle_ms * 1_000_000,
             writes_expected: has_registers && plan.load.writes > 0,
             reads_expected: has_registers && plan.load.reads > 0,
+            strained: strained(plan),
             excused,
             expected,
             running: BTreeSet::new(),
@@ -82,7 +106,7 @@ impl Liveness {
         }
     }
 
-    /// Hosts that have to agree. A late host is one of them once it runs.
+    /// Hosts that have to agree, if they can hear the leader and it them. A late host is one of them once it runs.
     fn healthy(&self) -> impl Iterator<Item = HostId> {
         let running = self.running.iter().filter(|host| !self.excused.contains(host));
         self.expected.iter().chain(running).copied().collect::<BTreeSet<_>>().into_iter()
@@ -92,7 +116,11 @@ impl Liveness {
     fn disagreement(&self) -> Option<String> {
         let healed = self.healed.as_ref()?;
         let mut first: Option<(HostId, &ReplicaStatus)> = None;
-        for host in self.healthy() {
+        let leaders = self.statuses.iter().filter(|(_, status)| status.is_leader);
+        let leader = leaders.max_by_key(|(_, status)| status.term).map(|(host, _)| *host);
+        let apart = |host: &HostId| leader.is_some_and(|leader| self.strained.contains(&(leader, *host)));
+        let asked: Vec<HostId> = self.healthy().filter(|host| !apart(host)).collect();
+        for host in asked.iter().copied() {
             if !self.running.contains(&host) {
                 return Some(format!("host {host} is not running"));
             }
@@ -128,7 +156,7 @@ impl Liveness {
             ));
         }
         let from = healed.committed.unwrap_or(0);
-        let alike = |hosts: &BTreeSet<HostId>| self.healthy().all(|host| hosts.contains(&host));
+        let alike = |hosts: &BTreeSet<HostId>| asked.iter().all(|host| hosts.contains(host));
         if !healed.states.range(from..).any(|(_, by_hash)| by_hash.values().any(alike)) {
             return Some(format!("the hosts have not shown the same state at any index from {from} on"));
         }

@@ -38,7 +38,7 @@ pub fn all(plan: &Plan) -> Vec<Box<dyn Checker>> {
         Box::new(raft::Elections::new(plan)),
         Box::new(raft::Logs::new(plan)),
         Box::new(raft::States::new()),
-        Box::new(terms::Terms::new()),
+        Box::new(terms::Terms::new(plan)),
         Box::new(exactly_once::ExactlyOnce::new()),
         Box::new(oracle::Oracle::new()),
         Box::new(operations::PullsAndEnds::new(plan)),

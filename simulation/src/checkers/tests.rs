@@ -6,6 +6,7 @@ use super::operations::PullsAndEnds;
 use super::testing::{History, plan, status};
 use super::*;
 use crate::observation::Seen;
+use crate::plan::{Hosts, Rule, Verdict};
 
 #[test]
 fn one_submission_is_one_operation() {
@@ -171,6 +172,36 @@ fn a_faulty_minority_is_not_waited_for() {
         history.expect("excused", Liveness::new(&plan(&[fault])), None);
     }
     history.expect("without a reason", Liveness::new(&plan(&[])), Some("host 3"));
+}
+
+#[test]
+fn who_cannot_hear_an_unhealed_leader_may_be_behind() {
+    // Host 1 leads, and does not hear host 3, ever. Only host 2 is left to agree with it.
+    let rule = |host| Rule {
+        name: "cut".into(),
+        from: Hosts::Only(vec![3]),
+        to: Hosts::Only(vec![host]),
+        chance_ppm: 1_000_000,
+        verdict: Verdict::Drop,
+    };
+    let behind = || {
+        let agreed = &[(1, 2, Some(1)), (2, 2, Some(1)), (3, 2, Some(1))];
+        let mut history = settled(agreed, &[(1, 9, 1), (2, 9, 1), (3, 5, 1)], true);
+        history.calls("E");
+        history
+    };
+    let with = |faults: &[Fault]| {
+        let mut plan = plan(faults);
+        plan.unhealed = vec![1];
+        Liveness::new(&plan)
+    };
+    let why = Some("not shown the same state");
+    let (cut, elsewhere) = (Fault::AddRule { rule: rule(1) }, Fault::AddRule { rule: rule(2) });
+    behind().expect("cut off", with(std::slice::from_ref(&cut)), None);
+    behind().expect("not cut off", with(&[]), why);
+    behind().expect("from another", with(&[elsewhere]), why);
+    let removed = Fault::RemoveRule { name: "cut".into() };
+    behind().expect("not any more", with(&[cut, removed]), why);
 }
 
 #[test]

@@ -112,6 +112,15 @@ fn text(summary: &Summary, args: &SweepArgs) -> String {
             ),
         ),
         ("elections", output::number(summary.elections)),
+        (
+            "seeds with",
+            format!(
+                "an election {}, a crash {}, a partition {}",
+                output::number(summary.with_election),
+                output::number(summary.with_crash),
+                output::number(summary.with_partition)
+            ),
+        ),
         ("faults", output::counts(&summary.faults)),
         ("operations", output::number(summary.calls)),
         ("events", output::number(summary.events)),

@@ -279,7 +279,8 @@ impl Fabric {
         let now = global_ns();
         let state = &mut *self.state.lock();
         let number = state.stats.sent;
-        let parcel = Parcel { number, from, to, kind, len, digest, lane, cargo };
+        let label = Box::default();
+        let parcel = Parcel { label, number, from, to, kind, len, digest, lane, cargo }.labelled();
         state.stats.sent += 1;
         state.stats.bytes += len as u64;
         let near = state.zone(from) == state.zone(to);
@@ -383,7 +384,7 @@ impl Fabric {
             cargo: Cargo::Reply { to: waiting, answer },
             ..parcel.clone()
         };
-        self.enqueue(state, now + LOSS_NOTICED.as_nanos() as u64, notice);
+        self.enqueue(state, now + LOSS_NOTICED.as_nanos() as u64, notice.labelled());
     }
 
     /// What is due now, or when the next is.

@@ -126,6 +126,8 @@ impl Cargo {
 /// Something on its way.
 #[derive(Debug, Clone)]
 pub(super) struct Parcel {
+    /// What it is in events. Made once, by [`Parcel::labelled`]: each parcel is in two events at least.
+    pub(super) label: Box<str>,
     /// Number of the sending, unique over the run; a copy has its original's.
     pub(super) number: u64,
     pub(super) from: HostId,
@@ -137,9 +139,17 @@ pub(super) struct Parcel {
     pub(super) cargo: Cargo,
 }
 
+impl Parcel {
+    /// With the label that its fields ask for.
+    pub(super) fn labelled(self) -> Self {
+        let Self { number, from, to, kind, len, digest, .. } = &self;
+        let label = format!("#{number} {from}->{to} {kind} {len}B {digest}").into();
+        Self { label, ..self }
+    }
+}
+
 impl fmt::Display for Parcel {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { number, from, to, kind, len, digest, .. } = self;
-        write!(f, "#{number} {from}->{to} {kind} {len}B {digest}")
+        f.write_str(&self.label)
     }
 }

@@ -1,6 +1,6 @@
 //! Whether a plan makes sense at all: what comes out of a file is looked at before it is run.
 
-use super::{Fault, HostId, Hosts, Latency, Plan, PullBehaviour, Verdict};
+use super::{Fault, HostId, Hosts, Latency, PARTITION, Plan, PullBehaviour, Verdict};
 
 /// Most hosts of a simulated fleet: what the speed of a run and the addresses of the simulated network allow.
 pub const HOSTS_MAX: usize = 50;
@@ -151,7 +151,15 @@ impl Fault {
         }
     }
 
-    /// As it is called in plans and in counts.
+    /// As it is called in counts: what cuts the network is told from what slows it.
+    pub fn reported_as(&self) -> &'static str {
+        match self {
+            Self::AddRule { rule } if rule.cuts_off() => PARTITION,
+            other => other.name(),
+        }
+    }
+
+    /// As it is called in plans.
     pub fn name(&self) -> &'static str {
         match self {
             Self::Kill { .. } => "kill",

@@ -298,6 +298,18 @@ pub struct Rule {
     pub verdict: Verdict,
 }
 
+/// In reports: a rule that lets nothing through.
+pub const PARTITION: &str = "partition";
+/// In reports: faults that end a process without a warning.
+pub const CRASHES: [&str; 4] = ["kill", "power_loss", "power_loss_all", "wipe"];
+
+impl Rule {
+    /// Whether nothing gets through.
+    pub fn cuts_off(&self) -> bool {
+        self.chance_ppm == 1_000_000 && matches!(self.verdict, Verdict::Drop | Verdict::Hold)
+    }
+}
+
 /// Something that happens to the fleet. A fault that does not fit the moment (restarting what runs) does nothing; the trace says so.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "do", rename_all = "snake_case", deny_unknown_fields)]

@@ -73,8 +73,12 @@ impl HostClock {
 
 impl State {
     fn local(&self, global_ns: u64) -> u64 {
-        let passed = i128::from(global_ns.saturating_sub(self.since_global));
-        self.since_local + (passed * (MILLION + i128::from(self.drift_ppm)) / MILLION) as u64
+        let passed = global_ns.saturating_sub(self.since_global);
+        let passed_here = match self.drift_ppm {
+            0 => passed,
+            ppm => (i128::from(passed) * (MILLION + i128::from(ppm)) / MILLION) as u64,
+        };
+        self.since_local + passed_here
     }
 }
 

@@ -9,7 +9,7 @@ use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::task::{Context as TaskContext, Poll, Waker};
 
 use parking_lot::Mutex;
@@ -27,13 +27,17 @@ pub struct Context {
     name: String,
     clock: Arc<HostClock>,
     random: Mutex<SmallRng>,
-    life: Mutex<Life>,
+    /// A [`Life`]. Looked at whenever a task is polled, as is the next but one.
+    life: AtomicU8,
     /// Of tasks that were polled and are not done, by task; to wake them on death and on resume.
     wakers: Mutex<BTreeMap<u64, Waker>>,
+    /// Counts how often all those were woken; each must then leave its waker anew.
+    wakings: AtomicU64,
     next_task: AtomicU64,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
 enum Life {
     Running,
     /// Tasks stand still; what happens to them meanwhile waits, as under SIGSTOP.
@@ -41,9 +45,19 @@ enum Life {
     Dead,
 }
 
+impl Life {
+    fn of(stored: u8) -> Self {
+        match stored {
+            0 => Self::Running,
+            1 => Self::Paused,
+            _ => Self::Dead,
+        }
+    }
+}
+
 impl fmt::Debug for Context {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Context({}, {:?})", self.name, *self.life.lock())
+        write!(f, "Context({}, {:?})", self.name, self.life())
     }
 }
 
@@ -54,8 +68,9 @@ impl Context {
             name: name.into(),
             clock,
             random: Mutex::new(random),
-            life: Mutex::new(Life::Running),
+            life: AtomicU8::new(Life::Running as u8),
             wakers: Mutex::default(),
+            wakings: AtomicU64::new(0),
             next_task: AtomicU64::new(0),
         })
     }
@@ -77,12 +92,16 @@ impl Context {
         self.random.lock().random()
     }
 
+    fn life(&self) -> Life {
+        Life::of(self.life.load(Ordering::Acquire))
+    }
+
     pub fn is_dead(&self) -> bool {
-        *self.life.lock() == Life::Dead
+        self.life() == Life::Dead
     }
 
     pub fn is_paused(&self) -> bool {
-        *self.life.lock() == Life::Paused
+        self.life() == Life::Paused
     }
 
     /// Drops every task of this context, at its next turn, without running it again: the process was killed.
@@ -92,9 +111,8 @@ impl Context {
 
     /// Freezes every task of this context.
     pub fn pause(&self) {
-        let mut life = self.life.lock();
-        if *life == Life::Running {
-            *life = Life::Paused;
+        if self.life() == Life::Running {
+            self.life.store(Life::Paused as u8, Ordering::Release);
         }
     }
 
@@ -105,14 +123,15 @@ impl Context {
     }
 
     fn change(&self, to: Life) {
-        {
-            let mut life = self.life.lock();
-            if *life == Life::Dead {
-                return;
-            }
-            *life = to;
+        if self.is_dead() {
+            return;
         }
-        let wakers = std::mem::take(&mut *self.wakers.lock());
+        self.life.store(to as u8, Ordering::Release);
+        let wakers = {
+            let mut wakers = self.wakers.lock();
+            self.wakings.fetch_add(1, Ordering::Relaxed);
+            std::mem::take(&mut *wakers)
+        };
         wakers.into_values().for_each(Waker::wake);
     }
 
@@ -126,6 +145,11 @@ impl Context {
 /// The context of the code that runs now. Panics outside of a run.
 pub fn current() -> Arc<Context> {
     CURRENT.with_borrow(Clone::clone).expect("code runs in a context, within a run")
+}
+
+/// As [`current`], for a look at it. `look` must not enter another context.
+pub fn with_current<T>(look: impl FnOnce(&Context) -> T) -> T {
+    CURRENT.with_borrow(|current| look(current.as_ref().expect("code runs in a context, within a run")))
 }
 
 struct Guard(Option<Arc<Context>>);
@@ -147,6 +171,8 @@ pub struct InContext<F> {
     future: Option<Pin<Box<F>>>,
     context: Arc<Context>,
     task: u64,
+    /// The waker left with the context, and the count of wakings at that time: a task is nearly always polled with the same one.
+    left: Option<(Waker, u64)>,
 }
 
 impl<F> fmt::Debug for InContext<F> {
@@ -158,7 +184,7 @@ impl<F> fmt::Debug for InContext<F> {
 impl<F: Future> InContext<F> {
     pub fn new(context: &Arc<Context>, future: F) -> Self {
         let task = context.next_task.fetch_add(1, Ordering::Relaxed);
-        Self { future: Some(Box::pin(future)), context: Arc::clone(context), task }
+        Self { future: Some(Box::pin(future)), context: Arc::clone(context), task, left: None }
     }
 }
 
@@ -169,7 +195,22 @@ impl<F> InContext<F> {
             let _guard = Guard::enter(&self.context);
             self.future = None;
         }
-        self.context.wakers.lock().remove(&self.task);
+        if self.left.take().is_some() {
+            self.context.wakers.lock().remove(&self.task);
+        }
+    }
+
+    /// Sees to it that the context wakes this task when it dies or goes on.
+    fn leave(&mut self, waker: &Waker) {
+        let mut wakers = self.context.wakers.lock();
+        let wakings = self.context.wakings.load(Ordering::Relaxed);
+        wakers.insert(self.task, waker.clone());
+        self.left = Some((waker.clone(), wakings));
+    }
+
+    fn has_left(&self, waker: &Waker) -> bool {
+        let wakings = self.context.wakings.load(Ordering::Relaxed);
+        self.left.as_ref().is_some_and(|(left, at)| *at == wakings && left.will_wake(waker))
     }
 }
 
@@ -177,14 +218,13 @@ impl<F: Future> Future for InContext<F> {
     type Output = Option<F::Output>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Poll<Self::Output> {
-        let life = *self.context.life.lock();
-        match life {
+        match self.context.life() {
             Life::Dead => {
                 self.clear();
                 return Poll::Ready(None);
             }
             Life::Paused => {
-                self.context.wakers.lock().insert(self.task, cx.waker().clone());
+                self.leave(cx.waker());
                 return Poll::Pending;
             }
             Life::Running => {}
@@ -205,10 +245,8 @@ impl<F: Future> Future for InContext<F> {
                 Poll::Ready(None)
             }
             Poll::Pending => {
-                let mut wakers = this.context.wakers.lock();
-                let waker = wakers.entry(this.task).or_insert_with(|| cx.waker().clone());
-                if !waker.will_wake(cx.waker()) {
-                    waker.clone_from(cx.waker());
+                if !this.has_left(cx.waker()) {
+                    this.leave(cx.waker());
                 }
                 Poll::Pending
             }

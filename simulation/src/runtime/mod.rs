@@ -23,15 +23,22 @@ use rand::SeedableRng;
 use rand::rngs::SmallRng;
 
 pub use self::clock::{EPOCH_UNIX_MS, HostClock};
-pub use self::context::{Context, InContext, current};
+pub use self::context::{Context, InContext, current, with_current};
 
 thread_local! {
     /// tokio's time at the beginning of the run.
     static BEGIN: Cell<Option<tokio::time::Instant>> = const { Cell::new(None) };
+    /// Nanoseconds since then. Paused time moves only while the runtime's thread is parked, so it is read once after each time.
+    static NOW_NS: Cell<u64> = const { Cell::new(0) };
 }
 
 /// Virtual nanoseconds since the run began, by the true clock.
 pub fn global_ns() -> u64 {
+    debug_assert_eq!(NOW_NS.get(), read_ns(), "time stands still while something runs");
+    NOW_NS.get()
+}
+
+fn read_ns() -> u64 {
     let begin = BEGIN.get().expect("time is asked for within a run");
     now().duration_since(begin).as_nanos() as u64
 }
@@ -65,11 +72,13 @@ impl Pieces {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_time()
             .start_paused(true)
+            .on_thread_unpark(|| NOW_NS.set(read_ns()))
             .build()
             .expect("a runtime without I/O can be built");
         {
             let _clock = runtime.enter();
             BEGIN.set(Some(now()));
+            NOW_NS.set(0);
         }
         Self { runtime: Some(runtime), world: Arc::clone(world) }
     }
@@ -181,7 +190,8 @@ impl Sub for SimInstant {
 
 impl openraft_rt::Instant for SimInstant {
     fn now() -> Self {
-        Self(current().clock().local_ns(global_ns()))
+        let global_ns = global_ns();
+        Self(with_current(|context| context.clock().local_ns(global_ns)))
     }
 }
 

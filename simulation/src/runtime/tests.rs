@@ -54,6 +54,34 @@ fn a_paused_process_stands_still_and_goes_on() {
     });
 }
 
+/// Each waking takes the wakers that tasks left, so they must leave them again.
+#[test]
+fn tasks_that_wait_for_ever_hear_of_each_change() {
+    let world = context("world", 0);
+    run(&world, async {
+        let (node, counter) = (context("node", 0), Arc::new(AtomicU64::new(0)));
+        let polls = counter.clone();
+        let waiting = spawn_in(
+            &node,
+            std::future::poll_fn(move |_| {
+                polls.fetch_add(1, Ordering::Relaxed);
+                Poll::<()>::Pending
+            }),
+        );
+        for goes_on in 1..4 {
+            sleep_global(ms(5)).await;
+            assert_eq!(counter.load(Ordering::Relaxed), goes_on);
+            node.pause();
+            sleep_global(ms(5)).await;
+            node.resume();
+        }
+        sleep_global(ms(5)).await;
+        node.kill();
+        assert!(waiting.await.is_err());
+        assert_eq!(Arc::strong_count(&counter), 1, "it is dropped");
+    });
+}
+
 #[test]
 fn a_fast_clock_counts_more() {
     let world = context("world", 0);

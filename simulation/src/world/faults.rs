@@ -34,7 +34,7 @@ impl World {
             let done = self.inflict(fault);
             event!("fault {name} {} {fault:?}", if done { "done" } else { "does not fit" });
             if done {
-                self.recorder.count("faults", name);
+                self.recorder.count("faults", fault.reported_as());
             }
         }
     }
@@ -167,7 +167,12 @@ impl World {
             power_loss,
             how: how.into(),
         });
-        self.show_durable(id);
+        if power_loss {
+            // What survives on all disks together: before anybody is told again what is lost here.
+            self.show_all_durable();
+        } else {
+            self.show_durable(id);
+        }
         true
     }
 

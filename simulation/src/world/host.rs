@@ -25,6 +25,8 @@ pub(super) struct Host {
     pub(super) generation: u32,
     /// Whether the node should run: what a service manager is told.
     pub(super) wanted: bool,
+    /// It is stopping, and is to be started when it has.
+    pub(super) restarts: bool,
     /// The data folder belongs to a node.
     pub(super) is_member: bool,
     /// The node ended for good (left, removed, damaged); it is joined anew when it is wanted again.

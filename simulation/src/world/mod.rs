@@ -85,6 +85,7 @@ impl World {
                 incarnation: 0,
                 generation: 0,
                 wanted: false,
+                restarts: false,
                 is_member: false,
                 is_gone: false,
             };
@@ -199,8 +200,9 @@ impl World {
             self.hosts.lock().keys().copied().filter(|id| !unhealed.contains(id)).collect();
         for id in ids {
             let process = {
-                let hosts = self.hosts.lock();
-                let host = &hosts[&id];
+                let mut hosts = self.hosts.lock();
+                let host = hosts.get_mut(&id).expect("ids are of hosts");
+                host.restarts = host.process.as_ref().is_some_and(|process| process.shutdown.is_cancelled());
                 host.clock.set_drift(runtime::global_ns(), 0);
                 host.disk.heal(host.shape.disk.sync);
                 if let Some(engine) = &host.engine {

@@ -172,7 +172,7 @@ impl World {
                 _ => {}
             }
             if matches!(exit, Ok(Exit::Stopped | Exit::Left)) {
-                host.wanted = false;
+                host.wanted = matches!(exit, Ok(Exit::Stopped)) && std::mem::take(&mut host.restarts);
             }
         }
         self.fabric.process_died(id);
@@ -197,7 +197,7 @@ impl World {
 
     /// The service manager starts what failed; an operator replaces what is lost.
     async fn after(self: &Arc<Self>, id: HostId, exit: &Result<Exit, NodeError>) {
-        let Err(error) = exit else { return };
+        let Err(error) = exit else { return self.start_if_wanted(id) };
         let is_gone = self.hosts.lock()[&id].is_gone;
         if !is_gone {
             runtime::sleep_global(RESTART_PAUSE).await;

@@ -13,6 +13,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use bincode::de::{BorrowDecode, BorrowDecoder, Decode, Decoder};
+use bincode::enc::write::Writer;
 use bincode::enc::{Encode, Encoder};
 use bincode::error::{DecodeError, EncodeError};
 use serde::{Deserialize, Serialize};
@@ -91,6 +92,13 @@ impl ImageReference {
         }
     }
 
+    /// What `Display` writes, piece by piece.
+    fn pieces(&self) -> impl Iterator<Item = &str> {
+        let tag = self.tag.as_deref().into_iter().flat_map(|tag| [":", tag]);
+        let digest = self.digest.as_deref().into_iter().flat_map(|digest| ["@", digest]);
+        [&*self.registry, "/", &*self.repository].into_iter().chain(tag).chain(digest)
+    }
+
     fn push_tag_and_digest(&self, text: &mut String) {
         if let Some(tag) = &self.tag {
             text.push(':');
@@ -112,9 +120,10 @@ impl ImageReference {
 
 impl fmt::Display for ImageReference {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut text = self.name();
-        self.push_tag_and_digest(&mut text);
-        f.pad(&text)
+        if f.width().is_none() && f.precision().is_none() {
+            return self.pieces().try_for_each(|piece| f.write_str(piece));
+        }
+        f.pad(&self.pieces().collect::<String>())
     }
 }
 
@@ -140,9 +149,12 @@ impl From<ImageReference> for String {
     }
 }
 
+/// As the text that `Display` writes, which is not made for it: a snapshot holds tens of thousands of references.
 impl Encode for ImageReference {
     fn encode<E: Encoder>(&self, encoder: &mut E) -> Result<(), EncodeError> {
-        self.to_string().encode(encoder)
+        let len: usize = self.pieces().map(str::len).sum();
+        (len as u64).encode(encoder)?;
+        self.pieces().try_for_each(|piece| encoder.writer().write(piece.as_bytes()))
     }
 }
 

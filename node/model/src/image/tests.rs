@@ -321,6 +321,8 @@ proptest! {
         prop_assert_eq!(&parse(&reference.to_string()), &reference);
         prop_assert_eq!(&parse(&reference.familiar()), &reference);
         prop_assert!(reference.familiar().len() <= reference.to_string().len());
+        let padded = format!("{reference:>300}");
+        prop_assert_eq!(padded.trim_start(), reference.to_string());
     }
 
     #[test]
@@ -328,6 +330,7 @@ proptest! {
         let config = bincode::config::standard().with_limit::<1024>();
         let reference = parse(&spell(&parts));
         let bytes = bincode::encode_to_vec(&reference, config).unwrap();
+        prop_assert_eq!(&bytes, &bincode::encode_to_vec(reference.to_string(), config).unwrap());
         let (decoded, used) = bincode::decode_from_slice::<ImageReference, _>(&bytes, config).unwrap();
         prop_assert_eq!(decoded, reference);
         prop_assert_eq!(used, bytes.len());

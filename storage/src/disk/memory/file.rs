@@ -15,6 +15,8 @@ pub(super) struct Inode {
     /// Changes that a failed sync dropped from the page cache's list of dirty pages: on disk or not, but never
     /// written by a later sync.
     abandoned: Vec<Change>,
+    /// A sync failed since the images were last the same. While none did, the current image is the durable one and `unsynced`.
+    parted: bool,
 }
 
 #[derive(Debug)]
@@ -93,6 +95,19 @@ impl Inode {
     pub(super) fn sync(&mut self, failed: bool) {
         if failed {
             self.abandoned.append(&mut self.unsynced);
+            self.parted = true;
+            return;
+        }
+        let reshaped = self.unsynced.iter().any(|change| matches!(change, Change::SetLen(_)));
+        if !self.parted && !reshaped {
+            for change in self.unsynced.drain(..) {
+                match change {
+                    Change::Write { offset, data } => {
+                        self.durable.share(&self.current, offset, offset + data.len() as u64);
+                    }
+                    other => other.apply(&mut self.durable),
+                }
+            }
             return;
         }
         // Whatever became of an abandoned write, what is synced over it is what is there.
@@ -124,6 +139,7 @@ impl Inode {
             }
         }
         self.current = self.durable.clone();
+        self.parted = false;
     }
 
     fn tear(&mut self, offset: u64, data: &[u8], style: Style, chance: &mut dyn Chance) {
@@ -165,6 +181,7 @@ impl Inode {
             durable: durable.clone(),
             unsynced: Vec::new(),
             abandoned: Vec::new(),
+            parted: false,
         }
     }
 

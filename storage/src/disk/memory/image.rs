@@ -57,9 +57,25 @@ impl Image {
         let mut rest = data;
         for (number, range) in parts(offset, end) {
             let (part, behind) = rest.split_at(range.len());
-            let block = self.blocks.entry(number).or_insert_with(|| Arc::new([0; BLOCK_BYTES as usize]));
-            Arc::make_mut(block)[range].copy_from_slice(part);
+            if part.len() == BLOCK_BYTES as usize {
+                let whole: Arc<Block> = Arc::<[u8]>::from(part).try_into().expect("it is as long as a block");
+                self.blocks.insert(number, whole);
+            } else {
+                let block = self.blocks.entry(number).or_insert_with(|| Arc::new([0; BLOCK_BYTES as usize]));
+                Arc::make_mut(block)[range].copy_from_slice(part);
+            }
             rest = behind;
+        }
+        self.extend(end);
+    }
+
+    /// Takes over the blocks that `offset..end` touches from `other`, and reaches at least to `end`.
+    pub(super) fn share(&mut self, other: &Self, offset: u64, end: u64) {
+        for (number, _) in parts(offset, end) {
+            match other.blocks.get(&number) {
+                Some(block) => self.blocks.insert(number, Arc::clone(block)),
+                None => self.blocks.remove(&number),
+            };
         }
         self.extend(end);
     }

@@ -237,3 +237,32 @@ fn zeros_of_any_length_are_kept_dropped_and_torn_at_no_cost() {
     assert!(has(|(none, ..)| *none) && has(|(_, all, ..)| *all) && has(|(none, all, ..)| !none && !all));
     assert!(has(|(.., first, second)| *first && !second) && has(|(.., first, second)| !first && *second));
 }
+
+proptest::proptest! {
+    /// What was changed since the last sync that succeeded is durable after the next, whatever kinds of changes there were.
+    #[test]
+    fn a_sync_makes_all_of_the_file_durable(
+        acts in proptest::collection::vec((0u64..20_000, 0u64..9_000, 0u8..8), 1..20)
+    ) {
+        let disk = disk_with("file", &[9; 5000]);
+        let file = disk.open("file", false).unwrap();
+        for (at, len, kind) in acts {
+            match kind {
+                0..=3 => file.write_at(&vec![kind + 1; len as usize], at).unwrap(),
+                4 => file.write_zeros(at, len).unwrap(),
+                5 => file.set_len(at).unwrap(),
+                _ => file.sync_data().unwrap(),
+            }
+        }
+        let shown = contents(&disk, "file");
+        // What is durable shares nothing with what is written later.
+        file.sync_data().unwrap();
+        let durable = disk.durable_image();
+        proptest::prop_assert!(contents(&durable, "file") == shown);
+        file.write_at(&[200; 6000], 100).unwrap();
+        proptest::prop_assert!(contents(&durable, "file") == shown);
+        proptest::prop_assert!(contents(&disk.durable_image(), "file") == shown);
+        disk.crash(&mut |bound: u64| u64::from(bound == 5));
+        proptest::prop_assert!(contents(&disk, "file") == shown);
+    }
+}

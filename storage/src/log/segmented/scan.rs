@@ -11,8 +11,10 @@ use super::record::{Decoded, Item, Kind};
 use super::segment::Segment;
 use crate::StorageResult;
 
-/// Bytes read ahead of the scan.
+/// Most bytes read ahead of the scan. It begins with one block and reads [`WINDOW_GROWTH`] times as much each time: of most segments
+/// only the first header is wanted.
 const WINDOW_BYTES: u32 = 1 << 20;
+const WINDOW_GROWTH: u32 = 4;
 
 /// What is known of the end of the segment's data from elsewhere.
 #[derive(Debug, Clone, Copy)]
@@ -55,17 +57,20 @@ struct Reader<'a> {
     segment: &'a Segment,
     window: Vec<u8>,
     start: u32,
+    /// Bytes to read next time.
+    ahead: u32,
 }
 
 impl<'a> Reader<'a> {
     fn new(segment: &'a Segment) -> Self {
-        Self { segment, window: Vec::new(), start: 0 }
+        Self { segment, window: Vec::new(), start: 0, ahead: BLOCK_BYTES }
     }
 
     fn bytes(&mut self, offset: u32, len: u32) -> StorageResult<&[u8]> {
         let inside = offset >= self.start && (offset - self.start + len) as usize <= self.window.len();
         if !inside {
-            let count = len.max(WINDOW_BYTES.min(self.segment.bytes - offset));
+            let count = len.max(self.ahead.min(self.segment.bytes - offset));
+            self.ahead = (self.ahead * WINDOW_GROWTH).min(WINDOW_BYTES);
             self.window.resize(count as usize, 0);
             self.segment.read(&mut self.window, offset)?;
             self.start = offset;
