@@ -4,7 +4,7 @@
 //! Logs and snapshots are in memory, so that what is measured is consensus. CPU time is that of all threads; datagrams are those of the whole
 //! machine, so nothing else should run.
 //!
-//! `cargo bench -p longshore-raft --bench groups [-- GROUPS]`
+//! `cargo bench -p longshore-raft --bench groups [-- GROUPS [ROUNDS]]`, ROUNDS of commands in every group: 20 unless told.
 
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::sync::Arc;
@@ -31,7 +31,6 @@ use longshore_storage::log::MemLog;
 
 const NODES: u64 = 3;
 const IDLE_FOR: Duration = Duration::from_secs(10);
-const ROUNDS: u32 = 20;
 
 /// Keeps nothing, so that memory is consensus' own.
 struct Counter(u64);
@@ -105,7 +104,7 @@ fn transports(quic: bool, routers: &[Arc<Router>], requests: &Arc<AtomicU64>) ->
 }
 
 impl Fleet {
-    async fn form(groups: u32, quic: bool, quiescence: Option<Quiescence>) -> Self {
+    async fn form(groups: u32, quic: bool, timings: Timings) -> Self {
         let routers: Vec<_> = (1..=NODES).map(|node| Router::new(NodeId(node))).collect();
         let requests = Arc::<AtomicU64>::default();
         let transports = transports(quic, &routers, &requests);
@@ -137,7 +136,7 @@ impl Fleet {
                     snapshots: Arc::new(MemorySnapshots::default()),
                     transport: transports[i].clone(),
                     router: routers[i].clone(),
-                    timings: Timings { quiescence, ..Timings::partition() },
+                    timings: timings.clone(),
                     hints: vec![],
                 };
                 replicas.push(Group::open(options).await.expect("a replica"));
@@ -233,12 +232,12 @@ async fn idle(what: &str, fleet: &Fleet) {
     );
 }
 
-async fn commands(fleet: &Fleet, each: usize) {
+async fn commands(fleet: &Fleet, rounds: u32, each: usize) {
     let (start, used, sent, asked) = (now(), cpu(), datagrams(), fleet.requests.load(Ordering::Relaxed));
-    for _ in 0..ROUNDS {
+    for _ in 0..rounds {
         fleet.write(each).await;
     }
-    let entries = f64::from(ROUNDS) * fleet.groups.len() as f64;
+    let entries = f64::from(rounds) * fleet.groups.len() as f64;
     println!(
         "  {each} commands of 256 B in each group at once: {:.0} commands/s; {:.0} us of CPU, {:.1} requests, {:.1} datagrams a group and \
          round",
@@ -249,11 +248,12 @@ async fn commands(fleet: &Fleet, each: usize) {
     );
 }
 
-async fn measure(groups: u32, quic: bool) {
+async fn measure(groups: u32, rounds: u32, quic: bool) {
     println!("{groups} groups, {NODES} nodes, {}", if quic { "QUIC" } else { "in memory" });
     let (rss, alive) = (rss_kib(), tasks());
     let never = Quiescence { idle: Duration::from_secs(3600) };
-    let fleet = Fleet::form(groups, quic, Some(never)).await;
+    let timings = |quiescence| Timings { quiescence: Some(quiescence), ..Timings::partition() };
+    let fleet = Fleet::form(groups, quic, timings(never)).await;
     println!(
         "  {} KiB and {:.1} tasks a replica",
         (rss_kib() - rss) / fleet.replicas(),
@@ -262,7 +262,7 @@ async fn measure(groups: u32, quic: bool) {
     idle("awake", &fleet).await;
     fleet.close().await;
 
-    let fleet = Fleet::form(groups, quic, Some(Quiescence { idle: Duration::from_secs(2) })).await;
+    let fleet = Fleet::form(groups, quic, timings(Quiescence { idle: Duration::from_secs(2) })).await;
     fleet.write(1).await;
     fleet.until_quiescent().await;
     println!("  at rest, {:.1} tasks a replica", (tasks() - alive) as f64 / fleet.replicas() as f64);
@@ -271,15 +271,39 @@ async fn measure(groups: u32, quic: bool) {
     fleet.write(1).await;
     println!("  waking all groups and a command in each: {} ms", start.elapsed().as_millis());
     for each in [1, 16] {
-        commands(&fleet, each).await;
+        commands(&fleet, rounds, each).await;
     }
-    println!("  {} KiB of memory in all", rss_kib());
+    fleet.until_quiescent().await;
+    println!("  at rest again: {} KiB a replica", (rss_kib() - rss) / fleet.replicas());
+    fleet.close().await;
+}
+
+/// What a replica holds after much work, its log and snapshot apart: openraft's queues are rings, and a ring is in memory as far as it
+/// was ever written.
+async fn worn(groups: u32) {
+    const COMMANDS: usize = 3000;
+    let idle = Duration::from_secs(1);
+    let timings = Timings { quiescence: Some(Quiescence { idle }), ..Timings::partition() };
+    let timings = Timings { snapshot_every_entries: 100, keep_entries: 10, ..timings };
+    let rss = rss_kib();
+    let fleet = Fleet::form(groups, false, timings).await;
+    fleet.until_quiescent().await;
+    let new = (rss_kib() - rss) / fleet.replicas();
+    for _ in 0..COMMANDS {
+        fleet.write(1).await;
+    }
+    fleet.until_quiescent().await;
+    let worn = (rss_kib() - rss) / fleet.replicas();
+    println!("{groups} groups: {new} KiB a replica, and {worn} KiB after {COMMANDS} commands in each");
     fleet.close().await;
 }
 
 #[tokio::main(worker_threads = 2)]
 async fn main() {
-    let groups = std::env::args().skip(1).find_map(|arg| arg.parse().ok()).unwrap_or(256);
-    measure(groups, false).await;
-    measure(groups, true).await;
+    let mut numbers = std::env::args().filter_map(|arg| arg.parse::<u32>().ok());
+    let (groups, rounds) = (numbers.next().unwrap_or(256), numbers.next().unwrap_or(20));
+    worn(groups.min(16)).await;
+    for quic in [false, true] {
+        measure(groups, rounds, quic).await;
+    }
 }

@@ -68,7 +68,8 @@ impl Timings {
 
     /// For the others, of which there are many; failover comes from the failure detector, not from these.
     pub fn partition() -> Self {
-        // Twice the time that a client's pause between two requests usually takes: waking costs a round, ticking a tenth of one.
+        // Waking costs one round of heartbeats, as much as half a second awake: a few seconds are enough to keep groups that are
+        // in use from going back and forth.
         let quiescence = Some(Quiescence { idle: Duration::from_secs(3) });
         Self {
             heartbeat_ms: 500,

@@ -14,10 +14,10 @@ use openraft::alias::WatchReceiverOf;
 use openraft::async_runtime::watch::WatchReceiver;
 use openraft::metrics::RaftServerMetrics;
 
+use super::ballots::Ballots;
 use super::changes::Changes;
 use super::client::Venue;
 use super::config::Timings;
-use super::elect::Ballots;
 use super::inbox::Inbox;
 use super::log::GroupLog;
 use super::machine::{GroupError, GroupStatus, Member, Role};

@@ -17,7 +17,6 @@ use std::time::Duration;
 use openraft::Instant as _;
 use openraft::error::Fatal;
 use openraft::raft::TransferLeaderRequest;
-use parking_lot::Mutex;
 use tokio::sync::SemaphorePermit;
 
 use super::core::{Core, jitter, voters};
@@ -31,6 +30,9 @@ const AGAIN: Duration = Duration::from_millis(25);
 /// Attempts after which [`AGAIN_LATER`] takes over: there is no quorum, or no reason.
 const HASTY_ATTEMPTS: u32 = 30;
 const AGAIN_LATER: Duration = Duration::from_millis(500);
+/// Wait between attempts of a group that may rest while too many voters are suspected to win: whoever is cut off has hundreds of such
+/// groups. News of a voter cuts it short.
+const LONELY_PAUSE: Duration = Duration::from_secs(5);
 /// How long a leader's restart is reason enough to press: then openraft's own timers have fired.
 const RESTART_PATIENCE: Duration = Duration::from_secs(2);
 /// Living voters go in the order of their replica ids, this far apart, in every round, so that the first one usually wins
@@ -42,38 +44,6 @@ const JITTER_MAX_MS: u64 = 15;
 /// for each. Doubled with every candidate that needed longer, up to four times.
 const CANDIDATE_PATIENCE: Duration = Duration::from_millis(125);
 const PATIENCE_DOUBLINGS_MAX: u32 = 2;
-
-/// What openraft does not tell of votes, but those see who carry them.
-pub(crate) struct Ballots<R: Runtime>(Mutex<Seen<R>>);
-
-struct Seen<R: Runtime> {
-    /// When this replica last granted a pre-vote.
-    pre_voted: Option<R::Instant>,
-    /// How often the vote that it asked for last was refused.
-    refused: Option<(Vote, usize)>,
-}
-
-impl<R: Runtime> Default for Ballots<R> {
-    fn default() -> Self {
-        Self(Mutex::new(Seen { pre_voted: None, refused: None }))
-    }
-}
-
-impl<R: Runtime> Ballots<R> {
-    pub(crate) fn pre_vote_granted(&self) {
-        self.0.lock().pre_voted = Some(R::Instant::now());
-    }
-
-    pub(crate) fn vote_refused(&self, vote: Vote) {
-        let mut seen = self.0.lock();
-        let before = seen.refused.filter(|(v, _)| *v == vote).map_or(0, |(_, times)| times);
-        seen.refused = Some((vote, before + 1));
-    }
-
-    fn refusals(&self, vote: Vote) -> usize {
-        self.0.lock().refused.filter(|(v, _)| *v == vote).map_or(0, |(_, times)| times)
-    }
-}
 
 /// What one that presses has to do.
 enum Task {
@@ -157,6 +127,7 @@ impl<R: Runtime> Core<R> {
         let mut courtesy = Courtesy::default();
         let mut attempts = 0;
         let mut wait = Some(self.turn());
+        let mut was_lonely = false;
         loop {
             let (server, changes) = (self.server.version(), self.changes.version());
             match self.task(dead, until) {
@@ -176,6 +147,14 @@ impl<R: Runtime> Core<R> {
                         self.wait_while_needed(dead, until, time).await;
                         continue;
                     }
+                    if !was_lonely && self.is_lonely() {
+                        was_lonely = true;
+                        if self.wait_for_company(dead, until).await {
+                            (attempts, wait) = (0, Some(self.turn()));
+                        }
+                        continue;
+                    }
+                    was_lonely = false;
                     let Ok(first) = self.lets_go_first(dead, &mut courtesy).await else { return };
                     if first {
                         wait = Some(AGAIN + self.turn());
@@ -201,6 +180,12 @@ impl<R: Runtime> Core<R> {
         }
     }
 
+    /// Waits as long as too many voters are suspected to win, but not for ever; whether that has changed.
+    async fn wait_for_company(&self, dead: Dead, until: Option<R::Instant>) -> bool {
+        let over = || !self.is_lonely() || !matches!(self.task(dead, until), Task::Elect(_));
+        R::timeout(LONELY_PAUSE, self.until(over)).await.is_ok()
+    }
+
     /// Whether there is a candidate that should be given time.
     async fn lets_go_first(&self, dead: Dead, courtesy: &mut Courtesy) -> Result<bool, Fatal<Types<R>>> {
         // The core's own word: what it votes is published when it is saved. While it saves it does not answer.
@@ -209,8 +194,7 @@ impl<R: Runtime> Core<R> {
         let ago = |since: R::Instant| R::Instant::now().saturating_duration_since(since);
         let candidate = vote.leader_id.term > dead.term && !self.is_lost(vote);
         let voted = since.filter(|_| candidate).map(|since| (vote, ago(since)));
-        let pre_voted = self.ballots.0.lock().pre_voted;
-        Ok(courtesy.is_due(voted, pre_voted.map(ago)))
+        Ok(courtesy.is_due(voted, self.ballots.pre_voted_ago()))
     }
 
     /// Whether this is a candidacy of this replica that too many have refused.
@@ -280,6 +264,13 @@ impl<R: Runtime> Core<R> {
         }
     }
 
+    /// Whether so many voters are suspected that an attempt is hardly worth its messages; the one group that never rests always tries.
+    fn is_lonely(&self) -> bool {
+        let voters = self.server(|m| voters(m.membership_config.membership()));
+        let living = voters.iter().filter(|v| !self.router.is_suspect(v.node)).count();
+        self.rest.quiescence.is_some() && living <= voters.len() / 2
+    }
+
     /// Held during an attempt, so that not all groups of a node elect at once; the one group that never rests need not wait.
     async fn permit_to_elect(&self) -> Option<SemaphorePermit<'_>> {
         self.rest.quiescence?;
@@ -329,7 +320,6 @@ fn rank_of(replica: ReplicaId, living: &[ReplicaId], first: u32) -> u32 {
 mod tests {
     use openraft::vote::RaftVote as _;
 
-    use super::super::runtime::TokioRuntime;
     use super::super::types::LeaderId;
     use super::*;
 
@@ -372,16 +362,5 @@ mod tests {
         assert_eq!(ranks(1), [2, 0, 1]);
         assert_eq!(ranks(5), [1, 2, 0]);
         assert_eq!(rank_of(ReplicaId(1), &[], 4), 0);
-    }
-
-    #[test]
-    fn refusals_are_counted_for_the_last_vote_alone() {
-        let ballots = Ballots::<TokioRuntime>::default();
-        assert_eq!(ballots.refusals(vote(2, 1)), 0);
-        ballots.vote_refused(vote(2, 1));
-        ballots.vote_refused(vote(2, 1));
-        assert_eq!(ballots.refusals(vote(2, 1)), 2);
-        ballots.vote_refused(vote(3, 1));
-        assert_eq!((ballots.refusals(vote(2, 1)), ballots.refusals(vote(3, 1))), (0, 1));
     }
 }

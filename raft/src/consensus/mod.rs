@@ -16,6 +16,7 @@ pub mod router;
 pub mod runtime;
 pub mod snapshots;
 
+mod ballots;
 mod changes;
 mod client;
 mod clients;

@@ -25,8 +25,8 @@ use openraft::raft::{
     TransferLeaderRequest, TransferLeaderResponse, VoteRequest, VoteResponse,
 };
 
+use super::ballots::Ballots;
 use super::config::{APPEND_PIPELINE_BYTES_MAX, APPEND_PIPELINE_MAX, APPEND_TIMEOUT};
-use super::elect::Ballots;
 use super::link::{Link, LinkError};
 use super::router::Router;
 use super::runtime::Runtime;

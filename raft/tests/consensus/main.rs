@@ -7,6 +7,7 @@ mod members;
 mod power;
 mod quiescence;
 mod quiescence_faults;
+mod quiescence_random;
 mod reads;
 mod remote;
 mod snapshots;

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use longshore_raft::consensus::group::{Group, GroupOptions};
 use longshore_raft::consensus::machine::Member;
@@ -141,7 +142,8 @@ impl Crowd {
 
 #[test]
 fn all_groups_of_a_dead_node_are_led_again_soon_and_without_a_storm() {
-    for (name, at_rest) in [("at rest", true), ("in use", false)] {
+    let cases = [("at rest", true, 0), ("awake", false, 0), ("at rest, syncs of 10 ms", true, 10)];
+    for (name, at_rest, sync_ms) in cases {
         virtual_time(async {
             let mut crowd = Crowd::form(1).await;
             crowd.write_everywhere(2, "before").await;
@@ -149,6 +151,7 @@ fn all_groups_of_a_dead_node_are_led_again_soon_and_without_a_storm() {
                 crowd.until_quiescent().await;
                 sleep_ms(30_000).await;
             }
+            crowd.disks.values().for_each(|disk| disk.sync_ms.store(sync_ms, Ordering::Relaxed));
             let led = crowd.leaders()[&1];
             let terms = crowd.terms(2);
             crowd.kill(1).await;
