@@ -23,7 +23,7 @@ use super::core::{Core, voters};
 use super::machine::Member;
 use super::runtime::Runtime;
 use super::types::{Types, Vote};
-use crate::model::ids::NodeId;
+use crate::model::ids::{NodeId, ReplicaId};
 
 /// Wait between attempts, until there is a leader; [`STAGGER`] comes on top.
 const AGAIN: Duration = Duration::from_millis(25);
@@ -38,9 +38,12 @@ const STAGGER: Duration = Duration::from_millis(25);
 /// Random part of every wait: breaks ties that the order does not (two that do not agree on who lives).
 const JITTER_MAX_MS: u64 = 15;
 /// How long a candidate gets to take office before others try: three durable writes in a row, on a disk that takes 40 ms
-/// for each. Doubled with every candidate that needed longer, up to four times.
+/// for each. Doubled with every candidate that needed longer, up to four times. A candidate that still waits for votes gets more.
 const CANDIDATE_PATIENCE: Duration = Duration::from_millis(125);
 const PATIENCE_DOUBLINGS_MAX: u32 = 2;
+/// How long a vote keeps its voter from granting pre-votes to others: as long as a candidate waits for votes, since on a slow disk the
+/// winner needs that to take office. One that dies is found by the failure detector before, and one that knows that it lost asks again.
+const PROMISE: Duration = Duration::from_secs(1);
 
 /// What openraft does not tell of votes, but those see who carry them.
 pub(crate) struct Ballots<R: Runtime>(Mutex<Seen<R>>);
@@ -48,13 +51,44 @@ pub(crate) struct Ballots<R: Runtime>(Mutex<Seen<R>>);
 struct Seen<R: Runtime> {
     /// When this replica last granted a pre-vote.
     pre_voted: Option<R::Instant>,
-    /// How often the vote that it asked for last was refused.
-    refused: Option<(Vote, usize)>,
+    /// The candidacy for which it asked for votes last.
+    poll: Option<Poll>,
+}
+
+/// What became of the votes that one candidacy asked for; the candidate's own is not among them.
+#[derive(Debug, Clone, Copy)]
+struct Poll {
+    vote: Vote,
+    granted: usize,
+    refused: usize,
+    /// Still to be answered.
+    open: usize,
+}
+
+/// One vote that was asked for. Dropped without an answer, it is one that will not come.
+pub(crate) struct Asked<'a, R: Runtime> {
+    ballots: &'a Ballots<R>,
+    vote: Vote,
+}
+
+impl<R: Runtime> Asked<'_, R> {
+    pub(crate) fn answered(self, granted: bool) {
+        self.ballots.in_poll(self.vote, |poll| match granted {
+            true => poll.granted += 1,
+            false => poll.refused += 1,
+        });
+    }
+}
+
+impl<R: Runtime> Drop for Asked<'_, R> {
+    fn drop(&mut self) {
+        self.ballots.in_poll(self.vote, |poll| poll.open -= 1);
+    }
 }
 
 impl<R: Runtime> Default for Ballots<R> {
     fn default() -> Self {
-        Self(Mutex::new(Seen { pre_voted: None, refused: None }))
+        Self(Mutex::new(Seen { pre_voted: None, poll: None }))
     }
 }
 
@@ -63,14 +97,32 @@ impl<R: Runtime> Ballots<R> {
         self.0.lock().pre_voted = Some(R::Instant::now());
     }
 
-    pub(crate) fn vote_refused(&self, vote: Vote) {
+    pub(crate) fn ask(&self, vote: Vote) -> Asked<'_, R> {
         let mut seen = self.0.lock();
-        let before = seen.refused.filter(|(v, _)| *v == vote).map_or(0, |(_, times)| times);
-        seen.refused = Some((vote, before + 1));
+        if seen.poll.is_none_or(|poll| poll.vote != vote) {
+            seen.poll = Some(Poll { vote, granted: 0, refused: 0, open: 0 });
+        }
+        seen.poll.as_mut().expect("it was just made").open += 1;
+        drop(seen);
+        Asked { ballots: self, vote }
     }
 
-    fn refusals(&self, vote: Vote) -> usize {
-        self.0.lock().refused.filter(|(v, _)| *v == vote).map_or(0, |(_, times)| times)
+    /// Counts in the poll of this candidacy, if there was no other since.
+    fn in_poll(&self, vote: Vote, count: impl FnOnce(&mut Poll)) {
+        if let Some(poll) = self.0.lock().poll.as_mut().filter(|poll| poll.vote == vote) {
+            count(poll);
+        }
+    }
+
+    fn poll(&self, vote: Vote) -> Option<Poll> {
+        self.0.lock().poll.filter(|poll| poll.vote == vote)
+    }
+}
+
+impl Poll {
+    /// Whether votes that are still to come can make a majority of so many voters.
+    fn is_open(&self, voters: usize) -> bool {
+        self.open > 0 && 1 + self.granted + self.open > voters / 2
     }
 }
 
@@ -184,6 +236,9 @@ impl<R: Runtime> Core<R> {
         let (vote, since) = vote.await?;
         let ago = |since: R::Instant| R::Instant::now().saturating_duration_since(since);
         let candidate = vote.leader_id.term > dead.term && !self.is_lost(vote);
+        if candidate && self.is_polling(vote) {
+            return Ok(true);
+        }
         let voted = since.filter(|_| candidate).map(|since| (vote, ago(since)));
         let pre_voted = self.ballots.0.lock().pre_voted;
         Ok(courtesy.is_due(voted, pre_voted.map(ago)))
@@ -193,7 +248,34 @@ impl<R: Runtime> Core<R> {
     fn is_lost(&self, vote: Vote) -> bool {
         let voters = self.server(|m| voters(m.membership_config.membership()));
         let living = voters.iter().filter(|v| !self.router.is_suspect(v.node)).count();
-        living.saturating_sub(self.ballots.refusals(vote)) <= voters.len() / 2
+        let refused = self.ballots.poll(vote).map_or(0, |poll| poll.refused);
+        living.saturating_sub(refused) <= voters.len() / 2
+    }
+
+    /// Whether this is a candidacy of this replica that votes still to come can decide. However long a voter's disk takes: a new
+    /// candidacy would only be one more vote for it to sync.
+    fn is_polling(&self, vote: Vote) -> bool {
+        let voters = self.server(|m| m.membership_config.voter_ids().count());
+        self.ballots.poll(vote).is_some_and(|poll| poll.is_open(voters))
+    }
+
+    /// Whether this replica has promised its vote to another living candidate, which has not had its time: then it grants nobody else a
+    /// pre-vote, who would depose that one as soon as it is elected.
+    pub(crate) async fn has_promised(
+        &self,
+        to_other_than: ReplicaId,
+    ) -> Result<Option<Vote>, Fatal<Types<R>>> {
+        let vote = self.raft.with_raft_state(|raft| (*raft.vote_ref(), raft.vote_last_modified()));
+        let (vote, since) = vote.await?;
+        let candidate = vote.leader_id.voted_for;
+        if vote.committed || candidate == to_other_than || self.is_lost(vote) {
+            return Ok(None);
+        }
+        let ago = since.map(|since| R::Instant::now().saturating_duration_since(since));
+        let node = self.server(|m| m.membership_config.get_node(&candidate).copied());
+        let lives = node.is_some_and(|node| node == self.node || !self.router.is_suspect(node));
+        let promised = (lives && ago.is_some_and(|ago| ago < PROMISE)) || self.is_polling(vote);
+        Ok(promised.then_some(vote))
     }
 
     /// Waits for `time`, but no longer than there is something to elect.
@@ -293,7 +375,6 @@ mod tests {
     use super::super::runtime::TokioRuntime;
     use super::super::types::LeaderId;
     use super::*;
-    use crate::model::ids::ReplicaId;
 
     fn vote(term: u64, replica: u64) -> Vote {
         Vote::from_leader_id(LeaderId { term, voted_for: ReplicaId(replica) }, false)
@@ -327,13 +408,26 @@ mod tests {
     }
 
     #[test]
-    fn refusals_are_counted_for_the_last_vote_alone() {
+    fn votes_are_counted_for_the_last_candidacy_alone() {
         let ballots = Ballots::<TokioRuntime>::default();
-        assert_eq!(ballots.refusals(vote(2, 1)), 0);
-        ballots.vote_refused(vote(2, 1));
-        ballots.vote_refused(vote(2, 1));
-        assert_eq!(ballots.refusals(vote(2, 1)), 2);
-        ballots.vote_refused(vote(3, 1));
-        assert_eq!((ballots.refusals(vote(2, 1)), ballots.refusals(vote(3, 1))), (0, 1));
+        assert!(ballots.poll(vote(2, 1)).is_none());
+        let asked: Vec<_> = (0..4).map(|_| ballots.ask(vote(2, 1))).collect();
+        let poll = |term| ballots.poll(vote(term, 1)).map(|poll| (poll.granted, poll.refused, poll.open));
+        let open = |voters| ballots.poll(vote(2, 1)).unwrap().is_open(voters);
+        assert_eq!(poll(2), Some((0, 0, 4)));
+        let mut asked = asked.into_iter();
+        asked.next().unwrap().answered(false);
+        asked.next().unwrap().answered(true);
+        assert_eq!(poll(2), Some((1, 1, 2)));
+        assert!(open(5));
+        drop(asked.next());
+        assert!(open(5), "its own, one granted, one to come");
+        let last = asked.next().unwrap();
+        assert!(!open(7));
+        let next = ballots.ask(vote(3, 1));
+        last.answered(true);
+        assert_eq!((poll(2), poll(3)), (None, Some((0, 0, 1))));
+        drop(next);
+        assert_eq!(poll(3), Some((0, 0, 0)));
     }
 }
