@@ -14,13 +14,44 @@ pub(crate) struct Ballots<R: Runtime>(Mutex<Seen<R>>);
 struct Seen<R: Runtime> {
     /// When this replica last granted a pre-vote.
     pre_voted: Option<R::Instant>,
-    /// How often the vote that it asked for last was refused.
-    refused: Option<(Vote, usize)>,
+    /// The candidacy for which it asked for votes last.
+    poll: Option<Poll>,
+}
+
+/// What became of the votes that one candidacy asked for; the candidate's own is not among them.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Poll {
+    vote: Vote,
+    pub(crate) granted: usize,
+    pub(crate) refused: usize,
+    /// Still to be answered.
+    pub(crate) open: usize,
+}
+
+/// One vote that was asked for. Dropped without an answer, it is one that will not come.
+pub(crate) struct Asked<'a, R: Runtime> {
+    ballots: &'a Ballots<R>,
+    vote: Vote,
+}
+
+impl<R: Runtime> Asked<'_, R> {
+    pub(crate) fn answered(self, granted: bool) {
+        self.ballots.in_poll(self.vote, |poll| match granted {
+            true => poll.granted += 1,
+            false => poll.refused += 1,
+        });
+    }
+}
+
+impl<R: Runtime> Drop for Asked<'_, R> {
+    fn drop(&mut self) {
+        self.ballots.in_poll(self.vote, |poll| poll.open -= 1);
+    }
 }
 
 impl<R: Runtime> Default for Ballots<R> {
     fn default() -> Self {
-        Self(Mutex::new(Seen { pre_voted: None, refused: None }))
+        Self(Mutex::new(Seen { pre_voted: None, poll: None }))
     }
 }
 
@@ -34,14 +65,32 @@ impl<R: Runtime> Ballots<R> {
         self.0.lock().pre_voted.map(|at| at.elapsed())
     }
 
-    pub(crate) fn vote_refused(&self, vote: Vote) {
+    pub(crate) fn ask(&self, vote: Vote) -> Asked<'_, R> {
         let mut seen = self.0.lock();
-        let before = seen.refused.filter(|(v, _)| *v == vote).map_or(0, |(_, times)| times);
-        seen.refused = Some((vote, before + 1));
+        if seen.poll.is_none_or(|poll| poll.vote != vote) {
+            seen.poll = Some(Poll { vote, granted: 0, refused: 0, open: 0 });
+        }
+        seen.poll.as_mut().expect("it was just made").open += 1;
+        drop(seen);
+        Asked { ballots: self, vote }
     }
 
-    pub(crate) fn refusals(&self, vote: Vote) -> usize {
-        self.0.lock().refused.filter(|(v, _)| *v == vote).map_or(0, |(_, times)| times)
+    /// Counts in the poll of this candidacy, if there was no other since.
+    fn in_poll(&self, vote: Vote, count: impl FnOnce(&mut Poll)) {
+        if let Some(poll) = self.0.lock().poll.as_mut().filter(|poll| poll.vote == vote) {
+            count(poll);
+        }
+    }
+
+    pub(crate) fn poll(&self, vote: Vote) -> Option<Poll> {
+        self.0.lock().poll.filter(|poll| poll.vote == vote)
+    }
+}
+
+impl Poll {
+    /// Whether votes that are still to come can make a majority of so many voters.
+    pub(crate) fn is_open(&self, voters: usize) -> bool {
+        self.open > 0 && 1 + self.granted + self.open > voters / 2
     }
 }
 
@@ -59,13 +108,26 @@ mod tests {
     }
 
     #[test]
-    fn refusals_are_counted_for_the_last_vote_alone() {
+    fn votes_are_counted_for_the_last_candidacy_alone() {
         let ballots = Ballots::<TokioRuntime>::default();
-        assert_eq!(ballots.refusals(vote(2, 1)), 0);
-        ballots.vote_refused(vote(2, 1));
-        ballots.vote_refused(vote(2, 1));
-        assert_eq!(ballots.refusals(vote(2, 1)), 2);
-        ballots.vote_refused(vote(3, 1));
-        assert_eq!((ballots.refusals(vote(2, 1)), ballots.refusals(vote(3, 1))), (0, 1));
+        assert!(ballots.poll(vote(2, 1)).is_none());
+        let asked: Vec<_> = (0..4).map(|_| ballots.ask(vote(2, 1))).collect();
+        let poll = |term| ballots.poll(vote(term, 1)).map(|poll| (poll.granted, poll.refused, poll.open));
+        let open = |voters| ballots.poll(vote(2, 1)).unwrap().is_open(voters);
+        assert_eq!(poll(2), Some((0, 0, 4)));
+        let mut asked = asked.into_iter();
+        asked.next().unwrap().answered(false);
+        asked.next().unwrap().answered(true);
+        assert_eq!(poll(2), Some((1, 1, 2)));
+        assert!(open(5));
+        drop(asked.next());
+        assert!(open(5), "its own, one granted, one to come");
+        let last = asked.next().unwrap();
+        assert!(!open(7));
+        let next = ballots.ask(vote(3, 1));
+        last.answered(true);
+        assert_eq!((poll(2), poll(3)), (None, Some((0, 0, 1))));
+        drop(next);
+        assert_eq!(poll(3), Some((0, 0, 0)));
     }
 }

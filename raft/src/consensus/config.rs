@@ -56,8 +56,9 @@ impl Timings {
     pub fn control() -> Self {
         Self {
             heartbeat_ms: 200,
-            election_min_ms: 300,
-            election_max_ms: 600,
+            // Deaths are found by the failure detector. The first is how long a candidate waits for votes, and so for a voter's disk.
+            election_min_ms: 1000,
+            election_max_ms: 2000,
             propose_deadline: Duration::from_secs(10),
             client_idle: Duration::from_secs(3600),
             snapshot_every_entries: 10_000,

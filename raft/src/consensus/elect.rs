@@ -41,9 +41,12 @@ const STAGGER: Duration = Duration::from_millis(25);
 /// Random part of every wait: breaks ties that the order does not (two that do not agree on who lives).
 const JITTER_MAX_MS: u64 = 15;
 /// How long a candidate gets to take office before others try: three durable writes in a row, on a disk that takes 40 ms
-/// for each. Doubled with every candidate that needed longer, up to four times.
+/// for each. Doubled with every candidate that needed longer, up to four times. A candidate that still waits for votes gets more.
 const CANDIDATE_PATIENCE: Duration = Duration::from_millis(125);
 const PATIENCE_DOUBLINGS_MAX: u32 = 2;
+/// How long a vote keeps its voter from granting pre-votes to others: as long as a candidate waits for votes, since on a slow disk the
+/// winner needs that to take office. One that dies is found by the failure detector before, and one that knows that it lost asks again.
+const PROMISE: Duration = Duration::from_secs(1);
 
 /// What one that presses has to do.
 enum Task {
@@ -193,6 +196,9 @@ impl<R: Runtime> Core<R> {
         let (vote, since) = vote.await?;
         let ago = |since: R::Instant| R::Instant::now().saturating_duration_since(since);
         let candidate = vote.leader_id.term > dead.term && !self.is_lost(vote);
+        if candidate && self.is_polling(vote) {
+            return Ok(true);
+        }
         let voted = since.filter(|_| candidate).map(|since| (vote, ago(since)));
         Ok(courtesy.is_due(voted, self.ballots.pre_voted_ago()))
     }
@@ -201,7 +207,34 @@ impl<R: Runtime> Core<R> {
     fn is_lost(&self, vote: Vote) -> bool {
         let voters = self.server(|m| voters(m.membership_config.membership()));
         let living = voters.iter().filter(|v| !self.router.is_suspect(v.node)).count();
-        living.saturating_sub(self.ballots.refusals(vote)) <= voters.len() / 2
+        let refused = self.ballots.poll(vote).map_or(0, |poll| poll.refused);
+        living.saturating_sub(refused) <= voters.len() / 2
+    }
+
+    /// Whether this is a candidacy of this replica that votes still to come can decide. However long a voter's disk takes: a new
+    /// candidacy would only be one more vote for it to sync.
+    fn is_polling(&self, vote: Vote) -> bool {
+        let voters = self.server(|m| m.membership_config.voter_ids().count());
+        self.ballots.poll(vote).is_some_and(|poll| poll.is_open(voters))
+    }
+
+    /// Whether this replica has promised its vote to another living candidate, which has not had its time: then it grants nobody else a
+    /// pre-vote, who would depose that one as soon as it is elected.
+    pub(crate) async fn has_promised(
+        &self,
+        to_other_than: ReplicaId,
+    ) -> Result<Option<Vote>, Fatal<Types<R>>> {
+        let vote = self.raft.with_raft_state(|raft| (*raft.vote_ref(), raft.vote_last_modified()));
+        let (vote, since) = vote.await?;
+        let candidate = vote.leader_id.voted_for;
+        if vote.committed || candidate == to_other_than || self.is_lost(vote) {
+            return Ok(None);
+        }
+        let ago = since.map(|since| R::Instant::now().saturating_duration_since(since));
+        let node = self.server(|m| m.membership_config.get_node(&candidate).copied());
+        let lives = node.is_some_and(|node| node == self.node || !self.router.is_suspect(node));
+        let promised = (lives && ago.is_some_and(|ago| ago < PROMISE)) || self.is_polling(vote);
+        Ok(promised.then_some(vote))
     }
 
     /// Waits for `time`, but no longer than there is something to elect.

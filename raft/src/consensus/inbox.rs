@@ -11,7 +11,7 @@ use bytes::Bytes;
 use futures_util::StreamExt;
 use openraft::Raft;
 use openraft::async_runtime::watch::WatchReceiver;
-use openraft::raft::{AppendEntriesRequest, AppendEntriesResponse};
+use openraft::raft::{AppendEntriesRequest, AppendEntriesResponse, VoteResponse};
 use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
@@ -246,6 +246,15 @@ impl<R: Runtime> Port for Core<R> {
                         return core.decline_vote();
                     }
                     let rpc = wire::vote_request(vote, last, leadership_transfer);
+                    if pre && !leadership_transfer {
+                        match core.has_promised(rpc.vote.leader_id.voted_for).await {
+                            Ok(None) => {}
+                            Ok(Some(vote)) => {
+                                return Reply::voted::<R>(&VoteResponse::new(vote, None, false));
+                            }
+                            Err(_) => return Reply::Refused(Refusal::Stopped),
+                        }
+                    }
                     let response = match pre {
                         true => Box::pin(core.raft.pre_vote(rpc)).await,
                         false => Box::pin(core.raft.vote(rpc)).await,

@@ -130,11 +130,11 @@ impl<R: Runtime> NetVote<Types<R>> for Client<R> {
         rpc: VoteRequest<Types<R>>,
         option: RPCOption,
     ) -> Result<VoteResponse<Types<R>>, RpcError<R>> {
+        let ballots = self.ballots.clone();
+        let asked = ballots.ask(rpc.vote);
         let reply = self.control(GroupBody::vote(false, &rpc), RPCTypes::Vote, &option).await?;
         let response = reply.into_vote_response().map_err(|_| self.unexpected(RPCTypes::Vote))?;
-        if !response.vote_granted {
-            self.ballots.vote_refused(rpc.vote);
-        }
+        asked.answered(response.vote_granted);
         Ok(response)
     }
 

@@ -14,7 +14,7 @@ const NAME: &str = "terms";
 const WASTED_MAX: u64 = 16;
 
 /// How long a candidate waits for a vote: the shortest election timeout of the control group.
-const VOTE_US: u64 = 300_000;
+const VOTE_US: u64 = 1_000_000;
 
 /// See the module's docs.
 #[derive(Debug, Default)]
