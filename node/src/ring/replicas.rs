@@ -227,12 +227,13 @@ impl<R: Runtime> Replicas<R> {
                 return true;
             }
         };
-        if founds && opened.status().last_log.is_none() {
-            if let Err(error) = opened.bootstrap().await {
-                tracing::warn!(%group, %error, "the group could not be made; trying again");
-                opened.shutdown().await;
-                return false;
-            }
+        if founds
+            && opened.status().last_log.is_none()
+            && let Err(error) = opened.bootstrap().await
+        {
+            tracing::warn!(%group, %error, "the group could not be made; trying again");
+            opened.shutdown().await;
+            return false;
         }
         self.open.write().insert(group, opened);
         self.afar.write().remove(&group);

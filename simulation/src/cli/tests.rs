@@ -390,7 +390,7 @@ fn mutants_are_hunted() {
     let fake = FakeProgram::new();
     fake.reports("default", |_| {});
     let mutants = |more: &[&str]| command_with(fake.path(), &[&["mutants"], more].concat());
-    mutants(&["--list"]).is(0, &["acknowledge-before-sync   a sync of the log returns at once"]);
+    mutants(&["--list"]).is(0, &["a sync of the log returns at once"]);
     let name = "acknowledge-before-sync";
     let ran = mutants(&[name, "--seeds-max", "3"]);
     ran.is(3, &["MUTANT", name, "    3          1.5  NOT FOUND", "0 of 1 found"]);

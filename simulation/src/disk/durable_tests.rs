@@ -1,8 +1,10 @@
 //! What is read from the disk of a node that ran for real is what the node said of itself.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use bytes::Bytes;
+use longshore_model::control::RingShape;
 use longshore_node::api::client::{Client, Target};
 use longshore_node::api::limits::ApiLimits;
 use longshore_node::api::listener::memory_listener;
@@ -11,6 +13,7 @@ use longshore_node::api::types::TokenCreate;
 use longshore_node::node::{ApiDoor, Network, Node, NodeOptions, Observer, Ports, ReplicaView, Seed, Start};
 use longshore_raft::NodeId;
 use longshore_raft::consensus::config::Timings;
+use longshore_raft::model::ring::GroupCount;
 use longshore_raft::transport::join::JoinError;
 use longshore_raft::transport::memory::MemoryNetwork;
 use longshore_raft::transport::pki::Identity;
@@ -70,6 +73,10 @@ async fn with_node(disk: &HostDisk, number: u64, work: impl AsyncFnOnce(Client<S
         advertise: ([10, 0, 0, 1], 7400).into(),
         zone: None,
         labels: BTreeMap::new(),
+        weight: 1024,
+        ring: RingShape { groups: GroupCount::G2, replication: 3 },
+        death_pause: Duration::from_secs(300),
+        partition_timings: Timings::partition(),
         timings: Timings { snapshot_every_entries: 400, keep_entries: 100, ..Timings::control() },
         segment_bytes: 256 << 10,
         api_limits: ApiLimits::default(),
