@@ -39,7 +39,7 @@ impl<R: Runtime> Core<R> {
     }
 
     /// Members that may vote, as this node sees them: those that are leaving are left out. A member that no heartbeat has been
-    /// heard of since this node started counts as alive until the detector has had its time.
+    /// heard of since this node started counts as alive until the detector has had its time. Who is suspect keeps a vote, but gets none.
     pub(crate) fn candidates(&self, status: &GroupStatus) -> Vec<Candidate> {
         let last = status.last_log.unwrap_or(0);
         self.group.with_state(|state| {
@@ -47,14 +47,22 @@ impl<R: Runtime> Core<R> {
             let candidate = |n: &longshore_raft::model::membership::NodeRecord| {
                 let matched =
                     status.matched.iter().find(|(r, _)| *r == n.replica).and_then(|(_, index)| *index);
+                let is_voter = status.voters.iter().any(|m| m.replica == n.replica);
+                let peer = self.peer_state(n.id);
+                let takes_over = |other: &longshore_raft::model::membership::NodeRecord| {
+                    other.id > n.id && other.profile.address == n.profile.address
+                };
+                let replaced = n.id != self.me && state.membership.members().any(takes_over);
                 Candidate {
                     node: n.id,
                     replica: n.replica,
                     zone: n.profile.zone.clone(),
-                    is_voter: status.voters.iter().any(|m| m.replica == n.replica),
+                    is_voter,
                     is_leader: status.leader.is_some_and(|l| l.replica == n.replica),
-                    alive: self.peer_state(n.id) != PeerState::Failed,
-                    caught_up: matched.is_some_and(|index| index + CAUGHT_UP_ENTRIES >= last),
+                    alive: peer != PeerState::Failed && !replaced,
+                    replaced,
+                    caught_up: (is_voter || peer == PeerState::Alive)
+                        && matched.is_some_and(|index| index + CAUGHT_UP_ENTRIES >= last),
                 }
             };
             active.map(candidate).collect()

@@ -213,6 +213,7 @@ mod tests {
             is_voter: status.voters.contains(&member(*id)),
             is_leader: status.leader == Some(member(*id)),
             alive: !dead.contains(id),
+            replaced: false,
             caught_up: !dead.contains(id),
         };
         active.iter().map(one).collect()

@@ -21,7 +21,9 @@ pub struct Candidate {
     pub is_leader: bool,
     /// Not known to be failed. A suspect is alive here: a pause of a second must not move votes.
     pub alive: bool,
-    /// Holds almost all of the log, so that promoting it does not stop commits.
+    /// Another member has its address: its host came back as another node, and this one never will. Then it is not alive either.
+    pub replaced: bool,
+    /// Heard now, and holds almost all of the log, so that promoting it does not stop commits. Nobody else is given a vote.
     pub caught_up: bool,
 }
 
@@ -43,10 +45,11 @@ pub fn plan_voters(members: &[Candidate]) -> BTreeSet<ReplicaId> {
     let eligible = |c: &&Candidate| c.is_voter || (c.alive && c.caught_up);
     let mut pool: Vec<&Candidate> = members.iter().filter(eligible).collect();
     while plan.len() < wanted && !pool.is_empty() {
-        // Lowest wins: the leader, then the living, then the least used zone, then who votes already, then the oldest node.
+        // Lowest wins: the leader, then the living, then those that may come back, then the least used zone, then who votes
+        // already, then the oldest node.
         let rank = |c: &Candidate| {
             let zone_use = zones.get(&c.zone.as_deref()).copied().unwrap_or(0);
-            (!c.is_leader, !c.alive, zone_use, !c.is_voter, c.node)
+            (!c.is_leader, !c.alive, c.replaced, zone_use, !c.is_voter, c.node)
         };
         let best = (0..pool.len()).min_by_key(|i| rank(pool[*i])).expect("the pool is not empty");
         let chosen = pool.swap_remove(best);
@@ -58,7 +61,7 @@ pub fn plan_voters(members: &[Candidate]) -> BTreeSet<ReplicaId> {
         let droppable = members
             .iter()
             .filter(|c| plan.contains(&c.replica) && !c.is_leader)
-            .max_by_key(|c| (!c.alive, !c.is_voter, c.node))
+            .max_by_key(|c| (!c.alive, c.replaced, !c.is_voter, c.node))
             .expect("a plan of two or more has one who does not lead");
         plan.remove(&droppable.replica);
     }
@@ -81,7 +84,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// `v` voter, `l` learner; upper case leads; `x` after it: dead; `~`: lags; `@z`: zone.
+    /// `v` voter, `l` learner; upper case leads; `x` after it: dead; `!`: replaced; `~`: lags; `@z`: zone.
     fn parse(text: &str) -> Vec<Candidate> {
         let one = |(i, word): (usize, &str)| {
             let (flags, zone) = word.split_once('@').map_or((word, None), |(f, z)| (f, Some(z.to_owned())));
@@ -91,7 +94,8 @@ mod tests {
                 zone,
                 is_voter: flags.to_lowercase().starts_with('v'),
                 is_leader: flags.starts_with('V'),
-                alive: !flags.contains('x'),
+                alive: !flags.contains(['x', '!']),
+                replaced: flags.contains('!'),
                 caught_up: !flags.contains('~'),
             }
         };
@@ -119,6 +123,11 @@ mod tests {
             // Zones: spread beats seniority, the leader stays.
             ("V@a l@a l@b l@c", "1 3 4"),
             ("V@a v@a v@a l@b", "1 2 4"),
+            // Of two dead ones the one that may come back stays, even if the other is alone in its zone.
+            ("V@a v@a vx@a v!@b l@a l@a", "1 2 3 5 6"),
+            ("V@a v@a vx@a vx@b l@a l@a", "1 2 4 5 6"),
+            // One that was heard a moment ago is no reason to take a vote from anybody, dead or not.
+            ("V v vx v! v l~", "1 2 3 4 5"),
         ];
         for (members, expected) in cases {
             let plan: Vec<_> = plan_voters(&parse(members)).iter().map(|r| r.0.to_string()).collect();
@@ -144,6 +153,7 @@ mod tests {
             let mut members: Vec<Candidate> = spec.iter().enumerate().map(|(i, (voter, alive, caught_up, zone))| Candidate {
                 node: NodeId(i as u64), replica: ReplicaId(i as u64), zone: (*zone > 0).then(|| zone.to_string()),
                 is_voter: *voter || i == lead, is_leader: i == lead, alive: *alive || i == lead, caught_up: *caught_up,
+                replaced: false,
             }).collect();
             let plan = plan_voters(&members);
             prop_assert!(plan.len() % 2 == 1 && plan.len() <= voters_wanted(members.len()));
