@@ -205,14 +205,18 @@ impl<R: Runtime> Core<R> {
     }
 
     pub(crate) fn status(&self) -> GroupStatus {
+        // Role, term, leader and membership from where `watch` hears of them: openraft publishes the rest a moment later, and whoever waits
+        // for a change would look too early, and then wait for the next one.
+        let (vote, state, leader, membership_config) =
+            self.server(|m| (m.vote, m.state, m.current_leader, Arc::clone(&m.membership_config)));
         let metrics = self.raft.metrics();
         let m = metrics.borrow_watched();
         let fatal = match &m.running_state {
             Ok(()) => self.is_stopped().then(|| "shut down".to_owned()),
             Err(e) => Some(e.to_string()),
         };
-        let membership = m.membership_config.membership();
-        let role = match m.state {
+        let membership = membership_config.membership();
+        let role = match state {
             _ if fatal.is_some() => Role::Stopped,
             ServerState::Leader => Role::Leader,
             ServerState::Follower => Role::Follower,
@@ -226,8 +230,8 @@ impl<R: Runtime> Core<R> {
             group: self.group,
             replica: self.replica,
             role,
-            term: m.current_term,
-            leader: m.current_leader.and_then(member),
+            term: vote.leader_id.term,
+            leader: leader.and_then(member),
             last_log: m.last_log_index,
             committed: index(&m.local_committed),
             // What the state says, not what openraft has heard of it yet: `changed` announces this.
@@ -245,7 +249,7 @@ impl<R: Runtime> Core<R> {
                 .collect(),
             quorum_ack_ms: m
                 .last_quorum_acked
-                .filter(|_| m.state == ServerState::Leader)
+                .filter(|_| state == ServerState::Leader)
                 .map(|at| openraft::Instant::elapsed(&at.into_inner()).as_millis() as u64),
             fatal,
         }
