@@ -66,11 +66,13 @@ impl<R: Runtime> Ballots<R> {
     }
 
     pub(crate) fn ask(&self, vote: Vote) -> Asked<'_, R> {
+        let fresh = Poll { vote, granted: 0, refused: 0, open: 0 };
         let mut seen = self.0.lock();
-        if seen.poll.is_none_or(|poll| poll.vote != vote) {
-            seen.poll = Some(Poll { vote, granted: 0, refused: 0, open: 0 });
+        let poll = seen.poll.get_or_insert(fresh);
+        if poll.vote != vote {
+            *poll = fresh;
         }
-        seen.poll.as_mut().expect("it was just made").open += 1;
+        poll.open += 1;
         drop(seen);
         Asked { ballots: self, vote }
     }

@@ -17,27 +17,74 @@ const BETWEEN_MS: u64 = 3_000;
 /// A host that was down or cut off just before may not be well yet.
 const CALM_BEFORE_MS: u64 = 5_000;
 
+/// Before its crash, a host that had stopped by itself (its disk was full, a read failed) is started again.
+const START_BEFORE_MS: u64 = 3_000;
+
 /// The fewest hosts of which one can be cut off and the others still have a majority.
 const HOSTS_MIN: usize = 3;
 
-/// A time in which nothing else may stop an election.
+/// What other episodes have to leave alone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Window {
+pub(super) struct Essentials {
+    /// When nothing else may stop an election.
+    window: Option<Window>,
+    crash: Crash,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Window {
     from_ms: u64,
     to_ms: u64,
 }
 
+/// A crash that has to meet a running process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Crash {
+    host: HostId,
+    at_ms: u64,
+}
+
+impl Essentials {
+    pub(super) fn admit(&self, episode: &Episode) -> bool {
+        self.window.is_none_or(|window| window.admits(episode)) && self.crash.admits(episode)
+    }
+}
+
 impl Window {
-    /// Whether an episode leaves the election alone.
-    pub(super) fn admits(&self, episode: &Episode) -> bool {
+    fn admits(&self, episode: &Episode) -> bool {
         !episode.disrupts
             || episode.begin_ms() > self.to_ms
             || (!episode.lasts && episode.end_ms() + CALM_BEFORE_MS < self.from_ms)
     }
 }
 
-/// The crash and the partition, and the time that the partition needs for itself; `hosts` are those there from the beginning.
-pub(super) fn draw(seed: u64, hosts: &[HostId], fault_ms: u64) -> (Vec<Episode>, Option<Window>) {
+impl Crash {
+    fn admits(&self, episode: &Episode) -> bool {
+        !episode.faults.iter().any(|scheduled| may_end_process(&scheduled.fault, self.host))
+            || episode.begin_ms() > self.at_ms
+            || (!episode.lasts && episode.end_ms() + CALM_BEFORE_MS < self.at_ms)
+    }
+}
+
+/// Whether the host's process may not run after this; a loss of power of all hosts is a crash itself.
+fn may_end_process(fault: &Fault, of: HostId) -> bool {
+    match fault {
+        Fault::Kill { host }
+        | Fault::PowerLoss { host, .. }
+        | Fault::Stop { host }
+        | Fault::Wipe { host }
+        | Fault::Leave { host }
+        | Fault::Remove { host }
+        | Fault::FullDisk { host, .. }
+        | Fault::FailSync { host }
+        | Fault::FailRead { host }
+        | Fault::Rot { host } => *host == of,
+        _ => false,
+    }
+}
+
+/// The crash and the partition, and what they need for themselves; `hosts` are those there from the beginning.
+pub(super) fn draw(seed: u64, hosts: &[HostId], fault_ms: u64) -> (Vec<Episode>, Essentials) {
     let dice = &mut Dice::new(seed, "essentials");
     let mut episodes = Vec::new();
     let mut window = None;
@@ -66,9 +113,13 @@ pub(super) fn draw(seed: u64, hosts: &[HostId], fault_ms: u64) -> (Vec<Episode>,
     let earliest_ms = window.map_or(fault_ms / 10, |window| window.to_ms + 1);
     let at_ms = dice.within(earliest_ms..=earliest_ms.max(fault_ms * 9 / 10));
     let crash = if dice.percent(50) { Fault::Kill { host } } else { Fault::PowerLoss { host, at_call: 0 } };
-    let start_ms = at_ms + dice.magnitude(200..=10_000);
-    let faults =
-        vec![Scheduled { at_ms, fault: crash }, Scheduled { at_ms: start_ms, fault: Fault::Start { host } }];
+    let again_ms = at_ms + dice.magnitude(200..=10_000);
+    let faults = [
+        (at_ms.saturating_sub(START_BEFORE_MS), Fault::Start { host }),
+        (at_ms, crash),
+        (again_ms, Fault::Start { host }),
+    ];
+    let faults = faults.map(|(at_ms, fault)| Scheduled { at_ms, fault }).into();
     episodes.push(Episode { faults, lasts: false, disrupts: true });
-    (episodes, window)
+    (episodes, Essentials { window, crash: Crash { host, at_ms } })
 }

@@ -5,7 +5,7 @@
 
 use super::dice::Dice;
 use super::episodes::{Episode, Ground, Kind};
-use super::essentials::{self, Window};
+use super::essentials::{self, Essentials};
 use super::fair::{is_fair, tolerated};
 use super::hold::Hold;
 use super::profile::Profile;
@@ -50,11 +50,11 @@ pub fn expand(seed: u64, options: &Options) -> Plan {
         flip_payload: None,
         hold: Hold::default(),
     };
-    let mut window = None;
+    let mut essentials = None;
     if profile == Profile::Swarm {
         let founders: Vec<HostId> = numbered(&plan, |late| !late);
-        let episodes;
-        (episodes, window) = essentials::draw(seed, &founders, fault_ms);
+        let (episodes, needs) = essentials::draw(seed, &founders, fault_ms);
+        essentials = Some(needs);
         episodes.into_iter().for_each(|episode| add(&mut plan, episode));
     }
     for host in numbered(&plan, |late| late) {
@@ -63,10 +63,10 @@ pub fn expand(seed: u64, options: &Options) -> Plan {
         add(&mut plan, Episode { faults: vec![Scheduled { at_ms, fault }], lasts: false, disrupts: false });
     }
     for (kind, often) in kinds(seed, profile) {
-        episodes_of(&mut plan, kind, often, window);
+        episodes_of(&mut plan, kind, often, essentials);
     }
     if profile != Profile::Calm {
-        leave_unhealed(&mut plan, window);
+        leave_unhealed(&mut plan, essentials);
     }
     debug_assert_eq!(is_fair(&plan), Ok(()));
     plan
@@ -87,20 +87,20 @@ fn kinds(seed: u64, profile: Profile) -> Vec<(Kind, u64)> {
     drawn.into_iter().filter(|(_, is_in, _)| *is_in).map(|(kind, _, often)| (kind, often)).collect()
 }
 
-/// Adds what of a kind comes within the plan: as far as it is fair and leaves the window alone.
-fn episodes_of(plan: &mut Plan, kind: Kind, often: u64, window: Option<Window>) {
+/// Adds what of a kind comes within the plan: as far as it is fair and leaves the essentials alone.
+fn episodes_of(plan: &mut Plan, kind: Kind, often: u64, essentials: Option<Essentials>) {
     let dice = &mut Dice::new(plan.seed, &format!("faults/{kind:?}"));
     let thousandths = often * plan.fault_ms / FAULT_MS * dice.within(50..=150) / 100;
     let count = thousandths / 1000 + u64::from(dice.within(0..=999) < thousandths % 1000);
     for number in 1..=count {
         let ground = Ground { fleet: &plan.fleet, fault_ms: plan.fault_ms, number };
         let episode = kind.draw(dice, &ground);
-        try_to_add(plan, episode, window);
+        try_to_add(plan, episode, essentials);
     }
 }
 
-fn try_to_add(plan: &mut Plan, episode: Episode, window: Option<Window>) -> bool {
-    if window.is_some_and(|window| !window.admits(&episode)) {
+fn try_to_add(plan: &mut Plan, episode: Episode, essentials: Option<Essentials>) -> bool {
+    if essentials.is_some_and(|essentials| !essentials.admit(&episode)) {
         return false;
     }
     let before = plan.faults.clone();
@@ -120,7 +120,7 @@ fn add(plan: &mut Plan, episode: Episode) {
 }
 
 /// In some plans a minority stays broken for good.
-fn leave_unhealed(plan: &mut Plan, window: Option<Window>) {
+fn leave_unhealed(plan: &mut Plan, essentials: Option<Essentials>) {
     let dice = &mut Dice::new(plan.seed, "unhealed");
     let founders = numbered(plan, |late| !late);
     let most = tolerated(founders.len()) as u64;
@@ -135,7 +135,7 @@ fn leave_unhealed(plan: &mut Plan, window: Option<Window>) {
         }
         let before = (plan.faults.clone(), plan.unhealed.clone());
         plan.unhealed.push(host);
-        if !try_to_add(plan, episode, window) {
+        if !try_to_add(plan, episode, essentials) {
             (plan.faults, plan.unhealed) = before;
         }
     }

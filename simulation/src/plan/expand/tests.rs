@@ -113,10 +113,8 @@ fn profiles_do_what_they_say() {
 
 /// A crash, and a partition that surely meets the leader: found out from the faults alone.
 fn has_essentials(plan: &Plan) -> Result<(), String> {
-    let crash =
-        |fault: &Fault| matches!(fault, Fault::Kill { .. } | Fault::PowerLoss { .. } | Fault::PowerLossAll);
-    if !plan.faults.iter().any(|s| crash(&s.fault)) {
-        return Err("no crash".into());
+    if !(0..plan.faults.len()).any(|at| is_crash_of_a_process(&plan.faults[..at], &plan.faults[at].fault)) {
+        return Err("no crash of a process that surely runs".into());
     }
     let founders = numbered(plan, |late| !late);
     if founders.len() < 3 {
@@ -151,6 +149,39 @@ fn has_essentials(plan: &Plan) -> Result<(), String> {
     } else {
         Err(format!("only {met:?} of {founders:?} are cut off"))
     }
+}
+
+/// Whether nothing before it can have left the host without a process.
+fn is_crash_of_a_process(before: &[Scheduled], crash: &Fault) -> bool {
+    let (Fault::Kill { host: of } | Fault::PowerLoss { host: of, at_call: 0 }) = crash else { return false };
+    let mut runs = true;
+    for scheduled in before {
+        match &scheduled.fault {
+            // After these, a start may not be enough.
+            Fault::Leave { host }
+            | Fault::Remove { host }
+            | Fault::FailSync { host }
+            | Fault::Rot { host }
+                if host == of =>
+            {
+                return false;
+            }
+            Fault::Start { host } if host == of => runs = true,
+            Fault::Stop { host }
+            | Fault::Kill { host }
+            | Fault::PowerLoss { host, .. }
+            | Fault::Wipe { host }
+            | Fault::FullDisk { host, .. }
+            | Fault::FailRead { host }
+                if host == of =>
+            {
+                runs = false;
+            }
+            Fault::PowerLossAll => runs = false,
+            _ => {}
+        }
+    }
+    runs
 }
 
 fn harmless(fault: &Fault) -> bool {
