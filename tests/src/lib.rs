@@ -15,6 +15,7 @@ pub mod address;
 pub mod binary;
 pub mod canary;
 pub mod cli;
+pub mod compare;
 pub mod counting_proxy;
 pub mod docker_hosts;
 pub mod fleet;
