@@ -4,13 +4,13 @@
 //! these messages need (`rpc.proto` of etcd 3.4). A general client would bring a code generator with it, and cost etcd more time a call.
 //! Must never be used for more than measuring.
 
-use std::net::SocketAddr;
+use std::path::Path;
 
 use anyhow::{Context, Result, bail, ensure};
 use bytes::{BufMut, Bytes, BytesMut};
 use h2::client::SendRequest;
 use hyper::{HeaderMap, Method, Request};
-use tokio::net::TcpStream;
+use tokio::net::UnixStream;
 
 /// Tag of a field of bytes: its number and wire type 2.
 const fn tag(field: u8) -> u8 {
@@ -28,18 +28,17 @@ const KVS: u8 = tag(2);
 #[derive(Debug)]
 pub struct Etcd {
     send: SendRequest<Bytes>,
-    authority: String,
 }
 
 impl Etcd {
     /// The connection's own work is a task of the runtime.
-    pub async fn connect(address: SocketAddr) -> Result<Self> {
-        let stream =
-            TcpStream::connect(address).await.with_context(|| format!("cannot connect to {address}"))?;
-        stream.set_nodelay(true)?;
+    pub async fn connect(socket: &Path) -> Result<Self> {
+        let stream = UnixStream::connect(socket)
+            .await
+            .with_context(|| format!("cannot connect to {}", socket.display()))?;
         let (send, connection) = h2::client::handshake(stream).await.context("HTTP/2 handshake")?;
         tokio::spawn(connection);
-        Ok(Self { send, authority: address.to_string() })
+        Ok(Self { send })
     }
 
     pub async fn put(&self, key: &[u8], value: &[u8]) -> Result<()> {
@@ -60,7 +59,7 @@ impl Etcd {
     async fn call(&self, path: &str, message: &[u8]) -> Result<Bytes> {
         let request = Request::builder()
             .method(Method::POST)
-            .uri(format!("http://{}{path}", self.authority))
+            .uri(format!("http://localhost{path}"))
             .header("content-type", "application/grpc")
             .header("te", "trailers")
             .body(())?;

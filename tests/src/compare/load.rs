@@ -3,7 +3,7 @@
 //! The names of keys, the values, the warm-up and the histogram are the same, so that the two reports say the same things.
 
 use std::cell::RefCell;
-use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
@@ -22,9 +22,9 @@ const LATENCY_MAX_US: u64 = 60_000_000;
 /// What to do to etcd.
 #[derive(Debug, Clone, Args)]
 pub struct LoadArgs {
-    /// Client addresses of the members
+    /// Client sockets of the members
     #[arg(long, value_delimiter = ',', required = true)]
-    pub endpoints: Vec<SocketAddr>,
+    pub endpoints: Vec<PathBuf>,
     #[arg(long, default_value_t = 32)]
     pub clients: u32,
     /// HTTP/2 connections; the clients share them
@@ -58,7 +58,7 @@ pub async fn run(args: LoadArgs) -> Result<LoadReport> {
     ensure!(args.clients > 0 && args.connections > 0 && args.keys > 0, "there has to be a client and a key");
     let mut connections = Vec::new();
     for index in 0..args.connections.min(args.clients) as usize {
-        connections.push(Rc::new(Etcd::connect(args.endpoints[index % args.endpoints.len()]).await?));
+        connections.push(Rc::new(Etcd::connect(&args.endpoints[index % args.endpoints.len()]).await?));
     }
     let args = Rc::new(args);
     let of = |client: u32| Rc::clone(&connections[client as usize % connections.len()]);

@@ -1,7 +1,7 @@
 //! Longshore's keys beside etcd's, on one machine.
 //!
 //! Owns: what is compared, in which order, and the report. Both systems are started anew for each round, on the same file system, with
-//! their defaults; loads come from a process of their own and never at the same time. Rounds alternate, so that a machine that gets
+//! their defaults; both are asked over unix sockets; loads come from a process of their own and never at the same time. Rounds alternate, so that a machine that gets
 //! slower does so for both. Must never: judge by anything but medians.
 
 pub mod etcd;
@@ -23,7 +23,6 @@ use crate::peer::Start;
 use crate::wait::eventually_value;
 use crate::{binary, machine};
 
-const API_PORT: u16 = 7401;
 /// How long the ring may take to have three replicas of each group.
 const RING_TIMEOUT: Duration = Duration::from_secs(180);
 
@@ -152,17 +151,13 @@ fn round_of(system: System, args: &CompareArgs, cases: &[&Case], reports: &mut [
 }
 
 fn start_longshore(site: Site, groups: u32) -> Fleet {
-    let spec = |site: &Site, number| {
-        let host = site.net().host(number);
-        site.spec(number).with(["--api".to_owned(), format!("{host}:{API_PORT}")])
-    };
     let mut first =
-        spec(&site, 1).with(["--groups", &groups.to_string(), "--replication", "3"]).start(&Start::Init);
-    first.spec = spec(&site, 1);
+        site.spec(1).with(["--groups", &groups.to_string(), "--replication", "3"]).start(&Start::Init);
+    first.spec = site.spec(1);
     let token = first.token();
     let mut fleet = Fleet { peers: vec![first], site, token };
     for number in 2..=3 {
-        let spec = spec(&fleet.site, number);
+        let spec = fleet.site.spec(number);
         fleet.join(spec);
     }
     fleet.settle();
@@ -180,7 +175,7 @@ fn start_longshore(site: Site, groups: u32) -> Fleet {
 fn load_longshore(fleet: &Fleet, args: &CompareArgs, case: &Case, fill: bool) -> Result<LoadReport> {
     let mut command = Command::new(binary::longshore());
     for peer in &fleet.peers {
-        command.args(["--host", &format!("http://{}:{API_PORT}", peer.spec.listen.ip())]);
+        command.arg("--host").arg(peer.socket());
     }
     command.args(["cache", "bench", "--format", "json", "--warm-up", "1s", "--value-size", "256"]);
     command.args(["--duration", &format!("{}s", args.seconds), "--clients", &case.clients.to_string()]);
@@ -193,7 +188,7 @@ fn load_longshore(fleet: &Fleet, args: &CompareArgs, case: &Case, fill: bool) ->
 }
 
 fn load_etcd(cluster: &etcd::EtcdCluster, args: &CompareArgs, case: &Case, fill: bool) -> Result<LoadReport> {
-    let endpoints: Vec<String> = cluster.endpoints.iter().map(ToString::to_string).collect();
+    let endpoints: Vec<String> = cluster.endpoints.iter().map(|path| path.display().to_string()).collect();
     let mut command = Command::new(std::env::current_exe()?);
     command.args(["etcd-load", "--endpoints", &endpoints.join(","), "--value-size", "256"]);
     command.args(["--seconds", &args.seconds.to_string(), "--clients", &case.clients.to_string()]);
