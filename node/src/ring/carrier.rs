@@ -28,6 +28,9 @@ const LOOK_EVERY: Duration = Duration::from_millis(500);
 const RETRY_PAUSE: Duration = Duration::from_millis(500);
 /// How long a pass waits for learners before it looks at the record again.
 const CATCH_UP_LOOK: Duration = Duration::from_secs(1);
+/// Between two looks at how far learners are, which nothing announces: while they have little to copy, and at most.
+const CATCH_UP_POLL_MIN: Duration = Duration::from_millis(10);
+const CATCH_UP_POLL_MAX: Duration = Duration::from_millis(250);
 /// Entries by which a learner may be behind and still be given a vote.
 const CAUGHT_UP_ENTRIES: u64 = 64;
 
@@ -133,7 +136,12 @@ impl<R: Runtime> Carrier<R> {
     async fn carry(&self, group: GroupId, replica: Partitions<R>) {
         while replica.is_leader() {
             let Some(step) = self.next_step(group, &replica).await else { return };
-            tracing::info!(%group, ?step, "change of a group");
+            match &step {
+                Step::Finish(..) | Step::Abandon(_) => {
+                    tracing::info!(%group, ?step, "a change of a group is over")
+                }
+                step => tracing::debug!(%group, ?step, "a step of a change"),
+            }
             if let Err(error) = self.take(group, &replica, &step).await {
                 tracing::info!(%group, ?step, %error, "a step of a change did not succeed; trying again");
                 R::sleep(RETRY_PAUSE).await;
@@ -201,9 +209,10 @@ impl<R: Runtime> Carrier<R> {
 }
 
 async fn until_caught_up<R: Runtime>(replica: &Partitions<R>, learners: &BTreeSet<ReplicaId>) {
-    let mut seen = 0;
+    let mut pause = CATCH_UP_POLL_MIN;
     while !learners.iter().all(|learner| is_caught_up(&replica.status(), *learner)) {
-        seen = replica.changed(seen).await;
+        R::sleep(pause).await;
+        pause = (pause * 2).min(CATCH_UP_POLL_MAX);
     }
 }
 
