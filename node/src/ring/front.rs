@@ -29,7 +29,7 @@ const RING_PATIENCE: Duration = Duration::from_secs(5);
 pub(crate) enum FrontError {
     #[error(transparent)]
     Key(#[from] KeyError),
-    #[error("{error}{}", missing.as_ref().map(|m| format!("; {m}")).unwrap_or_default())]
+    #[error("{}", without_quorum(error, missing.as_deref()))]
     Group {
         error: GroupError,
         /// Which members of the group are missing, if that is why.
@@ -43,6 +43,17 @@ pub(crate) enum FrontError {
     /// Another version of this program, or a bug.
     #[error("group {group} gave an answer that makes no sense here")]
     Nonsense { group: GroupId },
+}
+
+/// Who is missing comes first: what the group's replicas say of it is for those who look closer.
+fn without_quorum(error: &GroupError, missing: Option<&str>) -> String {
+    match (error, missing) {
+        (GroupError::NoQuorum { group, detail }, Some(missing)) => {
+            format!("group {group} has no quorum: {missing} ({detail})")
+        }
+        (_, Some(missing)) => format!("{error}; {missing}"),
+        (_, None) => error.to_string(),
+    }
 }
 
 /// See the module's docs. One per node.
@@ -192,7 +203,9 @@ impl<R: Runtime> Front<R> {
     /// Adds who is missing.
     fn explain(&self, group: GroupId, error: GroupError) -> FrontError {
         let missing = match &error {
-            GroupError::NoQuorum { .. } | GroupError::NotLeader { .. } => self.missing(group),
+            GroupError::NoQuorum { .. }
+            | GroupError::NotLeader { .. }
+            | GroupError::OutcomeUnknown { .. } => self.missing(group),
             _ => None,
         };
         FrontError::Group { error, missing }
