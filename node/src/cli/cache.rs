@@ -199,7 +199,7 @@ fn changed(error: ClientError) -> CliError {
 async fn set(session: &mut Session<'_>, args: SetArgs) -> Result<(), CliError> {
     let (namespace, key) = args.name.into_parts();
     let value = match args.value.to_str() {
-        Some("-") => session.terminal.read_all(VALUE_BYTES_MAX)?,
+        Some("-") => session.terminal.read_value(VALUE_BYTES_MAX)?,
         _ => args.value.into_vec(),
     };
     let lifetime = match (args.keep_ttl, args.ttl) {
