@@ -261,8 +261,8 @@ fn shown(bytes: &BytesView) -> String {
     }
 }
 
-/// Characters of a value that a table shows: a line of a terminal.
-const VALUE_CHARS: usize = 60;
+/// Characters of a value that a table shows: with a short key, a line of a terminal.
+const VALUE_CHARS: usize = 40;
 
 pub(super) fn render_page(page: &KeyPageView, colour: bool) -> String {
     let with_values = page.entries.iter().any(|entry| entry.value.is_some());

@@ -242,7 +242,7 @@ fn state(ring: &RingView) -> String {
     format!(
         "{paused}{} under way, {} to copy, {groups_in_place} of {} in place",
         output::count(changes_under_way as usize, "change"),
-        output::count(copies_left as usize, "replica"),
+        copies_left,
         output::count(ring.group_count as usize, "group"),
     )
 }

@@ -81,7 +81,7 @@ impl<R: Runtime> Front<R> {
             let request =
                 Envelope { epoch: aim.epoch, partition, command: PartitionCommand::Key(command.clone()) };
             let request = partition::Command::Request(request);
-            let reply = match self.replicas.handle(aim.group) {
+            let reply = match self.replicas.handle(aim.group).await {
                 Handle::Here(replica) => replica.propose(request).await,
                 Handle::Afar(group) => group.propose(request).await,
             };
@@ -125,7 +125,7 @@ impl<R: Runtime> Front<R> {
 
     /// Has whoever leads a group hand leadership to one of its replicas.
     pub(crate) async fn transfer(&self, group: GroupId, to: ReplicaId) -> Result<(), FrontError> {
-        let handed = match self.replicas.handle(group) {
+        let handed = match self.replicas.handle(group).await {
             Handle::Here(replica) => replica.transfer_leader_from_afar(to).await,
             Handle::Afar(afar) => afar.transfer_leader_from_afar(to).await,
         };
@@ -156,7 +156,7 @@ impl<R: Runtime> Front<R> {
         for _ in 0..EPOCH_RETRIES {
             let aim = self.aim(partition)?;
             let query = Query { epoch: aim.epoch, partition: aim.partition, read: read.clone() };
-            let answer = match self.replicas.handle(aim.group) {
+            let answer = match self.replicas.handle(aim.group).await {
                 Handle::Here(replica) => replica.query(query).await,
                 Handle::Afar(group) => group.query(query).await,
             };
