@@ -12,8 +12,8 @@ use hyper::client::conn::http1;
 use hyper::{HeaderMap, Method, Request, StatusCode};
 use hyper_util::rt::TokioIo;
 use longshore_node::api::types::{
-    ApiError, LeaveView, NodeList, NodeUpdate, NodeView, OperationRequest, OperationView, StatusView,
-    TokenCreate, TokenCreated, TokenView,
+    ApiError, GroupList, GroupView, KeySetView, LeaveView, NodeList, NodeUpdate, NodeView, OperationRequest,
+    OperationView, RingPlanView, RingView, StatusView, TokenCreate, TokenCreated, TokenView,
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -227,6 +227,52 @@ impl Http {
                 serde_json::from_str(line).map_err(|error| HttpError::Malformed(format!("{error} in {line}")))
             })
             .collect()
+    }
+
+    pub fn ring(&self) -> Result<RingView, HttpError> {
+        self.get("/v1/ring")
+    }
+
+    /// `query` such as `add=p4&remove=p1`.
+    pub fn ring_plan(&self, query: &str) -> Result<RingPlanView, HttpError> {
+        self.get(&format!("/v1/ring/plan?{query}"))
+    }
+
+    pub fn groups(&self) -> Result<GroupList, HttpError> {
+        self.get("/v1/groups")
+    }
+
+    /// With the group's keys, which wakes it.
+    pub fn group(&self, group: &str) -> Result<GroupView, HttpError> {
+        self.get(&format!("/v1/groups/{group}"))
+    }
+
+    /// Value and version of a key whose name needs no percent-encoding; None if there is no such key.
+    pub fn get_key(&self, namespace: &str, key: &str) -> Result<Option<(Bytes, u64)>, HttpError> {
+        let reply = self.send(Method::GET, &format!("/v1/keys/{namespace}/{key}"), &[], None)?;
+        if reply.status == StatusCode::NOT_FOUND {
+            return Ok(None);
+        }
+        if !reply.status.is_success() {
+            return Err(reply.parse::<KeySetView>().expect_err("not a success"));
+        }
+        let tag = reply.headers.get("etag").and_then(|tag| tag.to_str().ok());
+        let version = tag.and_then(|tag| tag.trim_matches('"').parse().ok());
+        let version = version.ok_or_else(|| HttpError::Malformed(format!("ETag {tag:?}")))?;
+        Ok(Some((reply.body, version)))
+    }
+
+    /// `condition` as the API takes it, such as `absent` and `version:7`.
+    pub fn set_key(
+        &self,
+        namespace: &str,
+        key: &str,
+        value: impl Into<Bytes>,
+        condition: Option<&str>,
+    ) -> Result<KeySetView, HttpError> {
+        let query = condition.map(|condition| format!("?if={condition}")).unwrap_or_default();
+        let path = format!("/v1/keys/{namespace}/{key}{query}");
+        self.send(Method::PUT, &path, &[], Some(value.into()))?.parse()
     }
 
     pub fn leave(&self) -> Result<LeaveView, HttpError> {

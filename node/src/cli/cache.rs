@@ -199,7 +199,7 @@ fn changed(error: ClientError) -> CliError {
 async fn set(session: &mut Session<'_>, args: SetArgs) -> Result<(), CliError> {
     let (namespace, key) = args.name.into_parts();
     let value = match args.value.to_str() {
-        Some("-") => session.terminal.read_all(VALUE_BYTES_MAX)?,
+        Some("-") => session.terminal.read_value(VALUE_BYTES_MAX)?,
         _ => args.value.into_vec(),
     };
     let lifetime = match (args.keep_ttl, args.ttl) {
@@ -261,8 +261,8 @@ fn shown(bytes: &BytesView) -> String {
     }
 }
 
-/// Characters of a value that a table shows: a line of a terminal.
-const VALUE_CHARS: usize = 60;
+/// Characters of a value that a table shows: with a short key, a line of a terminal.
+const VALUE_CHARS: usize = 40;
 
 pub(super) fn render_page(page: &KeyPageView, colour: bool) -> String {
     let with_values = page.entries.iter().any(|entry| entry.value.is_some());

@@ -70,7 +70,7 @@ pub(super) async fn group(session: &mut Session<'_>, command: GroupCommand) -> R
                     list.groups.iter().map(|group| format!("{}\n", group.placement.group)).collect();
                 return session.print(&ids);
             }
-            session.show(args.list.format, &list, render_list)
+            session.show(args.list.format, &list, |list, colour| render_list(list, args.keys, colour))
         }
         GroupCommand::Inspect { group, format } => {
             let view = session.client.inspect_group(&group).await.map_err(|error| listed(error.into()))?;
@@ -114,26 +114,29 @@ fn here(group: &GroupView) -> Text {
     }
 }
 
-pub(super) fn render_list(list: &GroupList, colour: bool) -> String {
+/// With the columns of keys and bytes, or without.
+pub(super) fn render_list(list: &GroupList, keys: bool, colour: bool) -> String {
     let rows = list.groups.iter().map(|group| {
         let placement = &group.placement;
         let PartitionsView { first, last } = placement.partitions;
-        let (keys, bytes) = match group.keys {
-            Some(keys) => (keys.keys.to_string(), output::bytes(keys.bytes)),
-            None => (NONE.to_owned(), NONE.to_owned()),
-        };
-        vec![
+        let mut row = vec![
             placement.group.as_str().into(),
             format!("{first}-{last}").into(),
             placement.leader.as_deref().unwrap_or(NONE).into(),
             placement.members.join(", ").into(),
             here(group),
-            keys.into(),
-            bytes.into(),
-            ring::change(placement),
-        ]
+        ];
+        if keys {
+            let held = group.keys.map(|held| (held.keys.to_string(), output::bytes(held.bytes)));
+            let (keys, bytes) = held.unwrap_or_else(|| (NONE.to_owned(), NONE.to_owned()));
+            row.extend([keys.into(), bytes.into()]);
+        }
+        row.push(ring::change(placement));
+        row
     });
-    let head = ["GROUP", "PARTITIONS", "LEADER", "MEMBERS", "HERE", "KEYS", "BYTES", "CHANGE"];
+    let mut head = vec!["GROUP", "PARTITIONS", "LEADER", "MEMBERS", "HERE"];
+    head.extend(["KEYS", "BYTES"].into_iter().filter(|_| keys));
+    head.push("CHANGE");
     output::table(&head, rows.collect(), colour)
 }
 

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use clap::{Args, Subcommand};
+use clap::{ArgGroup, Args, Subcommand};
 use comfy_table::Color;
 
 use super::args::{Format, FormatArgs};
@@ -42,9 +42,10 @@ Examples:
 }
 
 #[derive(Debug, Args)]
+#[command(group(ArgGroup::new("change").required(true).multiple(true).args(["add", "remove"])))]
 pub(super) struct PlanArgs {
     /// A node to add, with its weight (by default the average; usually MiB of memory) and zone; may be repeated
-    #[arg(long, value_name = "NAME[:WEIGHT[:ZONE]]", required_unless_present = "remove", value_parser = checked_node)]
+    #[arg(long, value_name = "NAME[:WEIGHT[:ZONE]]", value_parser = checked_node)]
     add: Vec<String>,
     /// A node to remove, by name or id; may be repeated
     #[arg(long, value_name = "NODE")]
@@ -138,9 +139,9 @@ fn moving(node: &RingNodeView) -> String {
 
 fn figures(ring: &RingView) -> Vec<(&'static str, String)> {
     let spread = |s: &SpreadView| format!("{} to {} per node, max/mean {:.2}", s.min, s.max, s.max_over_mean);
-    let replicas = match ring.replicas == ring.replication {
-        true => output::count(ring.replicas as usize, "replica"),
-        false => format!("{} of the {} replicas asked for", ring.replicas, ring.replication),
+    let too_few = match ring.replicas == ring.replication {
+        true => String::new(),
+        false => format!(" ({} were asked for; there are too few nodes)", ring.replication),
     };
     let BalanceView { groups_by_zones, pairs_in_one_zone, nodes_outside_quota, .. } = &ring.balance;
     let zones: Vec<String> = groups_by_zones
@@ -161,9 +162,10 @@ fn figures(ring: &RingView) -> Vec<(&'static str, String)> {
         (
             "ring",
             format!(
-                "{} of {} partitions, {replicas} each",
+                "{} of {} partitions, {} each{too_few}",
                 output::count(ring.group_count as usize, "group"),
-                ring.partition_count / ring.group_count.max(1)
+                ring.partition_count / ring.group_count.max(1),
+                output::count(ring.replicas as usize, "replica")
             ),
         ),
         ("state", state(ring)),
@@ -240,7 +242,7 @@ fn state(ring: &RingView) -> String {
     format!(
         "{paused}{} under way, {} to copy, {groups_in_place} of {} in place",
         output::count(changes_under_way as usize, "change"),
-        output::count(copies_left as usize, "replica"),
+        copies_left,
         output::count(ring.group_count as usize, "group"),
     )
 }

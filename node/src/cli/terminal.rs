@@ -74,8 +74,8 @@ impl Terminal {
         })
     }
 
-    /// All of standard input, `limit` bytes at most.
-    pub(super) fn read_all(&mut self, limit: usize) -> Result<Vec<u8>, CliError> {
+    /// All of standard input as a value, `limit` bytes at most.
+    pub(super) fn read_value(&mut self, limit: usize) -> Result<Vec<u8>, CliError> {
         let mut bytes = Vec::new();
         // One more, to tell what is too long from what just fits.
         let read = (&mut self.stdin).take(limit as u64 + 1).read_to_end(&mut bytes);
@@ -84,7 +84,8 @@ impl Terminal {
             true => Err(CliError::new(
                 Exit::Usage,
                 format!("standard input has more than the limit of {limit} bytes"),
-            )),
+            )
+            .hint("split it over several keys")),
             false => Ok(bytes),
         }
     }

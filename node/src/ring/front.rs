@@ -29,7 +29,7 @@ const RING_PATIENCE: Duration = Duration::from_secs(5);
 pub(crate) enum FrontError {
     #[error(transparent)]
     Key(#[from] KeyError),
-    #[error("{error}{}", missing.as_ref().map(|m| format!("; {m}")).unwrap_or_default())]
+    #[error("{}", without_quorum(error, missing.as_deref()))]
     Group {
         error: GroupError,
         /// Which members of the group are missing, if that is why.
@@ -43,6 +43,17 @@ pub(crate) enum FrontError {
     /// Another version of this program, or a bug.
     #[error("group {group} gave an answer that makes no sense here")]
     Nonsense { group: GroupId },
+}
+
+/// Who is missing comes first: what the group's replicas say of it is for those who look closer.
+fn without_quorum(error: &GroupError, missing: Option<&str>) -> String {
+    match (error, missing) {
+        (GroupError::NoQuorum { group, detail }, Some(missing)) => {
+            format!("group {group} has no quorum: {missing} ({detail})")
+        }
+        (_, Some(missing)) => format!("{error}; {missing}"),
+        (_, None) => error.to_string(),
+    }
 }
 
 /// See the module's docs. One per node.
@@ -70,7 +81,7 @@ impl<R: Runtime> Front<R> {
             let request =
                 Envelope { epoch: aim.epoch, partition, command: PartitionCommand::Key(command.clone()) };
             let request = partition::Command::Request(request);
-            let reply = match self.replicas.handle(aim.group) {
+            let reply = match self.replicas.handle(aim.group).await {
                 Handle::Here(replica) => replica.propose(request).await,
                 Handle::Afar(group) => group.propose(request).await,
             };
@@ -114,7 +125,7 @@ impl<R: Runtime> Front<R> {
 
     /// Has whoever leads a group hand leadership to one of its replicas.
     pub(crate) async fn transfer(&self, group: GroupId, to: ReplicaId) -> Result<(), FrontError> {
-        let handed = match self.replicas.handle(group) {
+        let handed = match self.replicas.handle(group).await {
             Handle::Here(replica) => replica.transfer_leader_from_afar(to).await,
             Handle::Afar(afar) => afar.transfer_leader_from_afar(to).await,
         };
@@ -145,7 +156,7 @@ impl<R: Runtime> Front<R> {
         for _ in 0..EPOCH_RETRIES {
             let aim = self.aim(partition)?;
             let query = Query { epoch: aim.epoch, partition: aim.partition, read: read.clone() };
-            let answer = match self.replicas.handle(aim.group) {
+            let answer = match self.replicas.handle(aim.group).await {
                 Handle::Here(replica) => replica.query(query).await,
                 Handle::Afar(group) => group.query(query).await,
             };
@@ -192,7 +203,9 @@ impl<R: Runtime> Front<R> {
     /// Adds who is missing.
     fn explain(&self, group: GroupId, error: GroupError) -> FrontError {
         let missing = match &error {
-            GroupError::NoQuorum { .. } | GroupError::NotLeader { .. } => self.missing(group),
+            GroupError::NoQuorum { .. }
+            | GroupError::NotLeader { .. }
+            | GroupError::OutcomeUnknown { .. } => self.missing(group),
             _ => None,
         };
         FrontError::Group { error, missing }

@@ -32,6 +32,8 @@ use crate::core::Core;
 const OPENED_AT_ONCE: usize = 16;
 /// How long what is under way at a replica may take before it is taken apart: as long as a proposal may.
 const DRAIN_PATIENCE: Duration = Duration::from_secs(10);
+/// How long a request waits for this node's replica where there is no other: as long as a proposal may.
+const OPEN_PATIENCE: Duration = Duration::from_secs(10);
 /// How often a replica that is to be taken apart is looked at.
 const DRAIN_LOOK: Duration = Duration::from_millis(20);
 /// Pause before a step that failed is tried again.
@@ -57,7 +59,7 @@ pub(crate) struct Replicas<R: Runtime> {
     afar: RwLock<BTreeMap<GroupId, Arc<RemoteGroup<R, PartitionMachine>>>>,
     /// Replicas that could not be opened, and why; tried again by the next process.
     failed: RwLock<BTreeMap<(GroupId, ReplicaId), String>>,
-    /// A replica was opened or taken away.
+    /// A replica was opened or taken away, or cannot be opened.
     pub(super) changed: Notify,
 }
 
@@ -131,7 +133,38 @@ impl<R: Runtime> Replicas<R> {
         self.failed.read().iter().find(|((failed, _), _)| *failed == group).map(|(_, why)| why.clone())
     }
 
-    pub(crate) fn handle(&self, group: GroupId) -> Handle<R> {
+    /// Whoever serves a group. Where no other node has it, that is this node's own replica as soon as it is open: a node takes requests
+    /// before all its replicas are, and there is nobody else to ask.
+    pub(crate) async fn handle(&self, group: GroupId) -> Handle<R> {
+        if let Some(here) = self.get(group) {
+            return Handle::Here(here);
+        }
+        let opened = async {
+            loop {
+                let mut changed = std::pin::pin!(self.changed.notified());
+                // Before the look, or what is opened in between would go unheard.
+                changed.as_mut().enable();
+                if !self.is_opening_alone(group) {
+                    return;
+                }
+                changed.await;
+            }
+        };
+        // One that takes longer is answered for by those who know no leader.
+        let _opened = R::timeout(OPEN_PATIENCE, opened).await;
+        self.handle_now(group)
+    }
+
+    /// The record gives the group to this node alone, and its replica is not open yet.
+    fn is_opening_alone(&self, group: GroupId) -> bool {
+        let alone = self.core.group.with_state(|state| {
+            let placement = state.ring.as_ref().and_then(|ring| ring.placement(group));
+            placement.is_some_and(|p| p.members_after().values().all(|node| *node == self.core.me))
+        });
+        alone && self.get(group).is_none() && self.failure(group).is_none()
+    }
+
+    fn handle_now(&self, group: GroupId) -> Handle<R> {
         if let Some(here) = self.get(group) {
             return Handle::Here(here);
         }
@@ -224,6 +257,7 @@ impl<R: Runtime> Replicas<R> {
             Err(why) => {
                 tracing::error!(%group, %replica, %why, "this node's replica of the group cannot be used");
                 self.failed.write().insert((group, replica), why);
+                self.changed.notify_waiters();
                 return true;
             }
         };

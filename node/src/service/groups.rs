@@ -29,7 +29,6 @@ impl<R: Runtime> Service<R> {
     }
 
     async fn group(&self, group: GroupId, placement: PlacementView, keys: bool) -> GroupView {
-        let replica = self.replicas.get(group).map(|replica| self.replica_view(&replica));
         // One that has no quorum does not answer, and holds nobody up for long.
         let keys = match keys && placement.stuck_without.is_empty() {
             true => within::<R, _>(LISTING_PATIENCE, self.front.status(group)).await.and_then(Result::ok),
@@ -41,6 +40,8 @@ impl<R: Runtime> Service<R> {
             writes: status.keys.writes,
             expiring: status.keys.expiring,
         });
+        // After it was asked, which may have woken it.
+        let replica = self.replicas.get(group).map(|replica| self.replica_view(&replica));
         GroupView { placement, replica, keys }
     }
 

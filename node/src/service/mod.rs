@@ -17,8 +17,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use longshore_model::control::{Command, Refusal, RefusalKind, Reply};
-use longshore_raft::Runtime;
 use longshore_raft::consensus::machine::GroupError;
+use longshore_raft::{GroupId, Runtime};
 use tokio::sync::Notify;
 
 use crate::api::service::{ApiFuture, ApiStream, FleetService, KeyService, RingService};
@@ -75,7 +75,13 @@ fn refused(refusal: Refusal) -> ApiError {
 }
 
 fn group_error(error: GroupError) -> ApiError {
-    let message = error.to_string();
+    let message = match &error {
+        // What the replica says of it names replicas, which nobody knows by their numbers.
+        GroupError::NoQuorum { group: GroupId::CONTROL, .. } => {
+            "the fleet has no quorum: no majority of its voters can be reached".to_owned()
+        }
+        _ => error.to_string(),
+    };
     match error {
         GroupError::NotLeader { .. } | GroupError::NoQuorum { .. } => ApiError::new(
             ErrorCode::NoQuorum,

@@ -1,5 +1,6 @@
 //! Nodes: listing, labels, leaving, and removing the dead.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use longshore_model::control::Command;
@@ -9,7 +10,7 @@ use longshore_raft::model::voters::can_spare;
 use longshore_raft::{NodeId, Runtime};
 
 use super::Service;
-use super::views::{leader_name, leads, name_of, node_view};
+use super::views::{leader_name, leads, name_of, node_view, some};
 use crate::api::types::*;
 
 /// How long a node that leaves waits for the fleet to let it go: a change of voters, a hand-over, and its data copied to others.
@@ -90,6 +91,47 @@ impl<R: Runtime> Service<R> {
             .hint(format!("bring {dead} back, or remove what is gone for good with `longshore node rm`")))
     }
 
+    /// Refuses when the last copies of some data would go with `leaver`: what no quorum holds cannot be copied away from it.
+    fn check_data(&self, leaver: NodeId) -> Result<(), ApiError> {
+        if self.core.group.with_state(|state| state.ring.is_none()) {
+            return Ok(());
+        }
+        self.look(|look| {
+            let stuck = look.stuck_with(leaver);
+            if stuck.is_empty() {
+                return Ok(());
+            }
+            let name = name_of(look.state, leaver);
+            let missing: BTreeSet<&String> = stuck.iter().flat_map(|group| &group.stuck_without).collect();
+            let missing: Vec<&str> = missing.into_iter().map(String::as_str).collect();
+            let groups: Vec<&str> = stuck.iter().map(|group| group.group.as_str()).collect();
+            let message = format!(
+                "{name} holds a replica of {}, which have no quorum: {} cannot be reached, and what these groups hold could be \
+                 lost for good without {name}",
+                some(&groups),
+                some(&missing)
+            );
+            Err(ApiError::new(ErrorCode::Conflict, message).hint(format!(
+                "bring {} back first; `longshore group ls` shows the groups",
+                missing.join(" or ")
+            )))
+        })
+    }
+
+    /// Refuses when the data of this node could not begin to move.
+    fn check_drain(&self) -> Result<(), ApiError> {
+        let (me, name) = (self.core.me, self.core.group.with_state(|s| name_of(s, self.core.me)));
+        let held = self
+            .core
+            .group
+            .with_state(|state| state.ring.as_ref().is_some_and(|ring| ring.is_paused() && ring.needs(me)));
+        if !held {
+            return Ok(());
+        }
+        let message = format!("the ring is paused, so what {name} holds cannot move to other nodes");
+        Err(ApiError::new(ErrorCode::Conflict, message).hint("run `longshore ring resume` first"))
+    }
+
     pub(super) async fn remove_dead_node(&self, node: String) -> Result<NodeView, ApiError> {
         self.linearize().await?;
         let id = self.resolve(&node)?;
@@ -100,6 +142,7 @@ impl<R: Runtime> Service<R> {
                 .hint(format!("run `longshore leave` on {name}; `node rm` is for nodes that have failed")));
         }
         self.check_spare(id)?;
+        self.check_data(id)?;
         self.propose(Command::Remove { node: id, left: false, unix_ms: R::unix_time_ms() }).await?;
         self.linearize().await?;
         self.view_of(id)
@@ -109,6 +152,8 @@ impl<R: Runtime> Service<R> {
         self.linearize().await?;
         let me = self.core.me;
         self.check_spare(me)?;
+        self.check_data(me)?;
+        self.check_drain()?;
         let name = self.core.group.with_state(|s| name_of(s, me));
         let led = leads(&self.core.group.status());
         self.propose(Command::StartLeaving { node: me }).await?;

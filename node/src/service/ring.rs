@@ -11,7 +11,7 @@ use longshore_raft::model::ring::{Change, NodeSpec, Placement, Ring};
 use longshore_raft::{GroupId, NodeId, Runtime};
 
 use super::Service;
-use super::views::{name_of, node_state};
+use super::views::{name_of, node_state, some};
 use crate::api::types::*;
 use crate::core::Core;
 use crate::ring::Replicas;
@@ -42,6 +42,11 @@ impl<R: Runtime> Service<R> {
                 stale,
             })
         })
+    }
+
+    /// What of the ring needs a person; nothing before there is one.
+    pub(super) fn ring_warnings(&self) -> Vec<String> {
+        self.look(|look| Ok(look.warnings())).unwrap_or_default()
     }
 
     /// Shows this node's copy of the ring to `read`.
@@ -107,6 +112,47 @@ impl<R: Runtime> Look<'_, R> {
         figures(self.ring, &self.leaders)
     }
 
+    /// Groups without a quorum that have a replica on `node`.
+    pub(super) fn stuck_with(&self, node: NodeId) -> Vec<PlacementView> {
+        let held = self.ring.placements().filter(|(_, placement)| {
+            placement.nodes().contains(&node) && !missing_of_stuck(placement, &self.dead).is_empty()
+        });
+        held.map(|(group, placement)| self.placement(group, placement)).collect()
+    }
+
+    /// What of the ring needs a person: one sentence each.
+    fn warnings(&self) -> Vec<String> {
+        let mut warnings = Vec::new();
+        let placements = self.placements();
+        let stuck: Vec<&PlacementView> =
+            placements.iter().filter(|group| !group.stuck_without.is_empty()).collect();
+        if !stuck.is_empty() {
+            let groups: Vec<&str> = stuck.iter().map(|group| group.group.as_str()).collect();
+            let missing: BTreeSet<&str> =
+                stuck.iter().flat_map(|group| &group.stuck_without).map(String::as_str).collect();
+            warnings.push(format!(
+                "{} {} no quorum and {} nothing: bring {} back",
+                some(&groups),
+                if groups.len() == 1 { "has" } else { "have" },
+                if groups.len() == 1 { "serves" } else { "serve" },
+                missing.into_iter().collect::<Vec<_>>().join(", ")
+            ));
+        }
+        let shut = placements.iter().filter_map(|group| Some((&group.group, group.failure.as_ref()?)));
+        warnings.extend(shut.map(|(group, why)| {
+            format!("this node's replica of {group} cannot be used: {why}; to have it copied anew, leave and join again")
+        }));
+        warnings.extend(overloaded(&self.figures()).into_iter().map(|(node, fair)| {
+            format!(
+                "{} has a weight for {fair} replicas and has to hold {}, since a group's replicas are on distinct nodes: add \
+                 nodes, or give it more memory (and --weight)",
+                name_of(self.state, node.spec.node),
+                node.target
+            )
+        }));
+        warnings
+    }
+
     fn node(&self, node: &NodeFigures) -> RingNodeView {
         let spec = &node.spec;
         let state = self.state.membership.get(spec.node);
@@ -164,6 +210,16 @@ impl<R: Runtime> Look<'_, R> {
             waits_for,
         })
     }
+}
+
+/// Nodes that have to hold more than twice what their weight would give them, were replicas not bound to distinct nodes; and how many that
+/// would be. Pure.
+fn overloaded(figures: &Figures) -> Vec<(&NodeFigures, u64)> {
+    let usable = || figures.nodes.iter().filter(|node| node.spec.is_eligible());
+    let weight: u64 = usable().map(|node| u64::from(node.spec.weight)).sum();
+    let replicas: u64 = usable().map(|node| u64::from(node.target)).sum();
+    let fair = |node: &NodeFigures| (replicas * u64::from(node.spec.weight)).div_ceil(weight.max(1));
+    usable().map(|node| (node, fair(node))).filter(|(node, fair)| u64::from(node.target) > 2 * fair).collect()
 }
 
 /// The dead members of a group that has no quorum without them.
@@ -333,6 +389,32 @@ mod tests {
         let (held_up, waits_for) = stage(&change(), None, false, &dead, &name);
         assert_eq!((held_up, waits_for.as_str()), (Waiting, "n4, which cannot be reached"));
         assert_eq!(stage(&change(), None, true, &dead, &name).0, Waiting);
+    }
+
+    #[test]
+    fn a_node_that_has_to_hold_far_more_than_its_weight_is_told_apart() {
+        use longshore_raft::model::ring::GroupCount;
+        let told = |weights: &[u32]| {
+            let node = |(at, weight): (usize, &u32)| NodeSpec::new(NodeId(at as u64 + 1), *weight, None);
+            let nodes: Vec<NodeSpec> = weights.iter().enumerate().map(node).collect();
+            let mut ring = Ring::new(GroupCount::default(), 3).unwrap();
+            let mut last = 0;
+            let ids = || {
+                last += 1;
+                ReplicaId(last)
+            };
+            ring.found(nodes[0].clone(), ids).unwrap();
+            ring.retarget(ring.plan(&nodes).unwrap()).unwrap();
+            let figures = figures(&ring, &BTreeMap::new());
+            let told = overloaded(&figures).into_iter();
+            told.map(|(node, fair)| (node.spec.node.0, fair, node.target)).collect::<Vec<_>>()
+        };
+        // Three nodes hold everything, room or not; with a fourth there is a choice.
+        assert_eq!(told(&[100, 100, 1]), [(3, 1, 32)]);
+        assert_eq!(told(&[100, 100, 100, 1]), []);
+        assert_eq!(told(&[100, 100, 60]), []);
+        assert_eq!(told(&[100]), []);
+        assert_eq!(told(&[100, 1]), [], "one replica of each group goes by weight");
     }
 
     #[test]

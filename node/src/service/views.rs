@@ -39,6 +39,7 @@ impl<R: Runtime> Service<R> {
             let others = s.membership.members().filter(|n| n.id != self.core.me);
             others.filter_map(|n| self.core.monitor.clock_skew_ms(n.id)).collect::<Vec<_>>()
         });
+        let of_ring = self.ring_warnings();
         let clock_skew_max_ms = skews.into_iter().max_by_key(|ms| ms.unsigned_abs());
         self.core.group.with_state(|state| {
             let me = state.membership.get(self.core.me);
@@ -62,7 +63,7 @@ impl<R: Runtime> Service<R> {
                 engine: engine_view(me.map_or(&EngineReport::Unknown, |n| &n.engine)),
                 uptime_ms: (R::Instant::now() - self.core.started).as_millis() as u64,
                 clock_skew_max_ms,
-                warnings: self.warnings(state, &status, clock_skew_max_ms),
+                warnings: [self.warnings(state, &status, clock_skew_max_ms), of_ring].concat(),
             }
         })
     }
@@ -144,6 +145,15 @@ pub(super) fn leader_name(state: &ControlState, status: &GroupStatus) -> Option<
 /// A node's name; its id, if it is not on record here (this copy is behind).
 pub(super) fn name_of(state: &ControlState, node: NodeId) -> String {
     state.membership.get(node).map_or_else(|| node.to_string(), |n| n.profile.name.clone())
+}
+
+/// Names for a sentence: the first few, and how many more.
+pub(super) fn some(names: &[&str]) -> String {
+    const NAMES_MAX: usize = 4;
+    match names.split_at_checked(NAMES_MAX) {
+        Some((first, rest)) if !rest.is_empty() => format!("{} and {} more", first.join(", "), rest.len()),
+        _ => names.join(", "),
+    }
 }
 
 fn engine_view(report: &EngineReport) -> EngineView {

@@ -56,7 +56,10 @@ pub enum KeyError {
         /// Cut to a little over the longest that is valid.
         name: String,
     },
-    #[error("a key has 1 to {KEY_BYTES_MAX} bytes, this one {len}: use a shorter one, such as a hash of it")]
+    #[error("a key has 1 to {KEY_BYTES_MAX} bytes, this one {len}: {}", match *len {
+        0 => "name one",
+        _ => "use a shorter one, such as a hash of it",
+    })]
     KeyLength { len: u64 },
     #[error("a value has at most {VALUE_BYTES_MAX} bytes, this one {len}: split it over several keys")]
     ValueTooLarge { len: u64 },

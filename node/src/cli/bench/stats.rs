@@ -143,12 +143,12 @@ pub(super) fn render(report: &Report, colour: bool) -> String {
         (
             "load",
             format!(
-                "{} on {} for {:.1} s, {} of {value_bytes} bytes, {distribution}, {:.0} % reads, seed {seed}",
+                "{} on {} for {:.1} s, {:.0} % reads\n{} of {value_bytes} bytes, {distribution}, seed {seed}",
                 output::count(*clients as usize, "client"),
                 output::count(nodes.len(), "node"),
                 report.measured_ms as f64 / 1000.0,
-                output::count(*keys as usize, "key"),
                 read_share * 100.0,
+                output::count(*keys as usize, "key"),
             ),
         ),
         ("throughput", format!("{:.0} per s", report.operations_per_s)),
@@ -244,7 +244,8 @@ mod tests {
     #[test]
     fn a_report_for_people() {
         let text = render(&Report::new(setup(), Duration::from_secs(2), &tally()), false);
-        assert!(text.starts_with("load:        32 clients on 2 nodes for 2.0 s, 1000 keys of 256 bytes, zipf, 50 % reads, seed 1\n"), "{text}");
+        let load = "load:        32 clients on 2 nodes for 2.0 s, 50 % reads\n             1000 keys of 256 bytes, zipf, seed 1\n";
+        assert!(text.starts_with(load), "{text}");
         assert!(
             text.contains("errors:      busy 2\n") && text.contains("absent:      5 of 1000 reads\n"),
             "{text}"

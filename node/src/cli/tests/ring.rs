@@ -13,7 +13,7 @@ fn the_ring_is_shown() {
     let ran = site.run(&["ring", "show"]);
     let expected = "\
 ring:           32 groups of 8 partitions, 3 replicas each
-state:          1 change under way, 1 replica to copy, 31 of 32 groups in place
+state:          1 change under way, 1 to copy, 31 of 32 groups in place
 epoch:          65, target 2
 replicas:       32 to 32 per node, max/mean 1.00
 leaders:        10 to 11 per node, max/mean 1.03
