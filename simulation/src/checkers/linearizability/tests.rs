@@ -52,7 +52,7 @@ fn keys() {
         ("deleted", "a:w1 a=@1 b:d b=del2 c:r c=none d:p>3 d=@3 e:r e=3@3", None),
         ("deleted, but read", "a:w1 a=@1 b:d b=del2 c:r c=1@1", Some("no order")),
         ("nothing to delete", "a:w1 a=@1 b:d b=del", Some("no order")),
-        ("deleted what was not there", "a:d a=del1", Some("no order")),
+        ("deleted what nobody has seen", "a:w1 a=? b:d b=del2", None),
         ("an unknown deletion, late", "a:w1 a=@1 b:d b=? c:r c=1@1 d:r d=none e:w2 e=@3 f:r f=2@3", None),
         ("or never", "a:w1 a=@1 b:d b=? c:r c=1@1", None),
         ("but only once", "a:w1 a=@1 b:d b=? c:r c=none d:w2 d=@3 e:r e=none", Some("no order")),

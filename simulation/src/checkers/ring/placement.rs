@@ -26,11 +26,11 @@ impl Placement {
     fn ring(&self, host: HostId, ring: &RingView) -> Result<(), String> {
         for (group, placement) in &ring.groups {
             sound(placement, ring.replication).map_err(|what| format!("group {group}: {what}"))?;
-            let before = self.last.get(&host).and_then(|ring| ring.groups.get(group));
-            let Some(before) = before else { continue };
+            // Many changes may lie between two looks; under one target, none of them to fewer is begun.
+            let same_target = self.last.get(&host).filter(|before| before.target_epoch == ring.target_epoch);
+            let Some(before) = same_target.and_then(|ring| ring.groups.get(group)) else { continue };
             let (had, has) = (before.members.len(), placement.members.len());
             let wanted = before.target.len().min(placement.target.len());
-            // The target may have gone down and up again in between; a change to fewer is only begun while it is down.
             if has < had && has < wanted && before.removed.is_empty() {
                 return Err(format!(
                     "group {group} had {had} members and has {has}, although {wanted} are wanted"
