@@ -53,6 +53,12 @@ pub enum Class {
     LeaderDeposed,
     /// A replica that sleeps although there is something it lacks.
     NeverWoken,
+    /// More of a group changed at a time than it can do without.
+    MovedTooMuch,
+    /// Requests served by a rule that others have replaced.
+    EpochIgnored,
+    /// Time that does not pass where nobody asks for it.
+    TimeStopped,
 }
 
 /// A planted bug.
@@ -207,8 +213,8 @@ pub const MUTANTS: &[Mutant] = &[
                       node that is back",
         class: Class::LeaderDeposed,
         plant: Plant::Hook(&["raft/src/consensus/wake.rs"]),
-        exposed_by: "A follower that restarts while its group rests: it campaigns, and a healthy leader is deposed.",
-        profiles: &[Profile::Swarm],
+        exposed_by: "A host that restarts while groups rest: its replicas campaign, and healthy leaders are deposed.",
+        profiles: &[Profile::Storm],
     },
     Mutant {
         name: "quiesce-with-a-lagging-follower",
@@ -217,7 +223,39 @@ pub const MUTANTS: &[Mutant] = &[
         plant: Plant::Hook(&["raft/src/consensus/quiesce.rs", "raft/src/consensus/quiesce_leader.rs"]),
         exposed_by: "The news of the last commit is lost on its way to a follower, and then nobody asks for anything: replicas at rest \
                      differ for good.",
-        profiles: &[Profile::Network, Profile::Swarm],
+        profiles: &[Profile::Ring, Profile::Storm],
+    },
+    Mutant {
+        name: "replica-id-reused-on-return",
+        description: "a replica's id is made of its group and node, so that a node that gets a group back gets the old id",
+        class: Class::IdentityReused,
+        plant: Plant::Hook(&["raft/src/model/ring/change.rs"]),
+        exposed_by: "A node that gives a group up and gets it back: its weight is taken away and given back, or it was dead for long.",
+        profiles: &[Profile::Ring],
+    },
+    Mutant {
+        name: "move-two-replicas-at-once",
+        description: "a group of which two replicas are to be elsewhere has both replaced in one change",
+        class: Class::MovedTooMuch,
+        plant: Plant::Hook(&["raft/src/model/ring/table.rs"]),
+        exposed_by: "A new target by which a group is on two other nodes: several join at a time, or weights change by much.",
+        profiles: &[Profile::Ring],
+    },
+    Mutant {
+        name: "serve-under-an-old-epoch",
+        description: "a front does not say which epoch of the ring it goes by, and so is served under any",
+        class: Class::EpochIgnored,
+        plant: Plant::Hook(&["node/src/ring/front.rs"]),
+        exposed_by: "A call through a node that has not heard of a move yet, just after the group has.",
+        profiles: &[Profile::Ring],
+    },
+    Mutant {
+        name: "log-time-stops-in-an-idle-group",
+        description: "log time is that of the last entry, so that it passes only while there are entries",
+        class: Class::TimeStopped,
+        plant: Plant::Hook(&["raft/src/consensus/state.rs"]),
+        exposed_by: "A key with a time to live in a group of which nothing is asked: it is still there when it should be gone.",
+        profiles: &[Profile::Ring, Profile::Storm],
     },
 ];
 

@@ -15,12 +15,41 @@ pub type CallId = u64;
 /// Unique over all writes of a run, so that a value says which write it came from.
 pub type Serial = u64;
 
-/// A register: a label of a node.
+/// A register.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
-pub struct Key {
-    /// Name of the node that carries the label.
-    pub node: String,
-    pub label: String,
+pub enum Key {
+    /// A label of a node: in the control group.
+    Label { node: String, label: String },
+    /// A key of the ring, in the group that carries its partition.
+    Ring { namespace: &'static str, key: String },
+}
+
+/// Namespace of keys that are never absent again once they were written.
+pub const STEADY: &str = "steady";
+/// Namespace of keys that are deleted now and then: that one is absent does not say which deletion it was.
+pub const VOLATILE: &str = "volatile";
+/// Namespace of keys that are written once, with a time to live.
+pub const BRIEF: &str = "brief";
+
+impl Key {
+    /// Whether values alone tell which write a read saw: of keys that are never absent again.
+    pub fn is_steady(&self) -> bool {
+        !matches!(self, Self::Ring { namespace, .. } if *namespace != STEADY)
+    }
+
+    /// Whether it is absent after some time, by itself.
+    pub fn is_brief(&self) -> bool {
+        matches!(self, Self::Ring { namespace, .. } if *namespace == BRIEF)
+    }
+}
+
+impl std::fmt::Display for Key {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Label { node, label } => write!(f, "register {node}/{label}"),
+            Self::Ring { namespace, key } => write!(f, "key {namespace}/{key}"),
+        }
+    }
 }
 
 /// `(index, position)` in the control group's log: unique for ever, and ordered.
@@ -35,6 +64,21 @@ pub enum Call {
     /// Linearizable.
     Read {
         key: Key,
+    },
+    /// Compare-and-set: writes if the key is at a version, that of `expected`; with none, if it is absent.
+    Swap {
+        key: Key,
+        expected: Option<Serial>,
+        serial: Serial,
+    },
+    Delete {
+        key: Key,
+    },
+    /// A write that is to be gone after `ttl_ms`.
+    Expiring {
+        key: Key,
+        serial: Serial,
+        ttl_ms: u64,
     },
     /// An operation under an idempotency key, which a client repeats until it knows the outcome: the same `serial` then.
     Submit {
@@ -52,8 +96,21 @@ pub enum Call {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub enum Outcome {
     Written,
-    /// `None`: the register was never written.
+    /// A key was written; this is its version now.
+    Set(u64),
+    /// `None`: the register was never written, or the key is absent.
     Value(Option<Serial>),
+    /// What a key holds, and since which version.
+    Found {
+        serial: Serial,
+        version: u64,
+    },
+    /// The key was at another version: nothing was done.
+    Missed {
+        current: Option<u64>,
+    },
+    /// The version that the deletion took; none if nothing was there.
+    Deleted(Option<u64>),
     /// The operation's id: it is where the log put it.
     Submitted(LogPosition),
     /// Operations by id.
@@ -63,6 +120,21 @@ pub enum Outcome {
     Refused(String),
     /// May or may not be done, now or later.
     Unknown(String),
+}
+
+impl Outcome {
+    pub fn is_written(&self) -> bool {
+        matches!(self, Self::Written | Self::Set(_))
+    }
+
+    /// What a read returned.
+    pub fn value(&self) -> Option<Option<Serial>> {
+        match self {
+            Self::Value(value) => Some(*value),
+            Self::Found { serial, .. } => Some(Some(*serial)),
+            _ => None,
+        }
+    }
 }
 
 /// An operation as a listing shows it.
@@ -77,6 +149,8 @@ pub struct Listed {
 /// What one replica's durable log holds, as production recovery reads it from the durable image of its disk.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct DurableLog {
+    /// 0 is the control group.
+    pub group: u32,
     /// Of the fleet, not of the host.
     pub node: u64,
     pub replica: u64,
@@ -105,6 +179,8 @@ pub struct VoteView {
 /// What a replica says of itself.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct ReplicaStatus {
+    /// 0 is the control group.
+    pub group: u32,
     /// Of the fleet, not of the host.
     pub node: u64,
     pub replica: u64,
@@ -116,12 +192,38 @@ pub struct ReplicaStatus {
     pub committed: Option<u64>,
     pub applied: Option<u64>,
     pub voters: Vec<u64>,
+    /// The group's epoch in the ring as far as this replica has applied it; none of the control group.
+    pub epoch: Option<u64>,
+}
+
+/// The ring's record, as one node has applied it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct RingView {
+    /// Replicas of each group, once there are nodes for them.
+    pub replication: u8,
+    pub epoch: u64,
+    pub target_epoch: u64,
+    pub groups: BTreeMap<u32, PlacementView>,
+}
+
+/// Where one group is, by the record. Replicas with their nodes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct PlacementView {
+    pub epoch: u64,
+    pub members: BTreeMap<u64, u64>,
+    pub added: BTreeMap<u64, u64>,
+    pub removed: BTreeMap<u64, u64>,
+    pub tombstones: BTreeMap<u64, u64>,
+    /// Nodes that should have it.
+    pub target: Vec<u64>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub enum Seen {
     Invoked {
         client: u32,
+        /// Whose node is asked.
+        host: HostId,
         call: CallId,
         what: Call,
     },
@@ -151,9 +253,21 @@ pub enum Seen {
         host: HostId,
         status: ReplicaStatus,
     },
+    /// A replica was closed while its node goes on.
+    Closed {
+        host: HostId,
+        group: u32,
+        replica: u64,
+    },
+    /// The ring's record as a node has applied it, each time it changed.
+    Ring {
+        host: HostId,
+        ring: RingView,
+    },
     /// The state machine's hash at an applied index (all of the state, as a snapshot encodes it).
     State {
         host: HostId,
+        group: u32,
         replica: u64,
         applied: u64,
         hash: [u8; 16],
@@ -178,6 +292,8 @@ pub enum Seen {
     },
     /// Faults end; from now on only `unhealed` hosts are broken.
     Healed,
+    /// Nobody has asked for anything for a while.
+    Quiet,
     /// The run is over; what the fleet looks like then has been observed before.
     Ending,
 }

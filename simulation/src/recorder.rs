@@ -93,6 +93,7 @@ impl Recorder {
         event!("see {}", Short(&seen));
         if let Seen::Status { status, .. } = &seen
             && status.is_leader
+            && status.group == 0
         {
             self.leaders.lock().by_term.entry(status.term).or_insert(status.replica);
         }
@@ -172,8 +173,8 @@ impl Recorder {
 
 /// Of all that is in it. Logs are long and shown often, so their entries are not spelt out for it.
 fn digest_of(log: &DurableLog) -> String {
-    let DurableLog { node, replica, vote, purged, entries, snapshot, voters, joint } = log;
-    let rest = format!("{node} {replica} {vote:?} {purged:?} {snapshot:?} {voters:?} {joint} ");
+    let DurableLog { group, node, replica, vote, purged, entries, snapshot, voters, joint } = log;
+    let rest = format!("{group} {node} {replica} {vote:?} {purged:?} {snapshot:?} {voters:?} {joint} ");
     let mut bytes = rest.into_bytes();
     for (index, (term, hash)) in entries {
         bytes.extend_from_slice(&index.to_le_bytes());
@@ -190,13 +191,14 @@ impl std::fmt::Display for Short<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self.0 {
             Seen::Durable { host, log } => {
-                let (replica, entries, digest) = (log.replica, log.entries.len(), digest_of(log));
-                write!(f, "durable host {host} replica {replica} entries {entries} {digest}")
+                let (group, replica, entries) = (log.group, log.replica, log.entries.len());
+                let digest = digest_of(log);
+                write!(f, "durable host {host} group {group} replica {replica} entries {entries} {digest}")
             }
-            Seen::State { host, replica, applied, hash } => {
+            Seen::State { host, group, replica, applied, hash } => {
                 write!(
                     f,
-                    "state host {host} replica {replica} applied {applied} {:02x}{:02x}{:02x}{:02x}",
+                    "state host {host} group {group} replica {replica} applied {applied} {:02x}{:02x}{:02x}{:02x}",
                     hash[0], hash[1], hash[2], hash[3]
                 )
             }

@@ -20,6 +20,8 @@ const LOOK: Duration = Duration::from_millis(500);
 const SERVED_MIN: u64 = 10;
 /// Quiet time after the clients have ended, so that all replicas apply what was committed.
 const QUIET: Duration = Duration::from_secs(2);
+/// With groups that have been asked for something: so that they have time to go to rest.
+const RING_QUIET: Duration = Duration::from_secs(10);
 
 /// Carries out a plan on this thread, which must not have run another. With `trace_to`, the trace is written there.
 pub fn simulate(plan: &Plan, trace_to: Option<File>) -> RunResult {
@@ -80,10 +82,11 @@ async fn phases(plan: &Plan, world: &Arc<World>, recorder: &Arc<Recorder>) -> Op
         return Some(error.to_string());
     }
     drop(runtime::spawn_in(&runtime::current(), Arc::clone(world).watch_disks()));
-    let clients = Workload::start(world);
+    let mut clients = Workload::start(world);
     world.break_things().await;
     world.heal();
     clients.served.clear();
+    clients.probe(world);
     let deadline = runtime::global_ns() + plan.settle_ms * 1_000_000;
     while runtime::global_ns() < deadline {
         runtime::sleep_global(LOOK).await;
@@ -92,12 +95,15 @@ async fn phases(plan: &Plan, world: &Arc<World>, recorder: &Arc<Recorder>) -> Op
         if world.has_settled().await
             && world.has_ended_operations().await
             && (!does_registers || (served("write") && served("read")))
+            && clients.is_probed(world)
+            && world.has_ring_settled().await
         {
             break;
         }
     }
     clients.finish().await;
-    runtime::sleep_global(QUIET).await;
+    runtime::sleep_global(if plan.fleet.ring.is_some() { RING_QUIET } else { QUIET }).await;
+    recorder.see(Seen::Quiet);
     workload::last_look(world).await;
     recorder.see(Seen::Ending);
     None

@@ -11,6 +11,7 @@ use longshore_model::control::RingShape;
 use longshore_raft::NodeId;
 use longshore_raft::consensus::config::Timings;
 use longshore_raft::consensus::machine::GroupStatus;
+use longshore_raft::model::ring::Ring;
 use longshore_raft::transport::join::JoinError;
 use longshore_raft::transport::pki::Identity;
 use longshore_raft::transport::{BoxFuture, Handler, JoinHandler, TransportRef};
@@ -65,11 +66,19 @@ pub trait ReplicaView: Send + Sync {
     fn digest(&self) -> (Option<u64>, [u8; 32]);
     /// Waits until the status or the state changed since `seen`, which begins at 0; returns what to wait with next.
     fn changed(&self, seen: u64) -> BoxFuture<u64>;
+    /// The ring's record as this replica has applied it, unless it is `known`. Of the control group only.
+    fn ring(&self, _known: Option<&Ring>) -> Option<Ring> {
+        None
+    }
+    /// The group's epoch as this replica has applied it. Of groups with partitions only.
+    fn epoch(&self) -> Option<u64> {
+        None
+    }
 }
 
-/// Is shown a node's own replicas: by a simulation's checkers, by tests. Must not hold a node up.
+/// Is shown a node's own replicas, of all groups: by a simulation's checkers, by tests. Must not hold a node up.
 pub trait Observer: Send + Sync {
-    /// Called once, when the replica has been opened and before it serves anyone.
+    /// Called once for each replica, when it has been opened and before it serves anyone.
     fn on_replica(&self, node: NodeId, replica: Arc<dyn ReplicaView>);
 }
 

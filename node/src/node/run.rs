@@ -13,6 +13,7 @@ use longshore_raft::consensus::router::Router;
 use longshore_raft::consensus::runtime::Instant as _;
 use longshore_raft::model::detector::DetectorConfig;
 use longshore_raft::model::membership::{NodeProfile, Standing};
+use longshore_raft::model::ring::Ring;
 use longshore_raft::transport::pki::Authority;
 use longshore_raft::transport::{BoxFuture, TransportRef};
 use longshore_raft::{FleetId, GroupId, NodeId, Runtime};
@@ -193,7 +194,7 @@ impl<R: Runtime> Node<R> {
             hints: peers.iter().map(|(id, _)| *id).collect(),
         })
         .await?;
-        if let Some(observer) = ports.observer {
+        if let Some(observer) = &ports.observer {
             observer.on_replica(me, Arc::new(View(Arc::clone(&group))));
         }
         let core = Arc::new(Core {
@@ -219,6 +220,7 @@ impl<R: Runtime> Node<R> {
                 router,
                 timings: options.partition_timings.clone(),
                 damaged,
+                observer: ports.observer,
             },
         );
 
@@ -309,6 +311,10 @@ impl<R: Runtime> ReplicaView for View<R> {
     fn changed(&self, seen: u64) -> BoxFuture<u64> {
         let group = Arc::clone(&self.0);
         Box::pin(async move { group.changed(seen).await })
+    }
+
+    fn ring(&self, known: Option<&Ring>) -> Option<Ring> {
+        self.0.with_state(|state| state.ring.as_ref().filter(|ring| known != Some(*ring)).cloned())
     }
 }
 

@@ -178,6 +178,9 @@ impl<R: Runtime> Front<R> {
             let ring = state.ring.as_ref().ok_or(FrontError::NoRing)?;
             let group = ring.groups().group_of(partition);
             let epoch = ring.placement(group).ok_or(FrontError::NoRing)?.epoch;
+            longshore_storage::mutant!("serve-under-an-old-epoch" => {
+                return Ok(Aim { group, partition, epoch: u64::MAX })
+            });
             Ok(Aim { group, partition, epoch })
         })
     }

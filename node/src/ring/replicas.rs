@@ -12,12 +12,12 @@ use longshore_model::control::{Command, RingCommand};
 use longshore_model::partition::{PartitionMachine, PartitionRange};
 use longshore_raft::consensus::config::Timings;
 use longshore_raft::consensus::group::{Group, GroupOptions};
-use longshore_raft::consensus::machine::GroupError;
+use longshore_raft::consensus::machine::{GroupError, GroupStatus};
 use longshore_raft::consensus::remote::{RemoteGroup, RemoteOptions};
 use longshore_raft::consensus::router::Router;
 use longshore_raft::consensus::runtime::Instant as _;
 use longshore_raft::model::ring::GroupCount;
-use longshore_raft::transport::TransportRef;
+use longshore_raft::transport::{BoxFuture, TransportRef};
 use longshore_raft::{GroupId, NodeId, ReplicaId, Runtime};
 use longshore_storage::snapshot::SnapshotStore;
 use longshore_storage::{LogOp, LogStore, StreamId};
@@ -27,6 +27,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::Partitions;
 use crate::core::Core;
+use crate::node::{Observer, ReplicaView};
 
 /// Replicas that are opened at a time: each waits for the disk a few times when it is new.
 const OPENED_AT_ONCE: usize = 16;
@@ -48,6 +49,29 @@ pub(crate) struct ReplicasOptions {
     pub(crate) timings: Timings,
     /// Streams whose acknowledged data recovery found damaged, and how.
     pub(crate) damaged: BTreeMap<StreamId, String>,
+    pub(crate) observer: Option<Arc<dyn Observer>>,
+}
+
+/// A replica as it shows itself to an observer.
+struct View<R: Runtime>(Partitions<R>);
+
+impl<R: Runtime> ReplicaView for View<R> {
+    fn status(&self) -> GroupStatus {
+        self.0.status()
+    }
+
+    fn digest(&self) -> (Option<u64>, [u8; 32]) {
+        self.0.digest()
+    }
+
+    fn changed(&self, seen: u64) -> BoxFuture<u64> {
+        let group = Arc::clone(&self.0);
+        Box::pin(async move { group.changed(seen).await })
+    }
+
+    fn epoch(&self) -> Option<u64> {
+        Some(self.0.with_state(|machine| machine.epoch()))
+    }
 }
 
 /// See the module's docs. One per node.
@@ -300,7 +324,11 @@ impl<R: Runtime> Replicas<R> {
             timings: self.options.timings.clone(),
             hints,
         });
-        opened.await.map_err(|error: GroupError| error.to_string())
+        let opened = opened.await.map_err(|error: GroupError| error.to_string())?;
+        if let Some(observer) = &self.options.observer {
+            observer.on_replica(self.core.me, Arc::new(View(opened.twin())));
+        }
+        Ok(opened)
     }
 
     /// Destroys what is left of tombstoned replicas, and says so; false if that has to be tried again.

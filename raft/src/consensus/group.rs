@@ -83,6 +83,11 @@ impl<R: Runtime, M: StateMachine> Group<R, M> {
         Ok(Arc::new(Self { core: Core::open(options).await?, machine: PhantomData }))
     }
 
+    /// Another handle of the same replica, which whoever counts the holders of this one does not see: for observers.
+    pub fn twin(&self) -> Arc<Self> {
+        Arc::new(Self { core: self.core.clone(), machine: PhantomData })
+    }
+
     /// Makes this fresh replica a group of one, and waits until there is a leader. Nothing but waiting if it was done
     /// before (a crash may have come between this and what follows); an error if the replica has a log of others.
     pub async fn bootstrap(&self) -> Result<(), GroupError> {

@@ -107,6 +107,7 @@ pub(crate) struct Applied<R: Runtime> {
 impl<R: Runtime> Applied<R> {
     /// The log time that it is now, as far as this replica can tell.
     pub(crate) fn now(&self) -> LogTime {
+        longshore_storage::mutant!("log-time-stops-in-an-idle-group" => return self.time);
         LogTime(self.time.0 + self.stamped_at.elapsed().as_millis() as u64)
     }
 

@@ -7,17 +7,23 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use crate::observation::{Call, CallId, Observation, Outcome, Seen};
+use crate::plan::HostId;
 
 /// A moment of the history.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Moment {
-    /// Number of the event, from 1; 0 is before all of them.
+    /// Number of the event, from 2; 0 is before all of them.
     pub(crate) step: u64,
     pub(crate) at_ns: u64,
 }
 
 impl Moment {
     pub(crate) const BEGINNING: Self = Self { step: 0, at_ns: 0 };
+
+    /// Of the same event, and before it.
+    pub(crate) fn just_before(self) -> Self {
+        Self { step: self.step - 1, ..self }
+    }
 }
 
 impl fmt::Display for Moment {
@@ -35,6 +41,7 @@ pub(crate) fn seconds(at_ns: u64) -> impl fmt::Display {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Invoked {
     pub(crate) client: u32,
+    pub(crate) host: HostId,
     pub(crate) call: CallId,
     pub(crate) what: Call,
     pub(crate) began: Moment,
@@ -65,11 +72,13 @@ impl Calls {
         &'c mut self,
         observation: &'o Observation,
     ) -> Option<(Moment, CallEvent<'c, 'o>)> {
-        self.step += 1;
+        // In twos: what a call found takes its place before what it wrote.
+        self.step += 2;
         let now = Moment { step: self.step, at_ns: observation.at_ns };
         let event = match &observation.seen {
-            Seen::Invoked { client, call, what } => {
-                let invoked = Invoked { client: *client, call: *call, what: what.clone(), began: now };
+            Seen::Invoked { client, host, call, what } => {
+                let invoked =
+                    Invoked { client: *client, host: *host, call: *call, what: what.clone(), began: now };
                 let earlier = self.open.insert(*call, invoked);
                 assert!(earlier.is_none(), "call {call} was invoked twice: the workload numbers its calls");
                 CallEvent::Invoked(&self.open[call])

@@ -205,6 +205,9 @@ impl Liveness {
                 self.statuses.remove(host);
                 self.states.remove(host);
             }
+            // Other groups have a checker of their own.
+            Seen::Status { status, .. } if status.group != 0 => return false,
+            Seen::State { group, .. } if *group != 0 => return false,
             Seen::Status { host, status } => {
                 self.committed = self.committed.max(status.committed);
                 self.statuses.insert(*host, status.clone());

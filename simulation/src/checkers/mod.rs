@@ -11,6 +11,8 @@
 //! | [`raft`] | elections, logs, states: the invariants of the Raft paper, from durable state |
 //! | [`operations`] | no sub-operation is carried out twice at once; each ends |
 //! | [`terms`] | nobody campaigns where no majority would elect it |
+//! | [`versions`] | versions of keys only go up |
+//! | [`ring`] | groups are where they should be, move one replica at a time, serve and wake |
 //! | [`liveness`] | after healing the fleet agrees and serves |
 
 mod calls;
@@ -20,11 +22,13 @@ pub mod liveness;
 pub mod operations;
 pub mod oracle;
 pub mod raft;
+pub mod ring;
 pub mod terms;
 #[cfg(test)]
 mod testing;
 #[cfg(test)]
 mod tests;
+pub mod versions;
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -34,7 +38,7 @@ use crate::plan::{Fault, HostId, Plan};
 
 /// One of each kind.
 pub fn all(plan: &Plan) -> Vec<Box<dyn Checker>> {
-    vec![
+    let mut all: Vec<Box<dyn Checker>> = vec![
         Box::new(raft::Elections::new(plan)),
         Box::new(raft::Logs::new(plan)),
         Box::new(raft::States::new()),
@@ -43,8 +47,11 @@ pub fn all(plan: &Plan) -> Vec<Box<dyn Checker>> {
         Box::new(oracle::Oracle::new()),
         Box::new(operations::PullsAndEnds::new(plan)),
         Box::new(liveness::Liveness::new(plan)),
+        Box::new(versions::Versions::new()),
         Box::new(linearizability::Linearizability::new()),
-    ]
+    ];
+    all.extend(ring::all(plan));
+    all
 }
 
 /// All checkers over one run. The first violation is kept, and nothing is looked at after it: one broken promise breaks others, and

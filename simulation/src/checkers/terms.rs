@@ -6,6 +6,8 @@
 //! pre-vote and the vote. Nothing is asked where a plan slows disks so much that a vote cannot be synced in the time that a candidate waits
 //! for it: there every term is wasted until the disks are well again.
 
+use std::collections::BTreeMap;
+
 use crate::observation::{Checker, Observation, Promise, Seen, Verified, Violation};
 use crate::plan::{Fault, Plan, Scheduled};
 
@@ -21,10 +23,16 @@ const VOTE_US: u64 = 1_000_000;
 pub struct Terms {
     /// Disks are too slow for votes, at times.
     excused: bool,
+    groups: BTreeMap<u32, Reached>,
+    events: u64,
+}
+
+/// Of one group.
+#[derive(Debug, Default)]
+struct Reached {
     /// The highest term that had a leader.
     led: u64,
     highest: u64,
-    events: u64,
 }
 
 impl Terms {
@@ -45,19 +53,20 @@ impl Checker for Terms {
     fn see(&mut self, observation: &Observation) -> Result<(), Violation> {
         let Seen::Status { host, status } = &observation.seen else { return Ok(()) };
         self.events += 1;
+        let reached = self.groups.entry(status.group).or_default();
         if status.is_leader {
-            self.led = self.led.max(status.term);
+            reached.led = reached.led.max(status.term);
         }
-        if status.term <= self.highest {
+        if status.term <= reached.highest {
             return Ok(());
         }
-        self.highest = status.term;
-        if self.excused || status.term <= self.led + WASTED_MAX {
+        reached.highest = status.term;
+        if self.excused || status.term <= reached.led + WASTED_MAX {
             return Ok(());
         }
         let what = format!(
-            "replica {} on host {host} is in term {}, and none since term {} had a leader: it campaigns where no majority would elect it",
-            status.replica, status.term, self.led
+            "replica {} of group {} on host {host} is in term {}, and none since term {} had a leader: it campaigns where no majority would elect it",
+            status.replica, status.group, status.term, reached.led
         );
         Err(Violation { promise: Promise::Liveness, checker: NAME.into(), at_ns: observation.at_ns, what })
     }
@@ -80,6 +89,7 @@ mod tests {
 
     fn status(term: u64, is_leader: bool) -> Observation {
         let status = ReplicaStatus {
+            group: 0,
             node: 3,
             replica: 3,
             term,
@@ -89,6 +99,7 @@ mod tests {
             committed: None,
             applied: None,
             voters: vec![1, 2, 3],
+            epoch: None,
         };
         Observation { at_ns: term, seen: Seen::Status { host: 3, status } }
     }

@@ -3,7 +3,9 @@
 //! Calls are written `name:what` when they begin and `name=outcome` when they end:
 //! `w1` writes serial 1, `r` reads, `s5` submits serial 5, `l` lists operations, `x` is anything else; `ok`, `no` (refused), `?` (unknown),
 //! `none` (never written), `7` (read serial 7), `op3` (submitted, at index 3 of the log), `[3:5,4:6*]` (listed: serial 5 at index
-//! 3, and serial 6 at index 4, which has ended). The client is the first letter of the call's name. `+9` lets 9 s pass, `H` heals,
+//! 3, and serial 6 at index 4, which has ended). Of keys of the ring: `p1>2` puts serial 2 in place of serial 1 and `p>2` of nothing, `d` deletes, `t2` writes
+//! serial 2 for two seconds; `@4` (written, at version 4), `7@4` (found serial 7, of version 4), `miss4` and `miss` (at version 4, or
+//! absent), `del4` and `del` (deleted by version 4, or nothing was there). The client is the first letter of the call's name. `+9` lets 9 s pass, `H` heals,
 //! `E` ends.
 
 use std::collections::BTreeMap;
@@ -28,16 +30,28 @@ pub(crate) fn plan(faults: &[Fault]) -> Plan {
         wall_ahead_ms: 0,
         disk: DiskShape::default(),
         engine: EngineShape::default(),
+        weight: None,
     };
     let fleet = FleetShape {
         hosts: vec![host; 3],
         network: NetworkShape::default(),
         segment_bytes: 1 << 20,
         snapshot_entries: 100,
+        ring: None,
     };
     let think = Latency::even(1_000, 2_000);
-    let load =
-        Load { clients: 3, think, keys: 1, writes: 1, reads: 1, pulls: 1, others: 1, timeout_ms: 1_000 };
+    let load = Load {
+        clients: 3,
+        think,
+        keys: 1,
+        writes: 1,
+        reads: 1,
+        pulls: 1,
+        others: 1,
+        timeout_ms: 1_000,
+        ring: None,
+        calms: Vec::new(),
+    };
     Plan {
         seed: 1,
         profile: "test".into(),
@@ -60,11 +74,19 @@ pub(crate) struct History {
     pub(crate) at_ns: u64,
     pub(crate) seen: Vec<Observation>,
     calls: BTreeMap<String, CallId>,
+    /// Calls are about a key of the ring in this namespace, not about a label.
+    namespace: Option<&'static str>,
 }
 
 impl History {
     pub(crate) fn of(script: &str) -> Self {
         let mut history = Self::default();
+        history.calls(script);
+        history
+    }
+
+    pub(crate) fn of_key(namespace: &'static str, script: &str) -> Self {
+        let mut history = Self { namespace: Some(namespace), ..Self::default() };
         history.calls(script);
         history
     }
@@ -90,11 +112,20 @@ impl History {
     }
 
     fn begin(&mut self, name: &str, what: &str) {
-        let key = Key { node: "n1".into(), label: "k".into() };
+        let key = match self.namespace {
+            None => Key::Label { node: "n1".into(), label: "k".into() },
+            Some(namespace) => Key::Ring { namespace, key: "k".into() },
+        };
         let serial = || what[1..].parse::<Serial>().unwrap();
         let what = match &what[..1] {
             "w" => Call::Write { key, serial: serial() },
             "r" => Call::Read { key },
+            "p" => {
+                let (expected, serial) = what[1..].split_once('>').unwrap();
+                Call::Swap { key, expected: expected.parse().ok(), serial: serial.parse().unwrap() }
+            }
+            "d" => Call::Delete { key },
+            "t" => Call::Expiring { key, serial: serial(), ttl_ms: 2_000 },
             "s" => Call::Submit { serial: serial(), image: format!("app:{}", serial()) },
             "l" => Call::ListOperations,
             "x" => Call::Other { what: "token".into() },
@@ -102,7 +133,7 @@ impl History {
         };
         let call = self.calls.len() as CallId + 1;
         assert!(self.calls.insert(name.into(), call).is_none(), "{name} twice");
-        self.see(Seen::Invoked { client: u32::from(name.as_bytes()[0]), call, what });
+        self.see(Seen::Invoked { client: u32::from(name.as_bytes()[0]), host: 1, call, what });
     }
 
     fn end(&mut self, name: &str, outcome: &str) {
@@ -113,6 +144,13 @@ impl History {
             "no" => Outcome::Refused("no".into()),
             "?" => Outcome::Unknown("timeout".into()),
             "none" => Outcome::Value(None),
+            _ if outcome.contains('@') => {
+                let (serial, version) = outcome.split_once('@').unwrap();
+                let version = version.parse().unwrap();
+                serial.parse().map_or(Outcome::Set(version), |serial| Outcome::Found { serial, version })
+            }
+            _ if outcome.starts_with("miss") => Outcome::Missed { current: outcome[4..].parse().ok() },
+            _ if outcome.starts_with("del") => Outcome::Deleted(outcome[3..].parse().ok()),
             _ => match (outcome.strip_prefix("op"), outcome.strip_prefix('[')) {
                 (Some(index), _) => Outcome::Submitted((index.parse().unwrap(), 0)),
                 (_, Some(list)) => Outcome::Operations(
@@ -153,6 +191,7 @@ fn listed(item: &str) -> ((u64, u32), Listed) {
 /// Replica `r` of node `r` on host `r`, by its own word.
 pub(crate) fn status(replica: u64, term: u64, leader: Option<u64>, committed: Option<u64>) -> ReplicaStatus {
     ReplicaStatus {
+        group: 0,
         node: replica,
         replica,
         term,
@@ -162,6 +201,7 @@ pub(crate) fn status(replica: u64, term: u64, leader: Option<u64>, committed: Op
         committed,
         applied: committed,
         voters: vec![1, 2, 3],
+        epoch: None,
     }
 }
 
@@ -169,6 +209,7 @@ pub(crate) fn status(replica: u64, term: u64, leader: Option<u64>, committed: Op
 pub(crate) fn log(replica: u64, first: u64, terms: &[u64]) -> DurableLog {
     let entries = (first..).zip(terms).map(|(index, term)| (index, (*term, entry(index, *term)))).collect();
     DurableLog {
+        group: 0,
         node: replica,
         replica,
         vote: None,

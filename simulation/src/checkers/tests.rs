@@ -4,8 +4,9 @@ use super::exactly_once::ExactlyOnce;
 use super::liveness::Liveness;
 use super::operations::PullsAndEnds;
 use super::testing::{History, plan, status};
+use super::versions::Versions;
 use super::*;
-use crate::observation::Seen;
+use crate::observation::{Seen, VOLATILE};
 use crate::plan::{Hosts, Rule, Verdict};
 
 #[test]
@@ -19,6 +20,24 @@ fn one_submission_is_one_operation() {
     ];
     for (name, script, expected) in cases {
         History::of(script).expect(name, ExactlyOnce::new(), *expected);
+    }
+}
+
+#[test]
+fn versions_only_go_up() {
+    let cases: &[(&str, &str, Option<&str>)] = &[
+        ("up", "a:w1 a=@1 b:r b=1@1 c:p1>2 c=@4 d:d d=del5 e:w3 e=@6", None),
+        ("at once", "a:w1 b:w2 a=@2 b=@1", None),
+        ("a write goes back", "a:w1 a=@2 b:w2 b=@1", Some("versions went back")),
+        ("a version given twice", "a:w1 b:w2 a=@1 b=@1", Some("given twice")),
+        ("a version given again", "a:w1 a=@1 b:w2 b=@1", Some("versions went back")),
+        ("a read goes back", "a:w1 a=@1 b:w2 b=@2 c:r c=1@1", Some("versions went back")),
+        ("a miss goes back", "a:w1 a=@1 b:w2 b=@2 c:p>3 c=miss1", Some("versions went back")),
+        ("a value of another version", "a:w1 a=@1 b:r b=2@1", Some("given twice")),
+        ("a deletion goes back", "a:w1 a=@2 b:d b=del2", Some("versions went back")),
+    ];
+    for (name, script, expected) in cases {
+        History::of_key(VOLATILE, script).expect(name, Versions::new(), *expected);
     }
 }
 
@@ -99,6 +118,7 @@ fn settled(statuses: &[(u64, u64, Option<u64>)], states: &[(HostId, u64, u8)], s
     for (host, applied, hash) in states {
         history.see(Seen::State {
             host: *host,
+            group: 0,
             replica: u64::from(*host),
             applied: *applied,
             hash: [*hash; 16],
@@ -150,7 +170,7 @@ fn a_healed_fleet_agrees_and_serves() {
     let mut idle = settled(agreed, &[], true);
     let healed = idle.seen.iter().position(|o| o.seen == Seen::Healed).unwrap();
     for host in 1..=3 {
-        let state = Seen::State { host, replica: u64::from(host), applied: 7, hash: [1; 16] };
+        let state = Seen::State { host, group: 0, replica: u64::from(host), applied: 7, hash: [1; 16] };
         idle.seen.insert(healed, Observation { at_ns: idle.seen[healed].at_ns, seen: state });
     }
     idle.calls("E");

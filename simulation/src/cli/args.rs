@@ -151,7 +151,7 @@ pub(super) enum ProfileChoice {
 
 impl ValueEnum for ProfileChoice {
     fn value_variants<'a>() -> &'a [Self] {
-        const ONE: [Profile; 7] = Profile::ALL;
+        const ONE: [Profile; 9] = Profile::ALL;
         &[
             Self::One(ONE[0]),
             Self::One(ONE[1]),
@@ -160,6 +160,8 @@ impl ValueEnum for ProfileChoice {
             Self::One(ONE[4]),
             Self::One(ONE[5]),
             Self::One(ONE[6]),
+            Self::One(ONE[7]),
+            Self::One(ONE[8]),
             Self::All,
         ]
     }

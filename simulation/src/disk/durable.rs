@@ -7,7 +7,6 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use longshore_node::owner_of;
-use longshore_raft::GroupId;
 use longshore_raft::consensus::inspect_log::{self, EntryKind};
 use longshore_raft::consensus::snapshots::Snapshots;
 use longshore_storage::log::{LogConfig, SegmentedLog};
@@ -16,7 +15,7 @@ use longshore_storage::{Disk, LogStore, SnapshotStore, StreamId};
 use super::{HostDisk, SNAPSHOT_DIR};
 use crate::observation::{DurableLog, VoteView};
 
-/// The logs of the control group's replicas on this disk; none if no node owns it yet. `Err` says what is damaged: then the disk
+/// The logs of all replicas on this disk; none if no node owns it yet. `Err` says what is damaged: then the disk
 /// says nothing certain.
 pub fn read_durable(disk: &HostDisk) -> Result<Vec<DurableLog>, String> {
     let image: Arc<dyn Disk> = Arc::new(disk.durable_image());
@@ -28,8 +27,7 @@ pub fn read_durable(disk: &HostDisk) -> Result<Vec<DurableLog>, String> {
     let opened = SegmentedLog::open(Arc::clone(&image), config);
     let (log, _committer, _) = opened.map_err(|error| error.to_string())?;
     let snapshots = SnapshotStore::new(image, SNAPSHOT_DIR).map_err(|error| error.to_string())?;
-    let streams = log.streams().into_iter().filter(|stream| stream.group == GroupId::CONTROL.0);
-    streams.map(|stream| read_stream(owner.node.0, stream, &log, &snapshots)).collect()
+    log.streams().into_iter().map(|stream| read_stream(owner.node.0, stream, &log, &snapshots)).collect()
 }
 
 fn read_stream(
@@ -64,6 +62,7 @@ fn read_stream(
         entries.insert(index, (entry.id.term, hash));
     }
     Ok(DurableLog {
+        group: stream.group,
         node,
         replica: stream.replica,
         vote: vote.map(|vote| VoteView {

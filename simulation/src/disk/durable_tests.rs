@@ -50,7 +50,9 @@ struct Shown(Mutex<Option<Arc<dyn ReplicaView>>>);
 
 impl Observer for Shown {
     fn on_replica(&self, _: NodeId, replica: Arc<dyn ReplicaView>) {
-        *self.0.lock() = Some(replica);
+        if replica.status().group == GroupId::CONTROL {
+            *self.0.lock() = Some(replica);
+        }
     }
 }
 

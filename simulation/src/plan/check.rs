@@ -1,5 +1,7 @@
 //! Whether a plan makes sense at all: what comes out of a file is looked at before it is run.
 
+use longshore_raft::model::ring::GroupCount;
+
 use super::{Fault, HostId, Hosts, Latency, PARTITION, Plan, PullBehaviour, Verdict};
 
 /// Most hosts of a simulated fleet: what the speed of a run and the addresses of the simulated network allow.
@@ -62,6 +64,12 @@ impl Plan {
             },
         )?;
         ensure(self.fleet.snapshot_entries > 0, || "snapshot_entries must be at least 1".into())?;
+        if let Some(ring) = &self.fleet.ring {
+            GroupCount::new(ring.groups).map_err(|error| format!("ring: {error}"))?;
+            ensure(matches!(ring.replication, 1 | 3 | 5), || {
+                format!("ring: replication is {}: 1, 3 or 5", ring.replication)
+            })?;
+        }
         self.check_load()?;
         for (name, ms) in [("fault_ms", self.fault_ms), ("settle_ms", self.settle_ms)] {
             ensure((1..=PHASE_MAX_MS).contains(&ms), || format!("{name} is {ms}: from 1 to {PHASE_MAX_MS}"))?;
@@ -90,6 +98,19 @@ impl Plan {
         ensure(load.writes + load.reads + load.pulls + load.others >= 1, || {
             "load: writes, reads, pulls and others are all 0".into()
         })?;
+        if let Some(ring) = &load.ring {
+            ensure(ring.steady >= 1 && ring.volatile >= 1, || {
+                "load: ring: there must be a steady and a volatile key at least".into()
+            })?;
+            ensure(ring.hot_percent <= 100, || format!("load: ring: hot_percent is {}", ring.hot_percent))?;
+        }
+        let mut last_ms = 0;
+        for calm in &load.calms {
+            ensure(last_ms <= calm.from_ms && calm.from_ms < calm.to_ms, || {
+                "load: calms must be in order of time, and end after they begin".into()
+            })?;
+            last_ms = calm.to_ms;
+        }
         latency(&load.think).map_err(|what| format!("load: think: {what}"))
     }
 
@@ -143,11 +164,18 @@ impl Fault {
             | Self::FailSync { host }
             | Self::FailRead { host }
             | Self::Rot { host }
+            | Self::Weigh { host, .. }
             | Self::EngineDown { host }
             | Self::EngineUp { host }
             | Self::EnginePulls { host, .. }
             | Self::EngineForgets { host } => Some(*host),
-            Self::PowerLossAll | Self::AddRule { .. } | Self::RemoveRule { .. } | Self::HealNetwork => None,
+            Self::PowerLossAll
+            | Self::AddRule { .. }
+            | Self::RemoveRule { .. }
+            | Self::HealNetwork
+            | Self::PauseRing
+            | Self::ResumeRing
+            | Self::RebalanceRing => None,
         }
     }
 
@@ -182,6 +210,10 @@ impl Fault {
             Self::FailSync { .. } => "fail_sync",
             Self::FailRead { .. } => "fail_read",
             Self::Rot { .. } => "rot",
+            Self::Weigh { .. } => "weigh",
+            Self::PauseRing => "pause_ring",
+            Self::ResumeRing => "resume_ring",
+            Self::RebalanceRing => "rebalance_ring",
             Self::EngineDown { .. } => "engine_down",
             Self::EngineUp { .. } => "engine_up",
             Self::EnginePulls { .. } => "engine_pulls",

@@ -1,7 +1,9 @@
 //! Kinds of faults as they come in plans: each with its end, as an *episode*.
 
 use super::dice::Dice;
-use super::{Fault, FleetShape, HostId, Hosts, Latency, PullBehaviour, Rule, Scheduled, Verdict, shape};
+use super::{
+    Fault, FleetShape, HostId, Hosts, Latency, PullBehaviour, Rule, Scheduled, Verdict, WEIGHT, shape,
+};
 
 /// A fault with its end, or several that belong together; in order of time, at least one.
 #[derive(Debug, Clone, PartialEq)]
@@ -108,9 +110,14 @@ pub(super) enum Kind {
     EngineDown,
     EngineTrouble,
     EngineForgets,
+    // The ring; not in a swarm, whose fleets ask nothing of it.
+    Weigh,
+    RingHands,
+    LongDeath,
 }
 
 impl Kind {
+    /// Those that a swarm draws from.
     pub(super) const ALL: [Self; 31] = [
         Self::Kill,
         Self::CrashLoop,
@@ -152,7 +159,12 @@ impl Kind {
     const fn disrupts(self) -> bool {
         !matches!(
             self,
-            Self::StepWall | Self::Drift | Self::EngineDown | Self::EngineTrouble | Self::EngineForgets
+            Self::StepWall
+                | Self::Drift
+                | Self::EngineDown
+                | Self::EngineTrouble
+                | Self::EngineForgets
+                | Self::RingHands
         )
     }
 
@@ -186,6 +198,7 @@ impl Kind {
             Self::EngineDown | Self::EngineTrouble | Self::EngineForgets => {
                 self.engine(dice, ground, &mut script);
             }
+            Self::Weigh | Self::RingHands | Self::LongDeath => self.ring(dice, ground, &mut script),
         }
         let mut faults = script.faults;
         faults.sort_by_key(|scheduled| scheduled.at_ms);
@@ -383,6 +396,32 @@ impl Kind {
             script.add(Fault::SetDrift { host, drift_ppm: shape::drift_ppm(dice) });
             let drift_ppm = ground.fleet.hosts[host as usize - 1].drift_ppm;
             script.after(dice.magnitude(1_000..=40_000)).add(Fault::SetDrift { host, drift_ppm });
+        }
+    }
+
+    fn ring(self, dice: &mut Dice, ground: &Ground<'_>, script: &mut Script) {
+        let host = dice.pick(&ground.hosts());
+        match self {
+            // It gives its replicas up, or some of them, and gets them back.
+            Self::Weigh => {
+                let weight = if dice.percent(60) { 0 } else { dice.pick(&[WEIGHT / 4, WEIGHT * 4]) };
+                for weight in [weight, WEIGHT] {
+                    script.add(Fault::Weigh { host, weight });
+                    script.add(Fault::Stop { host });
+                    script.after(dice.magnitude(100..=2_000)).add(Fault::Start { host });
+                    script.after(dice.within(8_000..=30_000));
+                }
+            }
+            Self::RingHands => {
+                script.add(Fault::RebalanceRing);
+                script.after(dice.magnitude(100..=5_000)).add(Fault::PauseRing);
+                script.after(dice.magnitude(500..=10_000)).add(Fault::ResumeRing);
+            }
+            // Longer than the pause after which its replicas are made anew elsewhere.
+            _ => {
+                script.add(Fault::Kill { host });
+                script.after(dice.within(21_000..=45_000)).add(Fault::Start { host });
+            }
         }
     }
 

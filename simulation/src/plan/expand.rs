@@ -9,7 +9,7 @@ use super::essentials::{self, Essentials};
 use super::fair::{is_fair, tolerated};
 use super::hold::Hold;
 use super::profile::Profile;
-use super::{HostId, Plan, Scheduled, TransportKind, shape};
+use super::{HostId, Plan, Scheduled, TransportKind, shape, storm};
 
 /// How long faults happen if nothing else is said.
 pub const FAULT_MS: u64 = 120_000;
@@ -19,6 +19,9 @@ pub const FAULT_MIN_MS: u64 = 10_000;
 
 /// How long the fleet may take to work again.
 pub const SETTLE_MS: u64 = 60_000;
+
+/// With groups that have to move until all are where they should be, a few at a time.
+pub const RING_SETTLE_MS: u64 = 180_000;
 
 /// What a seed does not decide.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -44,7 +47,7 @@ pub fn expand(seed: u64, options: &Options) -> Plan {
         load: shape::load(seed, profile),
         faults: Vec::new(),
         fault_ms,
-        settle_ms: SETTLE_MS,
+        settle_ms: if profile.uses_ring() { RING_SETTLE_MS } else { SETTLE_MS },
         unhealed: Vec::new(),
         mutant: None,
         flip_payload: None,
@@ -65,7 +68,9 @@ pub fn expand(seed: u64, options: &Options) -> Plan {
     for (kind, often) in kinds(seed, profile) {
         episodes_of(&mut plan, kind, often, essentials);
     }
-    if profile != Profile::Calm {
+    if profile == Profile::Storm {
+        storm::draw(&mut plan);
+    } else if !matches!(profile, Profile::Calm | Profile::Ring) {
         leave_unhealed(&mut plan, essentials);
     }
     debug_assert_eq!(is_fair(&plan), Ok(()));

@@ -74,6 +74,9 @@ struct Host {
     /// Left or was removed, and was not wiped and started since.
     out: bool,
     damage: Option<Damage>,
+    /// It holds nothing of the ring, or has not got anything back for certain.
+    weightless: bool,
+    weight_zero: bool,
 }
 
 impl Host {
@@ -85,6 +88,8 @@ impl Host {
 struct Fleet {
     hosts: Vec<Host>,
     rules: BTreeSet<String>,
+    /// Replicas of a group of the ring, if clients use it.
+    replication: Option<usize>,
     /// Since when nothing has been wrong.
     calm_since_ms: Option<u64>,
     now_ms: u64,
@@ -96,6 +101,7 @@ impl Fleet {
         Self {
             hosts: plan.fleet.hosts.iter().map(|shape| host(shape.late)).collect(),
             rules: BTreeSet::new(),
+            replication: plan.fleet.ring.map(|ring| usize::from(ring.replication)),
             calm_since_ms: Some(0),
             now_ms: 0,
         }
@@ -106,6 +112,7 @@ impl Fleet {
         if self.calm_since_ms.is_some_and(|since| now_ms - since >= REPAIR_MS) {
             for host in self.hosts.iter_mut().filter(|host| !host.waits && !host.out) {
                 host.member = true;
+                host.weightless = host.weight_zero;
                 if host.damage == Some(Damage::Repaired) {
                     host.damage = None;
                 }
@@ -119,6 +126,7 @@ impl Fleet {
             Fault::AddRule { rule } => drop(self.rules.insert(rule.name.clone())),
             Fault::RemoveRule { name } => drop(self.rules.remove(name)),
             Fault::HealNetwork => self.rules.clear(),
+            Fault::PauseRing | Fault::ResumeRing | Fault::RebalanceRing => return Ok(()),
             _ => {
                 let id = fault.host().expect("the others happen to one host");
                 self.apply_to(id, fault)?;
@@ -142,6 +150,10 @@ impl Fleet {
                 end(host, Down::Wiped);
                 host.down = Some(Down::Wiped);
                 host.damage = Some(Damage::Broken);
+            }
+            Fault::Weigh { weight, .. } => {
+                host.weight_zero = *weight == 0;
+                host.weightless |= host.weight_zero;
             }
             Fault::Leave { .. } | Fault::Remove { .. } => host.out = host.out || !host.waits,
             Fault::SlowDisk { sync, .. } => host.disk_slow = sync.max_us > SLOW_SYNC_US,
@@ -194,8 +206,16 @@ impl Fleet {
         self.hosts.iter().zip(1..).filter(move |(host, _)| is(host)).map(|(_, id)| id)
     }
 
+    /// How many of the hosts that hold the replicas of one group it can do without.
+    fn tolerated_by_groups(&self) -> usize {
+        let Some(replication) = self.replication else { return usize::MAX };
+        let holders = self.hosts.iter().filter(|host| host.member && !host.out && !host.weightless).count();
+        // With fewer nodes than that, groups have one replica.
+        if holders < replication { 0 } else { replication / 2 }
+    }
+
     fn check_minority(&self, broken: &[HostId], how: &str) -> Result<(), String> {
-        let (members, most) = (self.members(), tolerated(self.members()));
+        let (members, most) = (self.members(), tolerated(self.members()).min(self.tolerated_by_groups()));
         if broken.len() > most {
             return Err(format!(
                 "hosts {broken:?} are {how}, and a fleet of {members} stands {most} of those at a time"
@@ -229,7 +249,7 @@ mod tests {
     use super::*;
     use crate::plan::expand::{Options, expand};
     use crate::plan::profile::Profile;
-    use crate::plan::{Hosts, Latency, Rule, Scheduled, Verdict};
+    use crate::plan::{Hosts, Latency, RingPlan, Rule, Scheduled, Verdict};
 
     const FULL_MS: u64 = 600_000;
 
@@ -320,6 +340,28 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn groups_of_the_ring_stand_one_damaged_host_and_none_without_three_that_hold_them() {
+        let weigh =
+            |at_s: u64, host, weight| Scheduled { at_ms: at_s * 1000, fault: Fault::Weigh { host, weight } };
+        let with_ring = |hosts, faults: &[(u64, &str, HostId)], weights: &[Scheduled]| {
+            let mut plan = plan(hosts, 0, faults);
+            plan.fleet.ring = Some(RingPlan { groups: 4, replication: 3 });
+            plan.faults.extend(weights.iter().cloned());
+            plan.faults.sort_by_key(|scheduled| scheduled.at_ms);
+            is_fair(&plan)
+        };
+        let two = &[(1, "wipe", 1), (5, "wipe", 4)];
+        assert!(with_ring(5, two, &[]).unwrap_err().contains("a fleet of 5 stands 1"));
+        assert_eq!(with_ring(5, &two[..1], &[]), Ok(()));
+        let one = &[(60, "wipe", 1)];
+        assert_eq!(with_ring(4, one, &[weigh(1, 2, 0)]), Ok(()));
+        assert!(with_ring(3, one, &[weigh(1, 2, 0)]).unwrap_err().contains("stands 0"));
+        assert!(with_ring(3, one, &[weigh(1, 2, 0), weigh(50, 2, 9)]).unwrap_err().contains("stands 0"));
+        let later = &[(60, "pause", 3), (61, "resume", 3), (92, "wipe", 1)];
+        assert_eq!(with_ring(3, later, &[weigh(1, 2, 0), weigh(50, 2, 9)]), Ok(()));
     }
 
     #[test]

@@ -14,10 +14,11 @@ pub mod profile;
 pub mod scenario;
 
 mod shape;
+mod storm;
 
 use serde::{Deserialize, Serialize};
 
-use crate::observation::Key;
+use crate::observation::{Key, STEADY, VOLATILE};
 
 pub use self::check::HOSTS_MAX;
 use self::hold::Hold;
@@ -82,6 +83,13 @@ pub struct Plan {
 }
 
 impl Plan {
+    /// Keys of the ring that clients use; a hot one is the first.
+    pub fn ring_keys(&self) -> Vec<Key> {
+        let Some(ring) = &self.load.ring else { return Vec::new() };
+        let some = |namespace, count| (0..count).map(move |n| Key::Ring { namespace, key: format!("k{n}") });
+        some(STEADY, ring.steady).chain(some(VOLATILE, ring.volatile)).collect()
+    }
+
     /// Registers that clients use: labels of the nodes of hosts that keep their node for the whole run. Empty if there is none.
     pub fn registers(&self) -> Vec<Key> {
         let loses_its_node = |id: HostId| {
@@ -102,7 +110,7 @@ impl Plan {
             return Vec::new();
         }
         let node = |n: u32| node_name(stable[n as usize % stable.len()], 0);
-        (0..self.load.keys).map(|n| Key { node: node(n), label: format!("k{n}") }).collect()
+        (0..self.load.keys).map(|n| Key::Label { node: node(n), label: format!("k{n}") }).collect()
     }
 }
 
@@ -116,6 +124,17 @@ pub struct FleetShape {
     pub segment_bytes: u32,
     /// Log entries after which a group makes a snapshot.
     pub snapshot_entries: u64,
+    /// Without: two groups, of which nothing is asked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ring: Option<RingPlan>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RingPlan {
+    /// 2, 4, 8, or as many as a real fleet has.
+    pub groups: u32,
+    pub replication: u8,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -135,7 +154,13 @@ pub struct HostShape {
     pub disk: DiskShape,
     #[serde(default)]
     pub engine: EngineShape,
+    /// Its share of the ring relative to others'; [`WEIGHT`] if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub weight: Option<u32>,
 }
+
+/// What a host weighs if nothing else is said.
+pub const WEIGHT: u32 = 1024;
 
 /// Microseconds that a call takes: drawn evenly from the range, and now and then a tail value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -225,6 +250,37 @@ pub struct Load {
     pub others: u32,
     /// How long a client waits for an answer before it takes the outcome for unknown.
     pub timeout_ms: u64,
+    /// Keys of the ring.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ring: Option<RingLoad>,
+    /// When clients begin nothing; in order of time. One may last into the time after healing.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub calms: Vec<Calm>,
+}
+
+/// What clients do with keys of the ring. Frequencies are relative to those of [`Load`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RingLoad {
+    /// Keys that are never deleted.
+    pub steady: u32,
+    /// Keys that are.
+    pub volatile: u32,
+    /// Of a hundred calls, so many are about one key.
+    pub hot_percent: u32,
+    pub gets: u32,
+    pub sets: u32,
+    /// Compare-and-set.
+    pub swaps: u32,
+    pub deletes: u32,
+}
+
+/// Since the fleet was formed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Calm {
+    pub from_ms: u64,
+    pub to_ms: u64,
 }
 
 /// A fault and its time; in JSON one object.
@@ -394,6 +450,16 @@ pub enum Fault {
     Rot {
         host: HostId,
     },
+
+    /// From its next start on, the host has another weight.
+    Weigh {
+        host: HostId,
+        weight: u32,
+    },
+    /// `longshore ring pause`, `resume` and `rebalance`, said to some node.
+    PauseRing,
+    ResumeRing,
+    RebalanceRing,
 
     EngineDown {
         host: HostId,

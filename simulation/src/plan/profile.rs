@@ -25,11 +25,24 @@ pub enum Profile {
     /// Everything, the kinds of faults and every parameter drawn from the seed
     #[default]
     Swarm,
+    /// Groups of the ring that move: joins, leaves, other weights, removals, deaths, partitions
+    Ring,
+    /// One of five dies, while all groups rest or while all are busy
+    Storm,
 }
 
 impl Profile {
-    pub const ALL: [Self; 7] =
-        [Self::Calm, Self::Network, Self::Disk, Self::Membership, Self::Clock, Self::Containers, Self::Swarm];
+    pub const ALL: [Self; 9] = [
+        Self::Calm,
+        Self::Network,
+        Self::Disk,
+        Self::Membership,
+        Self::Clock,
+        Self::Containers,
+        Self::Swarm,
+        Self::Ring,
+        Self::Storm,
+    ];
 
     pub const fn name(self) -> &'static str {
         match self {
@@ -40,13 +53,38 @@ impl Profile {
             Self::Clock => "clock",
             Self::Containers => "containers",
             Self::Swarm => "swarm",
+            Self::Ring => "ring",
+            Self::Storm => "storm",
         }
+    }
+
+    /// Whether clients use keys of the ring.
+    pub const fn uses_ring(self) -> bool {
+        matches!(self, Self::Ring | Self::Storm)
     }
 
     /// Kinds of faults, and how often each comes in two minutes on average; thousandths. Swarm draws its own.
     pub(super) const fn kinds(self) -> &'static [(Kind, u64)] {
         match self {
-            Self::Calm | Self::Swarm => &[],
+            // A storm is drawn as a whole.
+            Self::Calm | Self::Swarm | Self::Storm => &[],
+            Self::Ring => &[
+                (Kind::Weigh, 1_500),
+                (Kind::RingHands, 1_000),
+                (Kind::LongDeath, 1_000),
+                (Kind::Kill, 1_500),
+                (Kind::Restart, 1_500),
+                (Kind::PowerLoss, 1_000),
+                (Kind::Leave, 700),
+                (Kind::Remove, 500),
+                (Kind::Wipe, 700),
+                (Kind::Isolate, 1_000),
+                (Kind::Split, 700),
+                (Kind::OneWay, 500),
+                (Kind::Delay, 500),
+                (Kind::Loss, 300),
+                (Kind::Pause, 500),
+            ],
             Self::Network => &[
                 (Kind::Split, 2_000),
                 (Kind::Isolate, 2_500),

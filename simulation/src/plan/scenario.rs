@@ -187,6 +187,7 @@ impl Scenario {
                 wall_ahead_ms: rule.map_or(0, |rule| rule.wall_ahead_ms),
                 disk: rule.map(|rule| rule.disk.clone()).unwrap_or_default(),
                 engine: rule.map(|rule| rule.engine.clone()).unwrap_or_default(),
+                weight: None,
             }
         };
         let mut plan = Plan {
@@ -198,6 +199,7 @@ impl Scenario {
                 network: fleet.network.clone(),
                 segment_bytes: fleet.segment_bytes.unwrap_or(1 << 20),
                 snapshot_entries: fleet.snapshot_entries.unwrap_or(500),
+                ring: None,
             },
             load: Load {
                 clients: load.clients,
@@ -208,6 +210,8 @@ impl Scenario {
                 pulls: load.pulls,
                 others: load.others,
                 timeout_ms: load.timeout_ms,
+                ring: None,
+                calms: Vec::new(),
             },
             faults: Vec::new(),
             fault_ms: fleet.fault_ms,

@@ -2,7 +2,9 @@
 
 use super::dice::Dice;
 use super::profile::Profile;
-use super::{DiskShape, EngineShape, FleetShape, HostShape, Latency, Load, NetworkShape};
+use super::{
+    Calm, DiskShape, EngineShape, FleetShape, HostShape, Latency, Load, NetworkShape, RingLoad, RingPlan,
+};
 
 /// Rates of clocks differ by this much at most: 20 %.
 const DRIFT_MAX_PPM: u64 = 200_000;
@@ -37,6 +39,7 @@ pub(super) fn fleet(seed: u64, profile: Profile, nodes: Option<u32>) -> FleetSha
             wall_ahead_ms: 0,
             disk: DiskShape::default(),
             engine: EngineShape::default(),
+            weight: None,
         })
         .collect();
     let (segment_bytes, snapshot_entries) = match profile {
@@ -46,7 +49,36 @@ pub(super) fn fleet(seed: u64, profile: Profile, nodes: Option<u32>) -> FleetSha
     disks(seed, profile, &mut hosts);
     clocks(seed, profile, &mut hosts);
     engines(seed, profile, &mut hosts);
-    FleetShape { hosts, network: network(seed, profile), segment_bytes, snapshot_entries }
+    let ring = profile.uses_ring().then(|| ring(seed));
+    FleetShape { hosts, network: network(seed, profile), segment_bytes, snapshot_entries, ring }
+}
+
+/// Few groups, since a run costs what they do; as many as in a real fleet now and then.
+fn ring(seed: u64) -> RingPlan {
+    let dice = &mut Dice::new(seed, "ring");
+    let groups = if dice.percent(4) { 32 } else { dice.pick(&[2, 4, 4, 8]) };
+    RingPlan { groups, replication: 3 }
+}
+
+/// What clients do with keys of the ring, and when they do nothing at all.
+fn ring_load(seed: u64) -> (RingLoad, Vec<Calm>) {
+    let dice = &mut Dice::new(seed, "ring workload");
+    let ring = RingLoad {
+        steady: dice.within(2..=10) as u32,
+        volatile: dice.within(1..=3) as u32,
+        hot_percent: dice.pick(&[0, 20, 50]),
+        gets: dice.within(20..=80) as u32,
+        sets: dice.within(20..=80) as u32,
+        swaps: dice.within(5..=30) as u32,
+        deletes: dice.within(0..=8) as u32,
+    };
+    let (mut calms, mut at_ms) = (Vec::new(), 0);
+    for _ in 0..dice.within(0..=3) {
+        let from_ms = at_ms + dice.within(1_000..=50_000);
+        at_ms = from_ms + dice.within(7_000..=20_000);
+        calms.push(Calm { from_ms, to_ms: at_ms });
+    }
+    (ring, calms)
 }
 
 /// Hosts in all, and those among them that start late.
@@ -55,6 +87,8 @@ fn sizes(dice: &mut Dice, profile: Profile, nodes: Option<u32>) -> (u64, u64) {
         Profile::Calm => 3,
         Profile::Membership => dice.within(1..=7),
         Profile::Containers => dice.within(3..=4),
+        Profile::Storm => 5,
+        Profile::Ring => dice.within(3..=6),
         Profile::Swarm if dice.percent(10) => dice.within(6..=7),
         Profile::Network | Profile::Disk | Profile::Clock | Profile::Swarm => dice.within(3..=5),
     };
@@ -63,6 +97,7 @@ fn sizes(dice: &mut Dice, profile: Profile, nodes: Option<u32>) -> (u64, u64) {
         Profile::Membership => dice.within(0..=total - 1),
         // Three at least are there from the beginning: two cannot be partitioned in a way that changes the leader.
         Profile::Swarm if total > 3 && dice.percent(40) => dice.within(1..=(total - 3).min(2)),
+        Profile::Ring if total > 3 && dice.percent(50) => dice.within(1..=(total - 3).min(2)),
         _ => 0,
     };
     (total, late)
@@ -149,6 +184,8 @@ pub(super) fn load(seed: u64, profile: Profile) -> Load {
             pulls: 1,
             others: 1,
             timeout_ms: 5_000,
+            ring: None,
+            calms: Vec::new(),
         };
     }
     let clients = dice.within(2..=8);
@@ -156,16 +193,25 @@ pub(super) fn load(seed: u64, profile: Profile) -> Load {
     let min_us = dice.within(mean_us / 4..=mean_us);
     let pulls = match profile {
         Profile::Containers => dice.within(4..=20),
+        Profile::Ring | Profile::Storm => 0,
         _ => dice.within(0..=3),
+    };
+    let (ring, calms) = if profile.uses_ring() {
+        let (ring, calms) = ring_load(seed);
+        (Some(ring), calms)
+    } else {
+        (None, Vec::new())
     };
     Load {
         clients: clients as u32,
         think: Latency::even(min_us, 2 * mean_us - min_us),
         keys: dice.within(1..=8) as u32,
-        writes: dice.within(20..=80) as u32,
-        reads: dice.within(10..=80) as u32,
+        writes: dice.within(if profile.uses_ring() { 5..=20 } else { 20..=80 }) as u32,
+        reads: dice.within(if profile.uses_ring() { 5..=20 } else { 10..=80 }) as u32,
         pulls: pulls as u32,
         others: dice.within(0..=5) as u32,
         timeout_ms: dice.magnitude(1_000..=10_000),
+        ring,
+        calms,
     }
 }

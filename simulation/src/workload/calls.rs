@@ -2,9 +2,11 @@
 
 use std::collections::BTreeMap;
 
+use bytes::Bytes;
 use longshore_node::api::client::{Client, ClientError};
 use longshore_node::api::types::{
-    ErrorCode, NodeUpdate, OperationQuery, OperationRequest, OperationView, Strategy, TokenCreate,
+    ErrorCode, KeyCondition, KeyLifetime, NodeUpdate, OperationQuery, OperationRequest, OperationView,
+    Strategy, TokenCreate,
 };
 
 use crate::observation::{Key, Listed, LogPosition, Outcome, Serial};
@@ -38,8 +40,9 @@ pub(super) fn value(serial: Serial, flipped: bool) -> String {
 }
 
 pub(super) async fn write(node: Node, key: Key, value: String) -> Answer {
-    let label_add = BTreeMap::from([(key.label, value)]);
-    match node.update_node(&key.node, &NodeUpdate { label_add, label_rm: Vec::new() }).await {
+    let (on, label) = label_of(key);
+    let label_add = BTreeMap::from([(label, value)]);
+    match node.update_node(&on, &NodeUpdate { label_add, label_rm: Vec::new() }).await {
         Ok(_) => Outcome::Written,
         Err(error) => failed(error),
     }
@@ -53,14 +56,71 @@ pub(super) async fn read(node: Node, key: Key) -> Answer {
     if list.stale {
         return Outcome::Refused("only a stale copy".into());
     }
-    let Some(found) = list.nodes.iter().find(|found| found.name == key.node) else {
-        return Outcome::Refused(format!("there is no node {}", key.node));
+    let (on, label) = label_of(key);
+    let Some(found) = list.nodes.iter().find(|found| found.name == on) else {
+        return Outcome::Refused(format!("there is no node {on}"));
     };
-    match found.labels.get(&key.label).map(|text| text.parse()) {
+    match found.labels.get(&label).map(|text| text.parse()) {
         None => Outcome::Value(None),
         Some(Ok(serial)) => Outcome::Value(Some(serial)),
         // Nobody writes that: a phantom, for the oracle to find.
         Some(Err(_)) => Outcome::Value(Some(Serial::MAX)),
+    }
+}
+
+fn label_of(key: Key) -> (String, String) {
+    let Key::Label { node, label } = key else { panic!("{key} is no label of a node") };
+    (node, label)
+}
+
+fn name_of(key: &Key) -> (&'static str, &[u8]) {
+    let Key::Ring { namespace, key } = key else { panic!("{key} is no key of the ring") };
+    (namespace, key.as_bytes())
+}
+
+/// When a key of the ring is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum When {
+    Always,
+    /// At this version; with none, if it is absent.
+    At(Option<u64>),
+}
+
+pub(super) async fn set(node: Node, key: Key, serial: Serial, when: When, ttl_ms: Option<u64>) -> Answer {
+    let (namespace, name) = name_of(&key);
+    let condition = match when {
+        When::Always => KeyCondition::Always,
+        When::At(None) => KeyCondition::Absent,
+        When::At(Some(version)) => KeyCondition::Version(version),
+    };
+    let lifetime = ttl_ms.map_or(KeyLifetime::Forever, KeyLifetime::ForMs);
+    match node.set_key(namespace, name, Bytes::from(value(serial, false)), lifetime, condition).await {
+        Ok(view) => Outcome::Set(view.version),
+        Err(ClientError::Api { error, .. }) if error.code == ErrorCode::Conflict && when != When::Always => {
+            Outcome::Missed { current: error.current_version }
+        }
+        Err(error) => failed(error),
+    }
+}
+
+pub(super) async fn get(node: Node, key: Key) -> Answer {
+    let (namespace, name) = name_of(&key);
+    match node.get_key(namespace, name).await {
+        Ok(None) => Outcome::Value(None),
+        Ok(Some(found)) => {
+            let serial = std::str::from_utf8(&found.value).ok().and_then(|text| text.parse().ok());
+            // What nobody writes is a phantom, for the checkers to find.
+            Outcome::Found { serial: serial.unwrap_or(Serial::MAX), version: found.version }
+        }
+        Err(error) => failed(error),
+    }
+}
+
+pub(super) async fn delete(node: Node, key: Key) -> Answer {
+    let (namespace, name) = name_of(&key);
+    match node.delete_key(namespace, name, KeyCondition::Always).await {
+        Ok(view) => Outcome::Deleted(view.version),
+        Err(error) => failed(error),
     }
 }
 

@@ -1,5 +1,6 @@
 //! One client: one thing at a time, against one node, until that fails it.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -7,27 +8,52 @@ use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
 use tokio_util::sync::CancellationToken;
 
-use super::Served;
-use super::calls::{self, Answer};
-use crate::observation::{Call, Key, Outcome, Seen};
-use crate::plan::HostId;
+use super::calls::{self, Answer, When};
+use super::{EXPIRED, PROBED, Served};
+use crate::observation::{BRIEF, Call, Key, Outcome, STEADY, Seen, Serial};
+use crate::plan::{HostId, Plan, RingLoad};
 use crate::random::draw;
 use crate::runtime::{self, SimRuntime};
 use crate::world::World;
 use longshore_raft::consensus::runtime::AsyncRuntime as _;
+use longshore_raft::model::ring::{GroupCount, partition_of};
 
 /// Of a million calls, so many are followed by a move to another node for no reason.
 const WANDER_PPM: u32 = 50_000;
 /// Times that a submission of unknown outcome is repeated.
 const SUBMIT_ATTEMPTS: u32 = 20;
+/// Writes of a key in a row while their outcomes are unknown.
+const SET_ATTEMPTS: u32 = 3;
+/// Between attempts of a probe.
+const PROBE_PAUSE: Duration = Duration::from_millis(300);
+const PROBE_TTL_MS: u64 = 3_000;
+/// Until a group that nobody asks rests, and a key has expired for long: it looks once in three seconds whether it can.
+const PROBE_TTL_PAUSE: Duration = Duration::from_millis(12_000);
+/// Reads of a key that has expired, each through some host.
+const PROBE_READS: u32 = 3;
 
 pub(super) struct SimClient {
     id: u32,
     world: Arc<World>,
-    keys: Arc<Vec<Key>>,
+    keys: Arc<Keys>,
     served: Arc<Served>,
     random: SmallRng,
     host: HostId,
+    /// What this client last found at keys of the ring; none: they were absent.
+    found: BTreeMap<Key, Option<(Serial, u64)>>,
+}
+
+/// The registers that clients use.
+#[derive(Debug)]
+pub(super) struct Keys {
+    pub(super) labels: Vec<Key>,
+    pub(super) ring: Vec<Key>,
+}
+
+impl Keys {
+    pub(super) fn of(plan: &Plan) -> Arc<Self> {
+        Arc::new(Self { labels: plan.registers(), ring: plan.ring_keys() })
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,12 +62,16 @@ enum Kind {
     Read,
     Pull,
     Other,
+    Get,
+    Set,
+    Swap,
+    Delete,
 }
 
 impl SimClient {
-    pub(super) fn new(id: u32, world: Arc<World>, keys: Arc<Vec<Key>>, served: Arc<Served>) -> Self {
+    pub(super) fn new(id: u32, world: Arc<World>, keys: Arc<Keys>, served: Arc<Served>) -> Self {
         let host = id % world.host_count() + 1;
-        Self { id, world, keys, served, random: SmallRng::seed_from_u64(0), host }
+        Self { id, world, keys, served, random: SmallRng::seed_from_u64(0), host, found: BTreeMap::new() }
     }
 
     pub(super) async fn run(mut self, stop: CancellationToken) {
@@ -53,11 +83,22 @@ impl SimClient {
                 () = stop.cancelled() => return,
                 () = SimRuntime::sleep(pause) => {}
             }
+            if let Some(left) = self.world.calm_left() {
+                tokio::select! {
+                    biased;
+                    () = stop.cancelled() => return,
+                    () = runtime::sleep_global(left) => {}
+                }
+            }
             match self.choose() {
                 Kind::Write => self.write().await,
                 Kind::Read => self.read().await,
                 Kind::Pull => self.pull().await,
                 Kind::Other => self.other().await,
+                Kind::Get => self.get_some_key().await,
+                Kind::Set => self.set_some_key().await,
+                Kind::Swap => self.swap_some_key().await,
+                Kind::Delete => self.delete_some_key().await,
             }
             if self.random.random_range(0..1_000_000) < WANDER_PPM {
                 self.wander();
@@ -67,11 +108,16 @@ impl SimClient {
 
     fn choose(&mut self) -> Kind {
         let load = &self.world.plan.load;
+        let ring = |of: fn(&RingLoad) -> u32| load.ring.as_ref().map_or(0, of);
         let weights = [
             (Kind::Write, load.writes),
             (Kind::Read, load.reads),
             (Kind::Pull, load.pulls),
             (Kind::Other, load.others),
+            (Kind::Get, ring(|ring| ring.gets)),
+            (Kind::Set, ring(|ring| ring.sets)),
+            (Kind::Swap, ring(|ring| ring.swaps)),
+            (Kind::Delete, ring(|ring| ring.deletes)),
         ];
         let total: u32 = weights.iter().map(|(_, weight)| weight).sum();
         if total == 0 {
@@ -81,7 +127,7 @@ impl SimClient {
         for (kind, weight) in weights {
             if drawn < weight {
                 // Without registers there is nothing to write or read, and more pulls in their place would be too many to list.
-                let has_none = self.keys.is_empty() && matches!(kind, Kind::Write | Kind::Read);
+                let has_none = self.keys.labels.is_empty() && matches!(kind, Kind::Write | Kind::Read);
                 return if has_none { Kind::Other } else { kind };
             }
             drawn -= weight;
@@ -94,7 +140,16 @@ impl SimClient {
     }
 
     fn some_key(&mut self) -> Key {
-        self.keys[self.random.random_range(0..self.keys.len())].clone()
+        let labels = &self.keys.labels;
+        labels[self.random.random_range(0..labels.len())].clone()
+    }
+
+    /// Of the ring: often the hot one, else any.
+    fn some_ring_key(&mut self, is_wanted: impl Fn(&Key) -> bool) -> Key {
+        let ring = self.world.plan.load.ring.as_ref().expect("calls on the ring have frequencies");
+        let keys: Vec<&Key> = self.keys.ring.iter().filter(|key| is_wanted(key)).collect();
+        let hot = self.random.random_range(0..100) < ring.hot_percent;
+        keys[if hot { 0 } else { self.random.random_range(0..keys.len()) }].clone()
     }
 
     /// One call, seen by the checkers from both ends; a client that was not served well goes elsewhere.
@@ -106,7 +161,7 @@ impl SimClient {
     ) -> Outcome {
         let recorder = Arc::clone(&self.world.recorder);
         let call = recorder.next_call();
-        recorder.see(Seen::Invoked { client: self.id, call, what });
+        recorder.see(Seen::Invoked { client: self.id, host: self.host, call, what });
         let timeout = Duration::from_millis(self.world.plan.load.timeout_ms);
         let outcome = match self.world.client(self.host) {
             None => Outcome::Refused("no process".into()),
@@ -120,7 +175,10 @@ impl SimClient {
             Outcome::Refused(_) => ("refused", false),
             Outcome::Unknown(_) => ("unknown", false),
             Outcome::Written => ("written", true),
-            Outcome::Value(_) => ("value", true),
+            Outcome::Value(_) | Outcome::Found { .. } => ("value", true),
+            Outcome::Set(_) => ("written", true),
+            Outcome::Missed { .. } => ("missed", true),
+            Outcome::Deleted(_) => ("deleted", true),
             Outcome::Submitted(_) => ("submitted", true),
             Outcome::Operations(_) => ("listed", true),
             Outcome::Done => ("done", true),
@@ -153,9 +211,152 @@ impl SimClient {
         self.call("read", Call::Read { key: key.clone() }, |node| calls::read(node, key)).await;
     }
 
+    /// One call on a key of the ring. What it tells of the key is remembered for a compare-and-set.
+    async fn ring_call<F: Future<Output = Answer> + Send>(
+        &mut self,
+        kind: &'static str,
+        key: Key,
+        what: Call,
+        make: impl FnOnce(calls::Node, Key) -> F,
+    ) -> Outcome {
+        let of = key.clone();
+        let outcome = self.call(kind, what.clone(), |node| make(node, of)).await;
+        let serial = match what {
+            Call::Write { serial, .. } | Call::Swap { serial, .. } => Some(serial),
+            _ => None,
+        };
+        match &outcome {
+            Outcome::Set(version) => {
+                self.found.insert(key, serial.map(|serial| (serial, *version)));
+            }
+            Outcome::Found { serial, version } => drop(self.found.insert(key, Some((*serial, *version)))),
+            Outcome::Value(None) | Outcome::Deleted(_) => drop(self.found.insert(key, None)),
+            _ => drop(self.found.remove(&key)),
+        }
+        outcome
+    }
+
+    async fn get_some_key(&mut self) {
+        let key = self.some_ring_key(|_| true);
+        self.get(key).await;
+    }
+
+    async fn get(&mut self, key: Key) -> Outcome {
+        self.ring_call("get", key.clone(), Call::Read { key }, calls::get).await
+    }
+
+    /// Again when the outcome is unknown, as a write of its own.
+    async fn set_some_key(&mut self) {
+        let key = self.some_ring_key(|_| true);
+        for _ in 0..SET_ATTEMPTS {
+            if !matches!(self.set(key.clone()).await, Outcome::Unknown(_)) {
+                return;
+            }
+        }
+    }
+
+    async fn set(&mut self, key: Key) -> Outcome {
+        let serial = self.world.recorder.next_serial();
+        let what = Call::Write { key: key.clone(), serial };
+        let set = |node, key| calls::set(node, key, serial, When::Always, None);
+        self.ring_call("set", key, what, set).await
+    }
+
+    async fn swap_some_key(&mut self) {
+        let key = self.some_ring_key(|_| true);
+        if !self.found.contains_key(&key) {
+            self.get(key.clone()).await;
+        }
+        let Some(found) = self.found.get(&key).copied() else { return };
+        let serial = self.world.recorder.next_serial();
+        let what = Call::Swap { key: key.clone(), expected: found.map(|(serial, _)| serial), serial };
+        let at = When::At(found.map(|(_, version)| version));
+        self.ring_call("swap", key, what, |node, key| calls::set(node, key, serial, at, None)).await;
+    }
+
+    async fn delete_some_key(&mut self) {
+        let key = self.some_ring_key(|key| !key.is_steady());
+        self.ring_call("delete", key.clone(), Call::Delete { key }, calls::delete).await;
+    }
+
+    fn go_to_a_healthy_host(&mut self) {
+        let healthy = self.world.healthy();
+        self.host = healthy[self.random.random_range(0..healthy.len())];
+    }
+
+    /// After healing: asks one group until it has served a write and a read, then until a key with a time to live is gone.
+    pub(super) async fn probe(mut self, group: u32, stop: CancellationToken) {
+        self.random = SmallRng::seed_from_u64(runtime::current().random_u64());
+        let work = async {
+            if let Some(left) = self.world.calm_left() {
+                runtime::sleep_global(left).await;
+            }
+            let key = self.probe_key(STEADY, group, 0);
+            while !self.is_probed(&key).await {
+                SimRuntime::sleep(PROBE_PAUSE).await;
+            }
+            self.served.add(PROBED);
+            for number in 1.. {
+                let key = self.probe_key(BRIEF, group, number);
+                if self.is_gone_in_time(key).await {
+                    break;
+                }
+                SimRuntime::sleep(PROBE_PAUSE).await;
+            }
+            self.served.add(EXPIRED);
+        };
+        tokio::select! {
+            biased;
+            () = stop.cancelled() => {}
+            () = work => {}
+        }
+    }
+
+    async fn is_probed(&mut self, key: &Key) -> bool {
+        self.go_to_a_healthy_host();
+        if !matches!(self.set(key.clone()).await, Outcome::Set(_)) {
+            return false;
+        }
+        self.go_to_a_healthy_host();
+        matches!(self.get(key.clone()).await, Outcome::Found { .. })
+    }
+
+    /// Whether a key was written with a time to live and read after it had passed; the checkers know what it should have held.
+    async fn is_gone_in_time(&mut self, key: Key) -> bool {
+        self.go_to_a_healthy_host();
+        let serial = self.world.recorder.next_serial();
+        let what = Call::Expiring { key: key.clone(), serial, ttl_ms: PROBE_TTL_MS };
+        let set = |node, key| calls::set(node, key, serial, When::Always, Some(PROBE_TTL_MS));
+        if !matches!(self.ring_call("set", key.clone(), what, set).await, Outcome::Set(_)) {
+            return false;
+        }
+        // Long enough for the group to go to rest.
+        runtime::sleep_global(PROBE_TTL_PAUSE).await;
+        let mut reads = 0;
+        for _ in 0..PROBE_READS {
+            self.go_to_a_healthy_host();
+            reads += u32::from(self.get(key.clone()).await.value().is_some());
+        }
+        reads > 0
+    }
+
+    /// A key that the group carries.
+    fn probe_key(&self, namespace: &'static str, group: u32, number: u32) -> Key {
+        let groups = self.world.plan.fleet.ring.map_or(2, |ring| ring.groups);
+        let groups = GroupCount::new(groups).expect("the plan was checked");
+        let names = (0..).map(|n| format!("probe{number}-{n}"));
+        let mut carried = names.filter(|name| groups.group_of(partition_of(name.as_bytes())).0 == group);
+        Key::Ring { namespace, key: carried.next().expect("there are keys of each group") }
+    }
+
     /// Reads all registers and operations through one host.
     pub(super) async fn read_everything_at(&mut self, host: HostId) {
-        for key in Arc::clone(&self.keys).iter() {
+        for key in &Arc::clone(&self.keys).ring {
+            self.host = host;
+            let what = Call::Read { key: key.clone() };
+            self.ring_call("last get", key.clone(), what, calls::get).await;
+        }
+        for key in &Arc::clone(&self.keys).labels {
             self.host = host;
             let (what, key) = (Call::Read { key: key.clone() }, key.clone());
             self.call("last read", what, |node| calls::read(node, key)).await;

@@ -91,6 +91,16 @@ impl World {
                 self.hosts.lock()[host].clock.set_drift(runtime::global_ns(), *drift_ppm);
                 true
             }
+            Fault::Weigh { host, weight } => {
+                let mut hosts = self.hosts.lock();
+                hosts.get_mut(host).expect("a plan names hosts that there are").weight = *weight;
+                true
+            }
+            Fault::PauseRing | Fault::ResumeRing | Fault::RebalanceRing => {
+                let (world, fault) = (Arc::clone(self), fault.clone());
+                drop(runtime::spawn_in(&self.context, async move { world.operate_ring(&fault).await }));
+                true
+            }
             Fault::SlowDisk { .. }
             | Fault::FullDisk { .. }
             | Fault::FailSync { .. }
@@ -264,6 +274,34 @@ impl World {
             // Somebody else was quicker, or the answer to an earlier attempt was lost.
             Err(ClientError::Api { error, .. }) => error.code == ErrorCode::NotFound,
             Err(_) => false,
+        }
+    }
+
+    /// `longshore ring pause`, `resume` or `rebalance`, said to some node. Whether it was done.
+    async fn operate_ring(self: &Arc<Self>, fault: &Fault) -> bool {
+        let up: Vec<HostId> =
+            self.hosts.lock().values().filter(|host| host.is_up()).map(|host| host.id).collect();
+        if up.is_empty() {
+            return false;
+        }
+        let host = up[self.random.lock().random_range(0..up.len())];
+        let Some(client) = self.client(host) else { return false };
+        let done = match fault {
+            Fault::PauseRing => client.pause_ring(true).await.map(drop),
+            Fault::ResumeRing => client.pause_ring(false).await.map(drop),
+            _ => client.rebalance_ring().await.map(drop),
+        };
+        event!("{} through host {host}: {}", fault.name(), outcome(&done));
+        self.recorder.count("operator", if done.is_ok() { fault.name() } else { "ring refused" });
+        done.is_ok()
+    }
+
+    pub(super) async fn resume_ring(self: &Arc<Self>) {
+        for _ in 0..OPERATOR_ATTEMPTS {
+            if self.operate_ring(&Fault::ResumeRing).await {
+                return;
+            }
+            runtime::sleep_global(OPERATOR_RETRY).await;
         }
     }
 

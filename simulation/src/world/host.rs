@@ -31,6 +31,8 @@ pub(super) struct Host {
     pub(super) is_member: bool,
     /// The node ended for good (left, removed, damaged); it is joined anew when it is wanted again.
     pub(super) is_gone: bool,
+    /// Its share of the ring, from its next start on.
+    pub(super) weight: u32,
 }
 
 /// A running process of a node.

@@ -22,7 +22,7 @@ use crate::event;
 use crate::mutants::{self, MutantError};
 use crate::network::Fabric;
 use crate::observation::Seen;
-use crate::plan::{HostId, Plan};
+use crate::plan::{Fault, HostId, Plan, WEIGHT};
 use crate::random;
 use crate::recorder::Recorder;
 use crate::runtime::{self, Context, HostClock};
@@ -49,6 +49,8 @@ pub struct World {
     hosts: Mutex<BTreeMap<HostId, Host>>,
     /// The founder's token, once it is there.
     invitation: Mutex<Option<String>>,
+    /// When the fleet had formed: plans count from then on.
+    formed_ns: Mutex<Option<u64>>,
     /// Chance of faults: what a power loss leaves, where rot sets in.
     random: Mutex<SmallRng>,
 }
@@ -88,6 +90,7 @@ impl World {
                 restarts: false,
                 is_member: false,
                 is_gone: false,
+                weight: shape.weight.unwrap_or(WEIGHT),
             };
             (id, host)
         });
@@ -101,6 +104,7 @@ impl World {
             recorder,
             hosts,
             invitation: Mutex::default(),
+            formed_ns: Mutex::default(),
             random: Mutex::new(random::stream(plan.seed, "faults")),
         })
     }
@@ -137,6 +141,13 @@ impl World {
             }
             runtime::sleep_global(LOOK).await;
         }
+        while !self.has_ring_settled().await {
+            if runtime::global_ns() >= deadline {
+                return Err(format!("the ring did not settle within {FORMATION_MS} ms"));
+            }
+            runtime::sleep_global(LOOK).await;
+        }
+        *self.formed_ns.lock() = Some(runtime::global_ns());
         event!("formed");
         Ok(())
     }
@@ -215,6 +226,10 @@ impl World {
                 None => self.start(id),
             }
         }
+        if self.plan.faults.iter().any(|scheduled| scheduled.fault == Fault::PauseRing) {
+            let world = Arc::clone(self);
+            drop(runtime::spawn_in(&self.context, async move { world.resume_ring().await }));
+        }
         self.recorder.see(Seen::Healed);
     }
 
@@ -267,6 +282,27 @@ impl World {
             leaders.insert(status.leader);
         }
         leaders.len() == 1 && leaders.first().is_some_and(Option::is_some)
+    }
+
+    /// Whether every group is where it should be, for the hosts that there are; also if nothing is asked of the ring.
+    pub async fn has_ring_settled(&self) -> bool {
+        if self.plan.fleet.ring.is_none() {
+            return true;
+        }
+        let Some(client) = self.healthy().first().and_then(|id| self.client(*id)) else { return false };
+        let ring = client.with_reply_timeout(SETTLED_TIMEOUT).ring().await;
+        ring.is_ok_and(|ring| ring.settled && !ring.stale && !ring.paused)
+    }
+
+    /// How long clients are to hold still from now on, if they are.
+    pub(crate) fn calm_left(&self) -> Option<Duration> {
+        let formed_ns = (*self.formed_ns.lock())?;
+        let now_ns = runtime::global_ns();
+        let calms = self.plan.load.calms.iter();
+        let mut ends = calms
+            .filter(|calm| formed_ns + calm.from_ms * 1_000_000 <= now_ns)
+            .map(|calm| formed_ns + calm.to_ms * 1_000_000);
+        ends.find(|end_ns| now_ns < *end_ns).map(|end_ns| Duration::from_nanos(end_ns - now_ns))
     }
 
     /// Whether no operation is still to be carried out. Clients go on meanwhile, but few of their operations are under way at a time.

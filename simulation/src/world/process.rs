@@ -1,5 +1,6 @@
 //! The life of one process: from its ports to how it ended, and what the service manager and the operator do then.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,11 +11,11 @@ use longshore_node::api::server::Access;
 use longshore_node::node::{
     ApiDoor, Event, Exit, Node, NodeError, NodeOptions, Observer, Ports, ReplicaView, Start,
 };
-use longshore_raft::NodeId;
 use longshore_raft::consensus::config::Timings;
 use longshore_raft::consensus::machine::Role;
-use longshore_raft::model::ring::GroupCount;
+use longshore_raft::model::ring::{GroupCount, Ring};
 use longshore_raft::model::token::JoinToken;
+use longshore_raft::{NodeId, ReplicaId};
 use tokio_util::sync::CancellationToken;
 
 use super::World;
@@ -22,7 +23,7 @@ use super::host::Process;
 use crate::disk;
 use crate::event;
 use crate::network::{Fabric, network_port};
-use crate::observation::{ReplicaStatus, Seen};
+use crate::observation::{PlacementView, ReplicaStatus, RingView, Seen};
 use crate::plan::HostId;
 use crate::random;
 use crate::recorder::Recorder;
@@ -34,6 +35,11 @@ const RESTART_PAUSE: Duration = Duration::from_millis(1_000);
 const OPERATOR_PAUSE: Duration = Duration::from_secs(5);
 /// How long a joiner keeps trying before its process ends, to be started again.
 const JOIN_PATIENCE: Duration = Duration::from_secs(20);
+
+/// Of plans that ask nothing of the ring: as cheap as one can be.
+const UNUSED_RING: RingShape = RingShape { groups: GroupCount::G2, replication: 3 };
+/// Until the replicas of a dead node are made anew elsewhere: within a run, unlike the five minutes of a real fleet.
+const DEATH_PAUSE: Duration = Duration::from_secs(20);
 
 /// How a process ended.
 #[derive(Debug)]
@@ -116,9 +122,12 @@ impl World {
             advertise: Fabric::address(id),
             zone: host.shape.zone.clone(),
             labels: Default::default(),
-            weight: 1024,
-            ring: RingShape { groups: GroupCount::G2, replication: 3 },
-            death_pause: Duration::from_secs(20),
+            weight: host.weight,
+            ring: self.plan.fleet.ring.map_or(UNUSED_RING, |ring| RingShape {
+                groups: GroupCount::new(ring.groups).expect("the plan was checked"),
+                replication: ring.replication,
+            }),
+            death_pause: DEATH_PAUSE,
             partition_timings: Timings {
                 snapshot_every_entries: timings.snapshot_every_entries,
                 keep_entries: timings.keep_entries,
@@ -241,7 +250,7 @@ fn kind(how: &Start) -> &'static str {
 const HASHED_EVERY: u64 = 16;
 const QUIET: Duration = Duration::from_millis(250);
 
-/// Shows a node's replica to the checkers, each time it changes.
+/// Shows a node's replicas to the checkers, each time one changes.
 #[derive(Debug)]
 struct Watcher {
     host: HostId,
@@ -252,7 +261,8 @@ impl Observer for Watcher {
     fn on_replica(&self, node: NodeId, replica: Arc<dyn ReplicaView>) {
         let (host, recorder) = (self.host, Arc::clone(&self.recorder));
         drop(runtime::spawn_in(&runtime::current(), async move {
-            let (mut seen, mut last, mut hashed) = (0, None, None);
+            let group = replica.status().group.0;
+            let (mut seen, mut last, mut hashed, mut known) = (0, None, None, None);
             loop {
                 let applied = last.as_ref().and_then(|status: &ReplicaStatus| status.applied);
                 let is_dirty = applied.is_some() && applied != hashed;
@@ -266,9 +276,18 @@ impl Observer for Watcher {
                 };
                 if changed {
                     let status = status_of(&*replica, node);
+                    if let Some(ring) = replica.ring(known.as_ref()) {
+                        recorder.see(Seen::Ring { host, ring: view_of(&ring) });
+                        known = Some(ring);
+                    }
                     if last.as_ref() != Some(&status) {
                         recorder.see(Seen::Status { host, status: status.clone() });
                         last = Some(status);
+                    }
+                    // A node that stops says so itself.
+                    if group != 0 && replica.status().role == Role::Stopped {
+                        let replica = replica.status().replica.0;
+                        return recorder.see(Seen::Closed { host, group, replica });
                     }
                 }
                 let applied = last.as_ref().and_then(|status| status.applied);
@@ -277,7 +296,8 @@ impl Observer for Watcher {
                     let (Some(applied), hash) = replica.digest() else { continue };
                     hashed = Some(applied);
                     let hash = hash[..16].try_into().expect("a hash has 32 bytes");
-                    recorder.see(Seen::State { host, replica: replica.status().replica.0, applied, hash });
+                    let replica = replica.status().replica.0;
+                    recorder.see(Seen::State { host, group, replica, applied, hash });
                 }
             }
         }));
@@ -287,6 +307,7 @@ impl Observer for Watcher {
 fn status_of(replica: &dyn ReplicaView, node: NodeId) -> ReplicaStatus {
     let status = replica.status();
     ReplicaStatus {
+        group: status.group.0,
         node: node.0,
         replica: status.replica.0,
         term: status.term,
@@ -296,5 +317,30 @@ fn status_of(replica: &dyn ReplicaView, node: NodeId) -> ReplicaStatus {
         committed: status.committed,
         applied: status.applied,
         voters: status.voters.iter().map(|member| member.replica.0).collect(),
+        epoch: replica.epoch(),
+    }
+}
+
+fn view_of(ring: &Ring) -> RingView {
+    let ids = |replicas: &BTreeMap<ReplicaId, NodeId>| -> BTreeMap<u64, u64> {
+        replicas.iter().map(|(replica, node)| (replica.0, node.0)).collect()
+    };
+    let groups = ring.placements().map(|(group, placement)| {
+        let change = placement.change.as_ref();
+        let view = PlacementView {
+            epoch: placement.epoch,
+            members: ids(&placement.members),
+            added: change.map(|change| ids(&change.added)).unwrap_or_default(),
+            removed: change.map(|change| ids(&change.removed)).unwrap_or_default(),
+            tombstones: ids(&placement.tombstones),
+            target: ring.target().get(&group).into_iter().flatten().map(|node| node.0).collect(),
+        };
+        (group.0, view)
+    });
+    RingView {
+        replication: ring.replication(),
+        epoch: ring.epoch(),
+        target_epoch: ring.target_epoch(),
+        groups: groups.collect(),
     }
 }

@@ -91,7 +91,13 @@ impl Ring {
         }
         let removed = self.check_step(group, step)?;
         let id = ChangeId(self.last_change.0 + 1);
-        let added: BTreeMap<ReplicaId, NodeId> = step.add.iter().map(|node| (ids(), *node)).collect();
+        let mut new_replica = |node: NodeId| {
+            longshore_storage::mutant!("replica-id-reused-on-return" => {
+                return (ReplicaId(1_000_000 * u64::from(group.0) + node.0), node)
+            });
+            (ids(), node)
+        };
+        let added: BTreeMap<ReplicaId, NodeId> = step.add.iter().map(|node| new_replica(*node)).collect();
         assert_eq!(added.len(), step.add.len(), "a replica id was given out twice");
         self.last_change = id;
         self.placement_mut(group)?.change = Some(Change { id, added, removed });

@@ -342,6 +342,11 @@ pub(super) fn step_sizes(actual: &[NodeId], target: &[NodeId]) -> Option<(usize,
     } else if target.len() < actual.len() {
         Some((0, actual.len() - target.len()))
     } else {
+        longshore_storage::mutant!("move-two-replicas-at-once" => {
+            if target.iter().filter(|node| !actual.contains(node)).count() > 1 {
+                return Some((2, 2));
+            }
+        });
         (actual != target).then_some((1, 1))
     }
 }
@@ -357,6 +362,7 @@ impl Placement {
         })?;
         let Some(change) = &self.change else { return Ok(()) };
         let sizes = (change.added.len(), change.removed.len());
+        longshore_storage::mutant!("move-two-replicas-at-once" => if sizes == (2, 2) { return Ok(()) });
         ensure(sizes == (1, 1) || (sizes.0 == 0) != (sizes.1 == 0), || {
             format!("a change of {sizes:?} replicas")
         })?;

@@ -24,7 +24,17 @@ const STEPS_MAX: u64 = 1_000_000;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Action {
     Write(Serial),
+    /// `None`: never written, or deleted.
     Read(Option<Serial>),
+    /// A compare-and-set that was done, or of unknown outcome.
+    Swap {
+        expected: Option<Serial>,
+        serial: Serial,
+    },
+    /// A deletion that found something.
+    Delete,
+    /// A deletion of unknown outcome.
+    MayDelete,
 }
 
 /// A call that took effect, or may have.
@@ -34,7 +44,7 @@ pub(crate) struct Operation {
     pub(crate) call: u64,
     pub(crate) action: Action,
     pub(crate) began: Moment,
-    /// None: the outcome is not known. Only of writes.
+    /// None: the outcome is not known. Not of reads.
     pub(crate) ended: Option<Moment>,
 }
 
@@ -43,8 +53,12 @@ pub(crate) struct Operation {
 pub struct Linearizability {
     calls: Calls,
     registers: BTreeMap<Key, Vec<Operation>>,
-    /// Writes under way or without a known outcome.
+    /// Changes under way or without a known outcome.
     open: BTreeMap<u64, Invoked>,
+    /// What was written at which version, as far as clients were told.
+    versions: BTreeMap<Key, BTreeMap<u64, Serial>>,
+    /// Compare-and-sets that found another version.
+    missed: Vec<(Invoked, u64, Moment)>,
     events: u64,
 }
 
@@ -54,20 +68,81 @@ impl Linearizability {
     }
 
     fn add(&mut self, invoked: &Invoked, action: Action, ended: Option<Moment>) {
-        let (Call::Write { key, .. } | Call::Read { key }) = &invoked.what else { return };
+        let Some(key) = key_of(&invoked.what) else { return };
         let Invoked { client, call, began, .. } = *invoked;
         self.events += 1;
         let operations = self.registers.entry(key.clone()).or_default();
         operations.push(Operation { client, call, action, began, ended });
     }
 
+    fn ended(&mut self, invoked: &Invoked, outcome: &Outcome, now: Moment) {
+        let Some(key) = key_of(&invoked.what) else { return };
+        if !matches!(outcome, Outcome::Unknown(_)) {
+            self.open.remove(&invoked.call);
+        }
+        let mut learn = |version: u64, serial: Serial| {
+            self.versions.entry(key.clone()).or_default().insert(version, serial);
+        };
+        match (&invoked.what, outcome) {
+            (Call::Write { serial, .. }, Outcome::Set(version))
+            | (Call::Swap { serial, .. }, Outcome::Set(version)) => learn(*version, *serial),
+            (_, Outcome::Found { serial, version }) => learn(*version, *serial),
+            _ => {}
+        }
+        match (&invoked.what, outcome) {
+            (Call::Write { serial, .. }, Outcome::Written | Outcome::Set(_)) => {
+                self.add(invoked, Action::Write(*serial), Some(now));
+            }
+            (Call::Swap { expected, serial, .. }, Outcome::Set(_)) => {
+                self.add(invoked, Action::Swap { expected: *expected, serial: *serial }, Some(now));
+            }
+            (Call::Swap { .. }, Outcome::Missed { current: None })
+            | (Call::Delete { .. }, Outcome::Deleted(None)) => {
+                self.add(invoked, Action::Read(None), Some(now));
+            }
+            (Call::Swap { .. }, Outcome::Missed { current: Some(version) }) => {
+                self.missed.push((invoked.clone(), *version, now));
+            }
+            (Call::Delete { .. }, Outcome::Deleted(Some(_))) => self.add(invoked, Action::Delete, Some(now)),
+            (Call::Read { .. }, outcome) if let Some(value) = outcome.value() => {
+                self.add(invoked, Action::Read(value), Some(now));
+            }
+            _ => {}
+        }
+    }
+
     /// No more calls complete.
     fn close(&mut self) {
         for invoked in std::mem::take(&mut self.open).into_values() {
-            if let Call::Write { serial, .. } = invoked.what {
-                self.add(&invoked, Action::Write(serial), None);
+            let action = match invoked.what {
+                Call::Write { serial, .. } => Action::Write(serial),
+                Call::Swap { expected, serial, .. } => Action::Swap { expected, serial },
+                Call::Delete { .. } => Action::MayDelete,
+                _ => continue,
+            };
+            self.add(&invoked, action, None);
+        }
+        // One that found another version has read what was written at it; if nobody was told what that is, it proves nothing.
+        for (invoked, version, now) in std::mem::take(&mut self.missed) {
+            let known = key_of(&invoked.what).and_then(|key| self.versions.get(key)?.get(&version)).copied();
+            if let Some(serial) = known {
+                self.add(&invoked, Action::Read(Some(serial)), Some(now));
             }
         }
+    }
+}
+
+fn changes(what: &Call) -> bool {
+    matches!(what, Call::Write { .. } | Call::Swap { .. } | Call::Delete { .. })
+}
+
+/// The register that a call is about, if it is one of those that are looked at.
+fn key_of(what: &Call) -> Option<&Key> {
+    match what {
+        Call::Write { key, .. } | Call::Read { key } | Call::Swap { key, .. } | Call::Delete { key } => {
+            (!key.is_brief()).then_some(key)
+        }
+        _ => None,
     }
 }
 
@@ -78,20 +153,10 @@ impl Checker for Linearizability {
 
     fn see(&mut self, observation: &Observation) -> Result<(), Violation> {
         match self.calls.see(observation) {
-            Some((_, CallEvent::Invoked(invoked))) if matches!(invoked.what, Call::Write { .. }) => {
+            Some((_, CallEvent::Invoked(invoked))) if changes(&invoked.what) => {
                 self.open.insert(invoked.call, invoked.clone());
             }
-            Some((now, CallEvent::Completed(invoked, outcome))) => match (&invoked.what, outcome) {
-                (Call::Write { serial, .. }, Outcome::Written) => {
-                    self.open.remove(&invoked.call);
-                    self.add(&invoked, Action::Write(*serial), Some(now));
-                }
-                (Call::Write { .. }, Outcome::Refused(_)) => drop(self.open.remove(&invoked.call)),
-                (Call::Read { .. }, Outcome::Value(value)) => {
-                    self.add(&invoked, Action::Read(*value), Some(now))
-                }
-                _ => {}
-            },
+            Some((now, CallEvent::Completed(invoked, outcome))) => self.ended(&invoked, outcome, now),
             _ => {}
         }
         Ok(())
@@ -107,10 +172,7 @@ impl Checker for Linearizability {
                 Verdict::Invalid { at } => {
                     let witness = witness::minimal(operations, at, STEPS_MAX);
                     let told = witness::tell(&witness);
-                    let what = format!(
-                        "register {}/{}: no order of these calls explains them: {told}",
-                        key.node, key.label
-                    );
+                    let what = format!("{key}: no order of these calls explains them: {told}");
                     return Err(unsafe_at(NAME, at.at_ns, what));
                 }
             }

@@ -8,7 +8,8 @@
 //! long histories cost no more than their parts.
 //!
 //! A write without a known outcome that nobody read can be left out: whatever order has it still fits without it. One that
-//! was read took effect before the first such read ended, so that is its end.
+//! was read took effect before the first such read ended, so that is its end. A deletion leaves nothing that says whose it is: one of unknown
+//! outcome may take effect at any time, and of several the first that began goes first, since they are all alike.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -30,12 +31,41 @@ pub(crate) enum Verdict {
     Undecided,
 }
 
-/// A call with both ends.
 #[derive(Debug, Clone, Copy)]
 struct Span {
     action: Action,
     began: Moment,
-    ended: Moment,
+    /// None: it may take effect at any time from then on, or never.
+    ended: Option<Moment>,
+}
+
+impl Action {
+    /// What it leaves when it takes effect on a value; none if it can not.
+    fn on(self, value: Option<Serial>) -> Option<Option<Serial>> {
+        match self {
+            Self::Write(serial) => Some(Some(serial)),
+            Self::Read(read) => (read == value).then_some(value),
+            Self::Swap { expected, serial } => (expected == value).then_some(Some(serial)),
+            // What it found may be a write of unknown outcome that nobody has read: those are left out.
+            Self::Delete => Some(None),
+            Self::MayDelete => value.is_some().then_some(None),
+        }
+    }
+
+    fn writes(self) -> Option<Serial> {
+        match self {
+            Self::Write(serial) | Self::Swap { serial, .. } => Some(serial),
+            Self::Read(_) | Self::Delete | Self::MayDelete => None,
+        }
+    }
+
+    /// What it found, if it took effect.
+    fn finds(self) -> Option<Serial> {
+        match self {
+            Self::Read(found) | Self::Swap { expected: found, .. } => found,
+            Self::Write(_) | Self::Delete | Self::MayDelete => None,
+        }
+    }
 }
 
 /// One state that the register can be in. A bit is set for a slot whose call has taken effect.
@@ -49,7 +79,7 @@ struct Configuration {
 fn spans(operations: &[Operation]) -> Result<Vec<Span>, Moment> {
     let mut writes: BTreeMap<Serial, Moment> = BTreeMap::new();
     for operation in operations {
-        if let Action::Write(serial) = operation.action {
+        if let Some(serial) = operation.action.writes() {
             let earlier = writes.insert(serial, operation.began);
             assert!(
                 earlier.is_none(),
@@ -57,26 +87,34 @@ fn spans(operations: &[Operation]) -> Result<Vec<Span>, Moment> {
             );
         }
     }
-    let mut first_read: BTreeMap<Serial, Moment> = BTreeMap::new();
+    let mut first_found: BTreeMap<Serial, Moment> = BTreeMap::new();
     let mut impossible: Option<Moment> = None;
-    for operation in operations {
-        let Action::Read(Some(serial)) = operation.action else { continue };
-        let ended = operation.ended.expect("only reads that returned are looked at");
-        if writes.get(&serial).is_none_or(|began| *began > ended) {
-            impossible = Some(impossible.map_or(ended, |at| at.min(ended)));
+    loop {
+        let mut changed = false;
+        for operation in operations {
+            let Some(found) = operation.action.finds() else { continue };
+            // One of unknown outcome has found something only if it was done, which is known by whoever found what it wrote.
+            let written = operation.action.writes().and_then(|serial| first_found.get(&serial).copied());
+            let Some(ended) = operation.ended.or(written) else { continue };
+            if writes.get(&found).is_none_or(|began| *began > ended) {
+                impossible = Some(impossible.map_or(ended, |at| at.min(ended)));
+            }
+            let first = first_found.entry(found).or_insert(Moment { step: u64::MAX, ..ended });
+            changed |= ended < *first;
+            *first = ended.min(*first);
         }
-        let first = first_read.entry(serial).or_insert(ended);
-        *first = ended.min(*first);
+        if !changed {
+            break;
+        }
     }
     if let Some(at) = impossible {
         return Err(at);
     }
     let span = |operation: &Operation| {
-        let ended = match operation.action {
-            Action::Write(serial) => operation.ended.or_else(|| first_read.get(&serial).copied()),
-            Action::Read(_) => operation.ended,
-        };
-        Some(Span { action: operation.action, began: operation.began, ended: ended? })
+        let found = operation.action.writes().and_then(|serial| first_found.get(&serial).copied());
+        let ended = operation.ended.or(found);
+        let counts = ended.is_some() || operation.action == Action::MayDelete;
+        counts.then_some(Span { action: operation.action, began: operation.began, ended })
     };
     Ok(operations.iter().filter_map(span).collect())
 }
@@ -105,8 +143,12 @@ impl Search {
     fn run(mut self, spans: &[Span]) -> Verdict {
         let edges = spans.iter().enumerate();
         // A write that ends with the read that told of it is closed first; either way the configurations come out the same.
-        let mut edges: Vec<(u64, bool, usize)> =
-            edges.flat_map(|(i, s)| [(s.began.step, false, i), (s.ended.step, true, i)]).collect();
+        let mut edges: Vec<(u64, bool, usize)> = edges
+            .flat_map(|(i, s)| {
+                let end = s.ended.map(|ended| (ended.step, true, i));
+                [(s.began.step, false, i)].into_iter().chain(end)
+            })
+            .collect();
         edges.sort_unstable();
         let mut slot_of = vec![0; spans.len()];
         for (_, is_end, i) in edges {
@@ -116,7 +158,7 @@ impl Search {
             } else if !self.end(slot_of[i]) {
                 return Verdict::Undecided;
             } else if self.configurations.is_empty() {
-                return Verdict::Invalid { at: spans[i].ended };
+                return Verdict::Invalid { at: spans[i].ended.expect("it ends here") };
             }
         }
         Verdict::Valid
@@ -158,14 +200,17 @@ impl Search {
                 next.insert(Configuration { done: configuration.done & !bit, ..configuration });
                 continue;
             }
+            let mut tried_deletion = false;
             for (other, action) in self.slots.iter().enumerate() {
-                let Some(Action::Write(serial)) = *action else { continue };
-                if configuration.done & (1 << other) != 0 {
+                let Some(action) = *action else { continue };
+                if configuration.done & (1 << other) != 0 || matches!(action, Action::Read(_)) {
                     continue;
                 }
+                let is_second = action == Action::MayDelete && std::mem::replace(&mut tried_deletion, true);
+                let Some(value) = action.on(configuration.value).filter(|_| !is_second) else { continue };
                 let Some(left) = self.steps_left.checked_sub(1) else { return false };
                 self.steps_left = left;
-                let written = Configuration { value: Some(serial), done: configuration.done | 1 << other };
+                let written = Configuration { value, done: configuration.done | 1 << other };
                 let written = self.read_all(written);
                 if seen.insert(written) {
                     to_do.push(written);

@@ -10,7 +10,7 @@ use todc_utils::specifications::register::{RegisterOperation, RegisterSpecificat
 use super::*;
 use crate::checkers::oracle::Oracle;
 use crate::checkers::testing::{Dice, History};
-use crate::observation::Seen;
+use crate::observation::{STEADY, Seen, VOLATILE};
 
 #[test]
 fn registers() {
@@ -33,6 +33,48 @@ fn registers() {
     ];
     for (name, script, expected) in cases {
         History::of(script).expect(name, Linearizability::new(), *expected);
+    }
+}
+
+#[test]
+fn keys() {
+    let cases: &[(&str, &str, Option<&str>)] = &[
+        ("swapped in turn", "a:w1 a=@1 b:p1>2 b=@2 c:p2>3 c=@3 d:r d=3@3", None),
+        ("put where nothing was", "a:p>1 a=@1 b:p>2 b=miss1 c:r c=1@1", None),
+        ("two swaps of one value", "a:w1 a=@1 b:p1>2 c:p1>3 b=@2 c=@3", Some("swapped 1 for 3")),
+        ("a swap of what is gone", "a:w1 a=@1 b:w2 b=@2 c:p1>3 c=@3", Some("swapped 1")),
+        ("missed what was there", "a:w1 a=@1 b:w2 b=@2 c:r c=2@2 d:p1>3 d=miss1", Some("no order")),
+        ("missed what nobody was told of", "a:w1 a=@1 b:w2 b=? c:p1>3 c=miss2 d:r d=1@1", None),
+        ("an unknown swap is found", "a:w1 a=@1 b:p1>2 b=? c:r c=2@2", None),
+        ("an unknown swap of what never was", "a:w1 a=@1 b:p7>2 b=? c:r c=2@2", Some("no order")),
+        ("an unknown write is swapped unseen", "a:w1 a=? b:p1>2 b=? c:r c=2@2", None),
+        ("and not before it began", "b:p1>2 b=@2 a:w1 a=@1", Some("no order")),
+        ("deleted", "a:w1 a=@1 b:d b=del2 c:r c=none d:p>3 d=@3 e:r e=3@3", None),
+        ("deleted, but read", "a:w1 a=@1 b:d b=del2 c:r c=1@1", Some("no order")),
+        ("nothing to delete", "a:w1 a=@1 b:d b=del", Some("no order")),
+        ("deleted what nobody has seen", "a:w1 a=? b:d b=del2", None),
+        ("an unknown deletion, late", "a:w1 a=@1 b:d b=? c:r c=1@1 d:r d=none e:w2 e=@3 f:r f=2@3", None),
+        ("or never", "a:w1 a=@1 b:d b=? c:r c=1@1", None),
+        ("but only once", "a:w1 a=@1 b:d b=? c:r c=none d:w2 d=@3 e:r e=none", Some("no order")),
+        ("two of them", "a:w1 a=@1 b:d b=? g:d g=? c:r c=none d:w2 d=@3 e:r e=none", None),
+    ];
+    for (name, script, expected) in cases {
+        History::of_key(VOLATILE, script).expect(name, Linearizability::new(), *expected);
+    }
+}
+
+/// Of keys that are not deleted, the oracle finds what the search does, as far as it looks.
+#[test]
+fn swaps_are_reads_and_writes_to_the_oracle() {
+    let cases: &[(&str, &str, Option<&str>)] = &[
+        ("swapped in turn", "a:w1 a=@1 b:p1>2 b=@2 c:r c=2@2", None),
+        ("missed", "a:w1 a=@1 b:p>2 b=miss1 c:r c=1@1", None),
+        ("missed, but there", "a:w1 a=@1 b:p>2 b=miss1 c:r c=2@2", Some("refused")),
+        ("a swap of what is gone", "a:w1 a=@1 b:w2 b=@2 c:p1>3 c=@3", Some("stale read")),
+        ("a lost swap", "a:w1 a=@1 b:p1>2 b=@2 c:r c=1@1", Some("yet value 2 was acknowledged")),
+    ];
+    for (name, script, expected) in cases {
+        History::of_key(STEADY, script).expect(name, Oracle::new(), *expected);
     }
 }
 

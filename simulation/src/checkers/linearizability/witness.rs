@@ -14,6 +14,8 @@ fn value_of(action: Action) -> Option<Serial> {
     match action {
         Action::Write(serial) => Some(serial),
         Action::Read(value) => value,
+        Action::Swap { serial, .. } => Some(serial),
+        Action::Delete | Action::MayDelete => None,
     }
 }
 
@@ -21,11 +23,18 @@ fn value_of(action: Action) -> Option<Serial> {
 /// without its write proves nothing; then single reads.
 pub(super) fn minimal(operations: &[Operation], failed: Moment, steps_max: u64) -> Vec<Operation> {
     let known = operations.iter().filter(|o| match o.action {
-        Action::Write(_) => o.began <= failed,
         Action::Read(_) => o.ended.is_some_and(|ended| ended <= failed),
+        _ => o.began <= failed,
     });
     let known: Vec<Operation> = known.cloned().collect();
     let invalid = |part: &[Operation]| matches!(search::check(part, steps_max), Verdict::Invalid { .. });
+    let is_plain = |o: &Operation| matches!(o.action, Action::Write(_) | Action::Read(_));
+    if !known.iter().all(is_plain) {
+        // Values depend on each other there: the last calls tell most.
+        let mut last = known;
+        last.sort_by_key(|o| o.ended.unwrap_or(o.began));
+        return last.split_off(last.len().saturating_sub(TOLD_MAX));
+    }
     if !invalid(&known) {
         return known;
     }
@@ -69,6 +78,10 @@ pub(super) fn tell(witness: &[Operation]) -> String {
             Action::Write(serial) => format!("wrote {serial}"),
             Action::Read(Some(serial)) => format!("read {serial}"),
             Action::Read(None) => "read \"never written\"".to_owned(),
+            Action::Swap { expected: Some(expected), serial } => format!("swapped {expected} for {serial}"),
+            Action::Swap { expected: None, serial } => format!("put {serial} in place of nothing"),
+            Action::Delete => "deleted it".to_owned(),
+            Action::MayDelete => "asked to delete it".to_owned(),
         };
         let ended = o.ended.map_or("outcome unknown".to_owned(), |ended| ended.to_string());
         format!("client {} {what} (call {}, {} to {ended})", o.client, o.call, o.began)

@@ -17,7 +17,7 @@ use registers::Register;
 
 use super::calls::{CallEvent, Calls, Invoked, Moment};
 use super::unsafe_at;
-use crate::observation::{Call, Checker, Key, Observation, Outcome, Verified, Violation};
+use crate::observation::{Call, CallId, Checker, Key, Observation, Outcome, Verified, Violation};
 
 /// See the module's docs.
 #[derive(Debug, Default)]
@@ -42,11 +42,11 @@ fn register<'a>(registers: &'a mut BTreeMap<Key, Register>, key: &Key) -> &'a mu
 
 fn began(registers: &mut BTreeMap<Key, Register>, listings: &mut Listings, invoked: &Invoked) {
     match &invoked.what {
-        Call::Write { key, serial } => {
+        Call::Write { key, serial } | Call::Swap { key, serial, .. } if key.is_steady() => {
             register(registers, key).write_began(*serial, invoked.call, invoked.began)
         }
         Call::Submit { serial, .. } => listings.submission_began(*serial),
-        Call::Read { .. } | Call::ListOperations | Call::Other { .. } => {}
+        _ => {}
     }
 }
 
@@ -58,33 +58,55 @@ fn ended(
     now: Moment,
 ) -> Result<(), String> {
     let (call, began) = (invoked.call, invoked.began);
-    match (&invoked.what, outcome) {
-        (Call::Write { key, serial }, Outcome::Written) => {
-            let register = register(registers, key);
-            register.write_acknowledged(*serial, call, now).map_err(|what| format!("{}: {what}", show(key)))
-        }
-        (Call::Write { key, serial }, Outcome::Refused(_)) => {
-            let register = register(registers, key);
-            register.write_refused(*serial, call, now).map_err(|what| format!("{}: {what}", show(key)))
-        }
-        (Call::Read { key }, Outcome::Value(value)) => {
-            let register = register(registers, key);
-            register.read_completed(*value, call, began, now).map_err(|what| format!("{}: {what}", show(key)))
-        }
+    let what = &invoked.what;
+    if let Call::Write { key, .. } | Call::Read { key } | Call::Swap { key, .. } = what
+        && key.is_steady()
+    {
+        let register = register(registers, key);
+        return register_ended(register, what, outcome, (call, began), now)
+            .map_err(|what| format!("{key}: {what}"));
+    }
+    match (what, outcome) {
         (Call::Submit { serial, .. }, Outcome::Submitted(at)) => {
             listings.acknowledged(*serial, *at, call, now)
         }
         (Call::Submit { serial, .. }, Outcome::Refused(_)) => listings.refused(*serial, call, now),
         (Call::ListOperations, Outcome::Operations(listed)) => listings.listed(listed, call, began, now),
-        (_, Outcome::Unknown(_)) | (Call::Read { .. } | Call::ListOperations, Outcome::Refused(_)) => Ok(()),
+        (_, Outcome::Unknown(_)) | (Call::ListOperations, Outcome::Refused(_)) => Ok(()),
         (Call::Other { .. }, _) => Ok(()),
+        // Keys that are absent now and then: the other checkers' business.
+        (Call::Write { .. } | Call::Read { .. } | Call::Swap { .. }, _) => Ok(()),
+        (Call::Delete { .. } | Call::Expiring { .. }, _) => Ok(()),
         (what, outcome) => panic!("call {call} is {what:?}, which {outcome:?} is no outcome of"),
     }
 }
 
-/// A register's name for people.
-pub(super) fn show(key: &Key) -> String {
-    format!("register {}/{}", key.node, key.label)
+fn register_ended(
+    register: &mut Register,
+    what: &Call,
+    outcome: &Outcome,
+    (call, began): (CallId, Moment),
+    now: Moment,
+) -> Result<(), String> {
+    match (what, outcome) {
+        (Call::Write { serial, .. }, outcome) if outcome.is_written() => {
+            register.write_acknowledged(*serial, call, now)
+        }
+        // It found what it expected and wrote, at one moment.
+        (Call::Swap { expected, serial, .. }, Outcome::Set(_)) => {
+            register.read_completed(*expected, call, began, now.just_before())?;
+            register.write_acknowledged(*serial, call, now)
+        }
+        (Call::Write { serial, .. }, Outcome::Refused(_))
+        | (Call::Swap { serial, .. }, Outcome::Refused(_) | Outcome::Missed { .. }) => {
+            register.write_refused(*serial, call, now)
+        }
+        (Call::Read { .. }, Outcome::Refused(_)) | (_, Outcome::Unknown(_)) => Ok(()),
+        (Call::Read { .. }, outcome) if let Some(value) = outcome.value() => {
+            register.read_completed(value, call, began, now)
+        }
+        (what, outcome) => panic!("call {call} is {what:?}, which {outcome:?} is no outcome of"),
+    }
 }
 
 impl Checker for Oracle {

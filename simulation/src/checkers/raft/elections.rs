@@ -1,8 +1,8 @@
 //! Election safety, votes, identities, and that nothing goes back.
 //!
-//! - at most one leader a term, whoever says so: a leader of itself, or a disk whose vote a quorum has granted;
+//! - at most one leader in a term of a group, whoever says so: a leader of itself, or a disk whose vote a quorum has granted;
 //! - a durable vote never goes back, and within a term it moves once at most: from a candidate to the leader that a quorum elected;
-//! - a replica id has one host, and is gone for good when that host's disk was emptied;
+//! - a replica id has one group and one host, and is gone for good when that host's disk was emptied;
 //! - within one life of a process a replica's term, committed and applied positions only grow.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -24,6 +24,7 @@ struct Leader {
 
 #[derive(Debug, Clone, Copy)]
 struct Home {
+    group: u32,
     host: HostId,
     wiped_ns: Option<u64>,
 }
@@ -33,11 +34,12 @@ struct Home {
 pub struct Elections {
     /// Votes there may be lost with the end of a damaged log.
     rotten: BTreeSet<HostId>,
-    leaders: BTreeMap<u64, Leader>,
+    /// By group and term.
+    leaders: BTreeMap<(u32, u64), Leader>,
     homes: BTreeMap<u64, Home>,
     votes: BTreeMap<u64, (Option<VoteView>, u64)>,
-    /// Of each host's running process.
-    statuses: BTreeMap<HostId, ReplicaStatus>,
+    /// Of each host's running process, by group.
+    statuses: BTreeMap<(HostId, u32), ReplicaStatus>,
     events: u64,
 }
 
@@ -49,6 +51,11 @@ fn show(vote: Option<VoteView>) -> String {
         }
         Some(VoteView { term, voted_for, .. }) => format!("a vote for replica {voted_for} in term {term}"),
     }
+}
+
+/// For messages; the control group goes without saying.
+fn of_group(group: u32) -> String {
+    if group == 0 { String::new() } else { format!(" of group {group}") }
 }
 
 impl Elections {
@@ -63,8 +70,14 @@ impl Elections {
         }
     }
 
-    fn at_home(&mut self, replica: u64, host: HostId, at_ns: u64) -> Result<(), String> {
-        let home = *self.homes.entry(replica).or_insert(Home { host, wiped_ns: None });
+    fn at_home(&mut self, (group, replica): (u32, u64), host: HostId, at_ns: u64) -> Result<(), String> {
+        let home = *self.homes.entry(replica).or_insert(Home { group, host, wiped_ns: None });
+        if home.group != group {
+            return Err(format!(
+                "replica {replica} is seen in group {group}, and was in group {} before: an id used twice",
+                home.group
+            ));
+        }
         if home.host != host {
             return Err(format!(
                 "replica {replica} is seen on host {host}, and was on host {} before: an id used twice",
@@ -81,8 +94,8 @@ impl Elections {
         Ok(())
     }
 
-    fn leads(&mut self, term: u64, leader: Leader) -> Result<(), String> {
-        let known = *self.leaders.entry(term).or_insert(leader);
+    fn leads(&mut self, group: u32, term: u64, leader: Leader) -> Result<(), String> {
+        let known = *self.leaders.entry((group, term)).or_insert(leader);
         if known.replica == leader.replica {
             return Ok(());
         }
@@ -94,18 +107,19 @@ impl Elections {
             ),
             None => format!("replica {} by its own word at {}", l.replica, seconds(l.at_ns)),
         };
-        Err(format!("term {term} has two leaders: {}, and {}", tell(known), tell(leader)))
+        let of = of_group(group);
+        Err(format!("term {term}{of} has two leaders: {}, and {}", tell(known), tell(leader)))
     }
 
     fn voted(
         &mut self,
         host: HostId,
-        replica: u64,
+        (group, replica): (u32, u64),
         vote: Option<VoteView>,
         at_ns: u64,
     ) -> Result<(), String> {
         if let Some(VoteView { term, voted_for, committed: true }) = vote {
-            self.leads(term, Leader { replica: voted_for, by_vote_of: Some(replica), at_ns })?;
+            self.leads(group, term, Leader { replica: voted_for, by_vote_of: Some(replica), at_ns })?;
         }
         let (before, before_ns) = self.votes.insert(replica, (vote, at_ns)).unwrap_or((None, 0));
         let allowed = match (before, vote) {
@@ -129,12 +143,12 @@ impl Elections {
     }
 
     fn status(&mut self, host: HostId, status: &ReplicaStatus, at_ns: u64) -> Result<(), String> {
-        let replica = status.replica;
-        self.at_home(replica, host, at_ns)?;
+        let (group, replica) = (status.group, status.replica);
+        self.at_home((group, replica), host, at_ns)?;
         if status.is_leader {
-            self.leads(status.term, Leader { replica, by_vote_of: None, at_ns })?;
+            self.leads(group, status.term, Leader { replica, by_vote_of: None, at_ns })?;
         }
-        let before = self.statuses.insert(host, status.clone());
+        let before = self.statuses.insert((host, group), status.clone());
         let Some(before) = before.filter(|before| before.replica == replica) else { return Ok(()) };
         let went_back = [
             ("term", Some(before.term), Some(status.term)),
@@ -159,12 +173,17 @@ impl Checker for Elections {
         let at_ns = observation.at_ns;
         let seen = match &observation.seen {
             Seen::Status { host, status } => self.status(*host, status, at_ns),
-            Seen::State { host, replica, .. } => self.at_home(*replica, *host, at_ns),
+            Seen::State { host, group, replica, .. } => self.at_home((*group, *replica), *host, at_ns),
             Seen::Durable { host, log } => self
-                .at_home(log.replica, *host, at_ns)
-                .and_then(|()| self.voted(*host, log.replica, log.vote, at_ns)),
+                .at_home((log.group, log.replica), *host, at_ns)
+                .and_then(|()| self.voted(*host, (log.group, log.replica), log.vote, at_ns)),
             Seen::Started { host, .. } | Seen::Ended { host, .. } => {
-                self.statuses.remove(host);
+                self.statuses.retain(|(of, _), _| of != host);
+                return Ok(());
+            }
+            // It may be opened again with less of its log known to be committed.
+            Seen::Closed { host, group, .. } => {
+                self.statuses.remove(&(*host, *group));
                 return Ok(());
             }
             Seen::Wiped { host } => {

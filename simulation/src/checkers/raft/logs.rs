@@ -40,26 +40,31 @@ struct Earlier {
 pub struct Logs {
     /// What such a host holds may be gone without a fault of the program.
     rotten: BTreeSet<HostId>,
+    groups: BTreeMap<u32, GroupLogs>,
+    events: u64,
+}
+
+/// The logs of one group's replicas.
+#[derive(Debug, Default)]
+struct GroupLogs {
     /// By index and term.
     sightings: BTreeMap<(u64, u64), Sighting>,
     earlier: BTreeMap<u64, Earlier>,
     commits: Commits,
-    events: u64,
 }
 
 impl Logs {
     pub fn new(plan: &Plan) -> Self {
-        Self {
-            rotten: rotten_hosts(plan),
-            sightings: BTreeMap::new(),
-            earlier: BTreeMap::new(),
-            commits: Commits::default(),
-            events: 0,
-        }
+        Self { rotten: rotten_hosts(plan), groups: BTreeMap::new(), events: 0 }
     }
 
-    fn durable(&mut self, host: HostId, log: &DurableLog, at_ns: u64) -> Result<(), String> {
-        let rotten = self.rotten.contains(&host);
+    fn of(&mut self, group: u32) -> &mut GroupLogs {
+        self.groups.entry(group).or_default()
+    }
+}
+
+impl GroupLogs {
+    fn durable(&mut self, rotten: bool, log: &DurableLog, at_ns: u64) -> Result<(), String> {
         whole(log, rotten)?;
         let earlier = self.earlier.remove(&log.replica);
         self.matching(log, earlier.as_ref(), at_ns)?;
@@ -180,17 +185,21 @@ impl Checker for Logs {
         let seen = match &observation.seen {
             Seen::Status { status, .. } => {
                 if let Some(index) = status.committed.max(status.applied) {
-                    self.commits.report(index, status.replica, at_ns);
+                    self.of(status.group).commits.report(index, status.replica, at_ns);
                 }
                 Ok(())
             }
-            Seen::State { replica, applied, .. } => {
-                self.commits.report(*applied, *replica, at_ns);
+            Seen::State { group, replica, applied, .. } => {
+                self.of(*group).commits.report(*applied, *replica, at_ns);
                 Ok(())
             }
             Seen::Durable { host, log } => {
                 self.events += 1;
-                self.durable(*host, log, at_ns)
+                let rotten = self.rotten.contains(host);
+                let seen = self.of(log.group).durable(rotten, log, at_ns);
+                seen.map_err(
+                    |what| if log.group == 0 { what } else { format!("group {}: {what}", log.group) },
+                )
             }
             _ => Ok(()),
         };
@@ -202,8 +211,8 @@ impl Checker for Logs {
             checker: NAME.into(),
             claim: format!(
                 "logs match on {} entries; {} committed entries stayed on a quorum",
-                self.sightings.len(),
-                self.commits.reported_below()
+                self.groups.values().map(|group| group.sightings.len()).sum::<usize>(),
+                self.groups.values().map(|group| group.commits.reported_below()).sum::<u64>()
             ),
             events: self.events,
             undecided: 0,

@@ -3,7 +3,7 @@
 //!
 //! Durable logs of different hosts are taken at different moments. Two facts make conclusions certain all the same: once an
 //! index was reported committed, a quorum held it *from then on*; and a log that lacks it at any later moment lacked it at
-//! that one. All replicas that are observed are of one group, the control group.
+//! that one. Each group is one such history; its replicas have ids that no other group has.
 
 mod commits;
 mod elections;

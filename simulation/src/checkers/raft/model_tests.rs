@@ -298,6 +298,7 @@ impl Model {
         );
         if replica.up && self.dice.once_in(2) {
             let status = ReplicaStatus {
+                group: 0,
                 node: id,
                 replica: id,
                 term: replica.term,
@@ -307,6 +308,7 @@ impl Model {
                 committed: index(replica.committed),
                 applied: index(replica.committed),
                 voters: union(membership(&replica.log)),
+                epoch: None,
             };
             self.history.see(Seen::Status { host, status });
             if let Some(applied) = index(replica.committed) {
@@ -318,13 +320,20 @@ impl Model {
                 if self.bug == Bug::ApplyWrongly && id == 2 && self.dice.once_in(3) {
                     hash += 1;
                 }
-                self.history.see(Seen::State { host, replica: id, applied, hash: hash.to_le_bytes() });
+                self.history.see(Seen::State {
+                    host,
+                    group: 0,
+                    replica: id,
+                    applied,
+                    hash: hash.to_le_bytes(),
+                });
             }
             return;
         }
         let (old, new) = membership(&replica.durable[..]);
         let entries = replica.durable.iter().enumerate().skip(replica.purged);
         let log = DurableLog {
+            group: 0,
             node: id,
             replica: id,
             vote: replica.vote,

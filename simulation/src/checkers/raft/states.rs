@@ -18,7 +18,8 @@ struct State {
 /// See the module's docs.
 #[derive(Debug, Default)]
 pub struct States {
-    by_applied: BTreeMap<u64, State>,
+    /// By group and index.
+    by_applied: BTreeMap<(u32, u64), State>,
     /// States that were compared with another replica's.
     compared: u64,
 }
@@ -39,16 +40,16 @@ impl Checker for States {
     }
 
     fn see(&mut self, observation: &Observation) -> Result<(), Violation> {
-        let Seen::State { replica, applied, hash, .. } = &observation.seen else { return Ok(()) };
+        let Seen::State { group, replica, applied, hash, .. } = &observation.seen else { return Ok(()) };
         let at_ns = observation.at_ns;
         let state = State { hash: *hash, replica: *replica, at_ns };
-        let known = *self.by_applied.entry(*applied).or_insert(state);
+        let known = *self.by_applied.entry((*group, *applied)).or_insert(state);
         self.compared += u64::from(known.replica != *replica);
         if known.hash == *hash {
             return Ok(());
         }
         let what = format!(
-            "after index {applied} replica {} had the state {} at {}, and replica {replica} has {}: they have diverged",
+            "after index {applied} of group {group} replica {} had the state {} at {}, and replica {replica} has {}: they have diverged",
             known.replica,
             hex(known.hash),
             seconds(known.at_ns),

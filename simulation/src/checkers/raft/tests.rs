@@ -115,13 +115,14 @@ fn elections() {
 fn states() {
     let has = |replica: u64, applied: u64, hash: u8| Seen::State {
         host: replica as HostId,
+        group: 0,
         replica,
         applied,
         hash: [hash; 16],
     };
     let cases: &[(&str, &[Seen], Option<&str>)] = &[
         ("alike", &[has(1, 5, 1), has(2, 6, 2), has(2, 5, 1), has(3, 6, 2)], None),
-        ("diverged", &[has(1, 5, 1), has(2, 5, 2)], Some("after index 5")),
+        ("diverged", &[has(1, 5, 1), has(2, 5, 2)], Some("after index 5 of group 0")),
         ("replayed otherwise", &[has(1, 5, 1), started(1), has(1, 5, 2)], Some("after index 5")),
     ];
     for (name, seen, expected) in cases {

@@ -100,6 +100,10 @@ fn profiles_do_what_they_say() {
         (Profile::Disk, &["slow_disk", "full_disk", "fail_sync", "fail_read", "rot", "power_loss_all"]),
         (Profile::Membership, &["leave", "remove", "wipe", "stop"]),
         (Profile::Clock, &["step_wall_clock", "set_drift", "pause"]),
+        (
+            Profile::Ring,
+            &["weigh", "pause_ring", "resume_ring", "rebalance_ring", "leave", "wipe", "kill", "add_rule"],
+        ),
         (Profile::Containers, &["engine_down", "engine_up", "engine_pulls", "engine_forgets"]),
     ] {
         let plans: Vec<Plan> = (0..100).map(|seed| expand(seed, &options(profile))).collect();
@@ -109,6 +113,28 @@ fn profiles_do_what_they_say() {
             assert!(count > 10, "{}: {fault} came {count} times in 100 seeds", profile.name());
         }
     }
+}
+
+#[test]
+fn storms_and_moves_are_of_few_groups_that_rest_in_half_of_the_plans() {
+    let storms: Vec<Plan> = (0..400).map(|seed| expand(seed, &options(Profile::Storm))).collect();
+    assert!(storms.iter().all(|plan| plan.fleet.hosts.len() == 5 && !plan.faults.is_empty()));
+    let asleep = storms.iter().filter(|plan| !plan.load.calms.is_empty()).count();
+    assert!((150..250).contains(&asleep), "{asleep} of 400 are asleep");
+    let for_good = storms.iter().filter(|plan| !plan.unhealed.is_empty()).count();
+    assert!((50..150).contains(&for_good), "{for_good} of 400 stay down");
+    // When a host dies in its sleep, so do all groups: nothing was asked for longer than it takes them to go to rest.
+    for plan in storms.iter().filter(|plan| !plan.load.calms.is_empty()) {
+        let calm = plan.load.calms[0];
+        let dies = |scheduled: &&Scheduled| {
+            let died = matches!(scheduled.fault, Fault::Kill { .. } | Fault::PowerLoss { .. });
+            died && (calm.from_ms + 6_000..calm.to_ms).contains(&scheduled.at_ms)
+        };
+        assert_eq!(plan.faults.iter().filter(dies).count(), 1, "seed {}", plan.seed);
+    }
+    let moves: Vec<Plan> = (0..400).map(|seed| expand(seed, &options(Profile::Ring))).collect();
+    let many = storms.iter().chain(&moves).filter(|plan| plan.fleet.ring.unwrap().groups >= 32).count();
+    assert!((1..=40).contains(&many), "{many} of 800 have as many groups as a real fleet");
 }
 
 /// A crash, and a partition that surely meets the leader: found out from the faults alone.

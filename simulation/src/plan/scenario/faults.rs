@@ -326,11 +326,18 @@ fn of_host(fault: &Fault, host: HostId) -> Fault {
         | Fault::FailSync { host: of }
         | Fault::FailRead { host: of }
         | Fault::Rot { host: of }
+        | Fault::Weigh { host: of, .. }
         | Fault::EngineDown { host: of }
         | Fault::EngineUp { host: of }
         | Fault::EnginePulls { host: of, .. }
         | Fault::EngineForgets { host: of } => *of = host,
-        Fault::PowerLossAll | Fault::AddRule { .. } | Fault::RemoveRule { .. } | Fault::HealNetwork => {}
+        Fault::PowerLossAll
+        | Fault::AddRule { .. }
+        | Fault::RemoveRule { .. }
+        | Fault::HealNetwork
+        | Fault::PauseRing
+        | Fault::ResumeRing
+        | Fault::RebalanceRing => {}
     }
     fault
 }
