@@ -176,9 +176,12 @@ impl HostDisk {
         self.shared.state.lock().mutant = mutant;
     }
 
-    /// The host's process was killed: what it wrote stays, also what it did not sync; its handles fail from now on.
+    /// The host's process has ended: what it wrote stays, also what it did not sync; its handles fail from now on. A loss of power
+    /// in one of its calls, if it did not come to that, does not strike the next process instead.
     pub fn process_died(&self) {
-        self.fault("process_died").generation += 1;
+        let mut state = self.fault("process_died");
+        state.generation += 1;
+        state.cut = None;
     }
 
     /// Power is lost: each unsynced write is kept, dropped or torn, of each folder's unsynced names a prefix is kept. Also tells

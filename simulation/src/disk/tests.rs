@@ -213,6 +213,9 @@ fn power_can_be_lost_within_any_call() {
         assert!(disk.list("").is_err() && disk.list("").is_err(), "it stays dark");
         disk.power_loss(&mut random::stream(1, "fault"));
         assert!(disk.list("").is_ok());
+        disk.lose_power_at_call(1, || unreachable!("the process has ended before"));
+        disk.process_died();
+        assert!(disk.list("").is_ok());
     });
 }
 

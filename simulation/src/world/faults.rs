@@ -197,16 +197,17 @@ impl World {
         self.hosts.lock()[&id].disk.lose_power_at_call(u64::from(calls), move || told.notify_one());
         let world = Arc::clone(self);
         drop(runtime::spawn_in(&self.context, async move {
-            tokio::select! {
+            let has_struck = tokio::select! {
                 biased;
-                () = lost.notified() => {}
-                () = runtime::sleep_global(MID_CALL_PATIENCE) => {}
-            }
+                () = lost.notified() => true,
+                () = runtime::sleep_global(MID_CALL_PATIENCE) => false,
+            };
             let is_same = {
                 let hosts = world.hosts.lock();
                 hosts[&id].process.as_ref().is_some_and(|process| process.incarnation == incarnation)
             };
-            if is_same {
+            // The process may have ended by itself since, for want of its disk: the disk works again when the host has lost its power.
+            if has_struck || is_same {
                 world.kill(id, true);
             }
         }));
