@@ -36,6 +36,9 @@ pub struct Link {
     pub fate: Fate,
     /// Messages in a million that are lost by chance; requests and replies alike, replies by the link they travel on.
     pub loss_ppm: u32,
+    /// Requests on the bulk lane in a million in which one bit of the later half is flipped: a fault that the real transport keeps out, and
+    /// that memory or a disk can still make.
+    pub bulk_damage_ppm: u32,
     /// One-way delay in milliseconds, drawn anew for each message.
     pub delay_ms: Range<u64>,
 }
@@ -51,7 +54,7 @@ pub enum Fate {
 
 impl Default for Link {
     fn default() -> Self {
-        Self { fate: Fate::Deliver, loss_ppm: 0, delay_ms: 0..1 }
+        Self { fate: Fate::Deliver, loss_ppm: 0, bulk_damage_ppm: 0, delay_ms: 0..1 }
     }
 }
 
@@ -171,6 +174,22 @@ impl Shared {
         Travel::Arrives
     }
 
+    /// What arrives of a request.
+    fn damaged(&self, from: NodeId, to: NodeId, lane: Lane, body: Bytes) -> Bytes {
+        let ppm = if lane == Lane::Bulk { self.link(from, to).bulk_damage_ppm } else { 0 };
+        if ppm == 0 || body.is_empty() {
+            return body;
+        }
+        let mut random = self.random.lock();
+        if random.random_range(0..1_000_000) >= ppm {
+            return body;
+        }
+        let mut bytes = body.to_vec();
+        let at = random.random_range(bytes.len() / 2..bytes.len());
+        bytes[at] ^= 1 << random.random_range(0..8);
+        bytes.into()
+    }
+
     fn delay(&self, from: NodeId, to: NodeId) -> Duration {
         let range = self.link(from, to).delay_ms;
         let ms =
@@ -285,6 +304,7 @@ impl Way {
                 way.answer::<R>(id, answer);
             });
         });
+        let body = self.shared.damaged(self.from, self.to, lane, body);
         handler.on_request(self.from, lane, body, replier);
     }
 

@@ -70,6 +70,40 @@ fn a_learner_that_is_far_behind_gets_a_snapshot_through_a_link_that_loses_chunks
     });
 }
 
+/// A chunk that arrives with a flipped bit is found out by the hash of the whole, refused, and sent again; it is never installed.
+#[test]
+fn a_snapshot_that_is_damaged_on_its_way_is_not_installed() {
+    virtual_time(async {
+        let mut fleet = Fleet::of(1, 5, often()).await;
+        let lines: Vec<String> = (0..120).map(long_line).collect();
+        for line in &lines {
+            fleet.group(1).propose(line.clone()).await.unwrap();
+        }
+        let group = fleet.group(1);
+        eventually("a purge", || group.status().purged >= Some(60)).await;
+        // Every chunk is damaged: nothing gets through, and nobody is harmed.
+        fleet.net.set_link(NodeId(1), NodeId(2), Link { bulk_damage_ppm: 1_000_000, ..Link::default() });
+        fleet.start(2).await;
+        fleet.group(1).add_learner(member(&fleet, 2)).await.unwrap();
+        let learner = fleet.group(2);
+        tokio::time::sleep(std::time::Duration::from_secs(20)).await;
+        let status = learner.status();
+        assert!(
+            status.snapshot.is_none() && status.applied.is_none(),
+            "damaged data was installed: {status:?}"
+        );
+        assert!(status.fatal.is_none() && group.status().fatal.is_none(), "it stopped somebody: {status:?}");
+        // Some are: it takes a few tries.
+        fleet.net.set_link(NodeId(1), NodeId(2), Link { bulk_damage_ppm: 20_000, ..Link::default() });
+        eventually("the snapshot", || learner.status().snapshot.is_some()).await;
+        fleet.net.set_link(NodeId(1), NodeId(2), Link::default());
+        assert_eq!(fleet.agree().await, lines);
+        fleet.kill(2).await;
+        fleet.start(2).await;
+        assert_eq!(fleet.agree().await, lines, "what was installed is whole on the disk");
+    });
+}
+
 #[test]
 fn a_follower_that_was_away_for_long_catches_up() {
     virtual_time(async {
