@@ -119,10 +119,13 @@ enum System {
     Etcd,
 }
 
+/// Puts one kind of load on a system, after writing all keys once if so.
+type Load<'a> = Box<dyn FnMut(&Case, bool) -> Result<LoadReport> + 'a>;
+
 fn round_of(system: System, args: &CompareArgs, cases: &[&Case], reports: &mut [CaseReport]) -> Result<()> {
     // Dropped after the loads: the processes end then.
     let site = Site::new("compare");
-    let mut run: Box<dyn FnMut(&Case, bool) -> Result<LoadReport>> = match system {
+    let mut run: Load = match system {
         System::Longshore => {
             let fleet = start_longshore(site, args.groups);
             Box::new(move |case, fill| load_longshore(&fleet, args, case, fill))
