@@ -14,6 +14,7 @@ use longshore_node::node::{ApiDoor, Network, Node, NodeOptions, Observer, Ports,
 use longshore_raft::NodeId;
 use longshore_raft::consensus::config::Timings;
 use longshore_raft::model::ring::GroupCount;
+use longshore_raft::GroupId;
 use longshore_raft::transport::join::JoinError;
 use longshore_raft::transport::memory::MemoryNetwork;
 use longshore_raft::transport::pki::Identity;
