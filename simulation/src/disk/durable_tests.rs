@@ -11,6 +11,7 @@ use longshore_node::api::listener::memory_listener;
 use longshore_node::api::server::Access;
 use longshore_node::api::types::TokenCreate;
 use longshore_node::node::{ApiDoor, Network, Node, NodeOptions, Observer, Ports, ReplicaView, Seed, Start};
+use longshore_raft::GroupId;
 use longshore_raft::NodeId;
 use longshore_raft::consensus::config::Timings;
 use longshore_raft::model::ring::GroupCount;
@@ -119,7 +120,8 @@ fn what_is_durable_is_what_the_node_says() {
                 make_and_revoke_tokens(&client, 150).await;
                 let status = shown.0.lock().as_ref().expect("it was shown").status();
                 before = read_durable(&disk).expect("nothing is damaged");
-                let [log] = &before[..] else { panic!("{before:?}") };
+                assert_eq!(before.iter().map(|log| log.group).collect::<Vec<_>>(), [0, 1, 2]);
+                let log = &before[0];
                 assert_eq!((log.node, log.replica), (1, status.replica.0));
                 assert_eq!(log.voters, [log.replica]);
                 assert_eq!(log.entries.last_key_value().map(|(index, _)| *index), status.last_log);
