@@ -11,11 +11,14 @@ const NAME: &str = "ring-epochs";
 /// All groups begin in it.
 const FIRST: u64 = 1;
 
+/// The members of a group in an epoch, who was the first to say so, and when.
+type Owners = (BTreeMap<u64, u64>, HostId, u64);
+
 /// See the module's docs.
 #[derive(Debug, Default)]
 pub struct Epochs {
-    /// By group and epoch: members, and who was the first to say so.
-    owners: BTreeMap<(u32, u64), (BTreeMap<u64, u64>, HostId, u64)>,
+    /// By group and epoch.
+    owners: BTreeMap<(u32, u64), Owners>,
     groups: BTreeMap<u64, u32>,
     /// As each host's running process showed it last: the ring's epoch, and those of its groups.
     last: BTreeMap<HostId, (u64, BTreeMap<u32, u64>)>,
