@@ -86,7 +86,7 @@ fn a_snapshot_that_is_damaged_on_its_way_is_not_installed() {
         fleet.start(2).await;
         fleet.group(1).add_learner(member(&fleet, 2)).await.unwrap();
         let learner = fleet.group(2);
-        tokio::time::sleep(std::time::Duration::from_secs(20)).await;
+        sleep_ms(20_000).await;
         let status = learner.status();
         assert!(
             status.snapshot.is_none() && status.applied.is_none(),
