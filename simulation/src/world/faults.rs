@@ -8,7 +8,7 @@ use longshore_node::api::types::ErrorCode;
 use rand::RngExt;
 
 use super::World;
-use super::host::Process;
+use super::host::{Host, Process};
 use crate::event;
 use crate::mutants::REUSE_REPLICA_ID;
 use crate::observation::Seen;
@@ -49,13 +49,20 @@ impl World {
                 let all: Vec<HostId> = self.hosts.lock().keys().copied().collect();
                 all.into_iter().filter(|host| self.kill(*host, true)).count() > 0
             }
-            Fault::Stop { host } => self.with_process(*host, |process| process.shutdown.cancel()),
+            Fault::Stop { host } => {
+                self.host_mut(*host, |host| host.restarts = false);
+                self.with_process(*host, |process| process.shutdown.cancel())
+            }
             Fault::Start { host } => {
-                let runs = self.hosts.lock()[host].is_running();
+                let (runs, stops) = self.host_mut(*host, |host| {
+                    // What is still stopping starts again when it has stopped, as a service manager would do it.
+                    host.restarts = host.is_stopping();
+                    (host.is_running(), host.restarts)
+                });
                 if !runs {
                     self.start(*host);
                 }
-                !runs
+                !runs || stops
             }
             Fault::Pause { host } => self.with_process(*host, |process| process.context.pause()),
             Fault::Resume { host } => self.with_process(*host, |process| process.context.resume()),
@@ -145,6 +152,10 @@ impl World {
         true
     }
 
+    fn host_mut<T>(&self, id: HostId, act: impl FnOnce(&mut Host) -> T) -> T {
+        act(self.hosts.lock().get_mut(&id).expect("a plan names hosts that there are"))
+    }
+
     fn with_process(&self, host: HostId, act: impl FnOnce(&Process)) -> bool {
         let process = self.hosts.lock()[&host].process.clone();
         process.as_ref().map(act).is_some()
@@ -156,6 +167,7 @@ impl World {
             let mut hosts = self.hosts.lock();
             let host = hosts.get_mut(&id).expect("a plan names hosts that there are");
             host.wanted = false;
+            host.restarts = false;
             let process = host.process.take();
             if let Some(process) = &process {
                 process.context.kill();

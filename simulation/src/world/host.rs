@@ -61,6 +61,11 @@ impl Host {
         self.process.as_ref().is_some_and(|process| !process.context.is_dead())
     }
 
+    /// It runs, and was told to stop.
+    pub(super) fn is_stopping(&self) -> bool {
+        self.is_running() && self.process.as_ref().is_some_and(|process| process.shutdown.is_cancelled())
+    }
+
     pub(super) fn is_up(&self) -> bool {
         self.process
             .as_ref()

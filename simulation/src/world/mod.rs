@@ -213,7 +213,7 @@ impl World {
             let process = {
                 let mut hosts = self.hosts.lock();
                 let host = hosts.get_mut(&id).expect("ids are of hosts");
-                host.restarts = host.process.as_ref().is_some_and(|process| process.shutdown.is_cancelled());
+                host.restarts = host.is_stopping();
                 host.clock.set_drift(runtime::global_ns(), 0);
                 host.disk.heal(host.shape.disk.sync);
                 if let Some(engine) = &host.engine {
