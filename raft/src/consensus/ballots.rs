@@ -16,6 +16,8 @@ struct Seen<R: Runtime> {
     pre_voted: Option<R::Instant>,
     /// The candidacy for which it asked for votes last.
     poll: Option<Poll>,
+    /// The vote for which it last refused others a pre-vote, and since when.
+    kept: Option<(Vote, R::Instant)>,
 }
 
 /// What became of the votes that one candidacy asked for; the candidate's own is not among them.
@@ -51,7 +53,7 @@ impl<R: Runtime> Drop for Asked<'_, R> {
 
 impl<R: Runtime> Default for Ballots<R> {
     fn default() -> Self {
-        Self(Mutex::new(Seen { pre_voted: None, poll: None }))
+        Self(Mutex::new(Seen { pre_voted: None, poll: None, kept: None }))
     }
 }
 
@@ -63,6 +65,19 @@ impl<R: Runtime> Ballots<R> {
     /// How long ago this replica last granted a pre-vote.
     pub(crate) fn pre_voted_ago(&self) -> Option<Duration> {
         self.0.lock().pre_voted.map(|at| at.elapsed())
+    }
+
+    /// How long ago this was first asked about this vote, after another. openraft counts a vote as new each time that an answer repeats
+    /// it, so what lasts from then would never end for a replica that asks in vain again and again.
+    pub(crate) fn kept_for(&self, vote: Vote) -> Duration {
+        let mut seen = self.0.lock();
+        match seen.kept {
+            Some((kept, since)) if kept == vote => since.elapsed(),
+            _ => {
+                seen.kept = Some((vote, R::Instant::now()));
+                Duration::ZERO
+            }
+        }
     }
 
     pub(crate) fn ask(&self, vote: Vote) -> Asked<'_, R> {

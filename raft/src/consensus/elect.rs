@@ -219,7 +219,8 @@ impl<R: Runtime> Core<R> {
     }
 
     /// Whether this replica has promised its vote to another living candidate, which has not had its time: then it grants nobody else a
-    /// pre-vote, who would depose that one as soon as it is elected.
+    /// pre-vote, who would depose that one as soon as it is elected. A candidate that was removed from the fleet is not suspected, so the time counts
+    /// from the first refusal, not from the last touch of the vote.
     pub(crate) async fn has_promised(
         &self,
         to_other_than: ReplicaId,
@@ -233,7 +234,9 @@ impl<R: Runtime> Core<R> {
         let ago = since.map(|since| R::Instant::now().saturating_duration_since(since));
         let node = self.server(|m| m.membership_config.get_node(&candidate).copied());
         let lives = node.is_some_and(|node| node == self.node || !self.router.is_suspect(node));
-        let promised = (lives && ago.is_some_and(|ago| ago < PROMISE)) || self.is_polling(vote);
+        let kept = self.ballots.kept_for(vote);
+        let promised =
+            (lives && kept < PROMISE && ago.is_some_and(|ago| ago < PROMISE)) || self.is_polling(vote);
         Ok(promised.then_some(vote))
     }
 
