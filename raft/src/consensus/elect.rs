@@ -352,6 +352,11 @@ impl<R: Runtime> Core<R> {
             return;
         }
         let status = self.status();
+        if self.server(|m| m.membership_config.membership().get_joint_config().len() > 1) {
+            // The change of voters under way would be left half done until the next leader finds out, and until then nothing is decided
+            // without a majority of the old voters, of which there may be one.
+            return;
+        }
         let matched =
             |m: &Member| status.matched.iter().find(|(r, _)| *r == m.replica).and_then(|(_, at)| *at);
         let others = status.voters.iter().filter(|v| v.replica != self.replica && !avoid(v.node));
