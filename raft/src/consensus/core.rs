@@ -267,6 +267,7 @@ impl<R: Runtime> Core<R> {
             purged: index(&m.purged),
             voters: voters(membership),
             learners: membership.learner_ids().filter_map(member).collect(),
+            joint: membership.get_joint_config().len() > 1,
             matched: m
                 .replication
                 .iter()

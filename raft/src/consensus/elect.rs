@@ -352,9 +352,9 @@ impl<R: Runtime> Core<R> {
             return;
         }
         let status = self.status();
-        if self.server(|m| m.membership_config.membership().get_joint_config().len() > 1) {
-            // The change of voters under way would be left half done until the next leader finds out, and until then nothing is decided
-            // without a majority of the old voters, of which there may be one.
+        if status.joint {
+            // The change of voters under way would be left half done, and while it is, nothing is decided without a majority of the
+            // old voters, of which there may be one.
             return;
         }
         let matched =
