@@ -155,29 +155,22 @@ fn has_essentials(plan: &Plan) -> Result<(), String> {
 fn is_crash_of_a_process(before: &[Scheduled], crash: &Fault) -> bool {
     let (Fault::Kill { host: of } | Fault::PowerLoss { host: of, at_call: 0 }) = crash else { return false };
     let mut runs = true;
-    for scheduled in before {
-        match &scheduled.fault {
+    for Scheduled { fault, .. } in before {
+        let is_its = fault.host() == Some(*of);
+        match fault {
+            Fault::PowerLossAll => runs = false,
+            _ if !is_its => {}
             // After these, a start may not be enough.
-            Fault::Leave { host }
-            | Fault::Remove { host }
-            | Fault::FailSync { host }
-            | Fault::Rot { host }
-                if host == of =>
-            {
+            Fault::Leave { .. } | Fault::Remove { .. } | Fault::FailSync { .. } | Fault::Rot { .. } => {
                 return false;
             }
-            Fault::Start { host } if host == of => runs = true,
-            Fault::Stop { host }
-            | Fault::Kill { host }
-            | Fault::PowerLoss { host, .. }
-            | Fault::Wipe { host }
-            | Fault::FullDisk { host, .. }
-            | Fault::FailRead { host }
-                if host == of =>
-            {
-                runs = false;
-            }
-            Fault::PowerLossAll => runs = false,
+            Fault::Start { .. } => runs = true,
+            Fault::Stop { .. }
+            | Fault::Kill { .. }
+            | Fault::PowerLoss { .. }
+            | Fault::Wipe { .. }
+            | Fault::FullDisk { .. }
+            | Fault::FailRead { .. } => runs = false,
             _ => {}
         }
     }
