@@ -154,7 +154,7 @@ fn plan_step(
     }
     if leaving.iter().any(|m| m.replica == me) {
         // The leader itself leaves: first somebody else must be able to lead.
-        if !wanted.is_subset(&voters) {
+        if status.joint || !wanted.is_subset(&voters) {
             return Some(Step::ChangeVoters(wanted.iter().copied().chain([me]).collect()));
         }
         let alive = |r: &&ReplicaId| candidates.iter().any(|c| c.replica == **r && c.alive && c.caught_up);
@@ -162,7 +162,8 @@ fn plan_step(
     }
     // A wish of the records (somebody left or was removed) is carried out at once; what the detector says waits until it knows.
     let ordered_out = status.voters.iter().any(|v| !candidates.iter().any(|c| c.replica == v.replica));
-    if wanted != voters && (settled || ordered_out) {
+    // A leader before this one left a change half done: its voters are those of both sets, and may look as if nothing were missing.
+    if status.joint || (wanted != voters && (settled || ordered_out)) {
         return Some(Step::ChangeVoters(wanted));
     }
     let may_go = |m: &&Member| !voters.contains(&m.replica) && !needed.contains(&m.node);
@@ -241,6 +242,17 @@ mod tests {
         assert_eq!(step(&s, &[1, 2, 3], &[], &[]), voters(&[1, 2, 3]));
         s = status(1, &[1, 2, 3], &[]);
         assert_eq!(step(&s, &[1, 2, 3], &[], &[]), None);
+    }
+
+    #[test]
+    fn the_next_leader_finishes_a_change_of_voters_that_is_half_done() {
+        let joint = |leader| GroupStatus { joint: true, ..status(leader, &[1, 2, 3], &[]) };
+        assert_eq!(step(&joint(3), &[1, 2, 3], &[], &[]), voters(&[1, 2, 3]));
+        // Also at once, before the detector has had its time, and when the leader itself leaves.
+        let all: Vec<Member> = (1..=3).map(member).collect();
+        let known = candidates(&joint(3), &[1, 2, 3], &[]);
+        assert_eq!(plan_step(&joint(3), &known, &all, &[], false, |_| false), voters(&[1, 2, 3]));
+        assert!(matches!(step(&joint(1), &[2, 3], &[1], &[]), Some(Step::ChangeVoters(_))));
     }
 
     #[test]

@@ -329,6 +329,11 @@ impl<R: Runtime> Core<R> {
             return;
         }
         let status = self.status();
+        if status.joint {
+            // The change of voters under way would be left half done, and while it is, nothing is decided without a majority of the
+            // old voters, of which there may be one.
+            return;
+        }
         let matched =
             |m: &Member| status.matched.iter().find(|(r, _)| *r == m.replica).and_then(|(_, at)| *at);
         let others = status.voters.iter().filter(|v| v.replica != self.replica && !avoid(v.node));

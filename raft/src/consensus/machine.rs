@@ -74,7 +74,7 @@ pub struct GroupStatus {
     pub purged: Option<u64>,
     pub voters: Vec<Member>,
     pub learners: Vec<Member>,
-    /// The voters are being changed: `voters` are those of both sets.
+    /// The change of voters is half done: `voters` are those of both sets, and each decision needs a majority of either.
     pub joint: bool,
     /// On the leader: index each member is known to hold.
     pub matched: Vec<(ReplicaId, Option<u64>)>,

@@ -45,7 +45,7 @@ struct Crash {
 }
 
 impl Essentials {
-    pub(super) fn admit(&self, episode: &Episode) -> bool {
+    pub(super) fn admits(&self, episode: &Episode) -> bool {
         self.window.is_none_or(|window| window.admits(episode)) && self.crash.admits(episode)
     }
 }
@@ -60,27 +60,28 @@ impl Window {
 
 impl Crash {
     fn admits(&self, episode: &Episode) -> bool {
-        !episode.faults.iter().any(|scheduled| may_end_process(&scheduled.fault, self.host))
+        let strikes = |fault: &Fault| fault.host() == Some(self.host) && may_end_process(fault);
+        !episode.faults.iter().any(|scheduled| strikes(&scheduled.fault))
             || episode.begin_ms() > self.at_ms
             || (!episode.lasts && episode.end_ms() + CALM_BEFORE_MS < self.at_ms)
     }
 }
 
-/// Whether the host's process may not run after this; a loss of power of all hosts is a crash itself.
-fn may_end_process(fault: &Fault, of: HostId) -> bool {
-    match fault {
-        Fault::Kill { host }
-        | Fault::PowerLoss { host, .. }
-        | Fault::Stop { host }
-        | Fault::Wipe { host }
-        | Fault::Leave { host }
-        | Fault::Remove { host }
-        | Fault::FullDisk { host, .. }
-        | Fault::FailSync { host }
-        | Fault::FailRead { host }
-        | Fault::Rot { host } => *host == of,
-        _ => false,
-    }
+/// Whether the process of the host that it happens to may not run after this; a loss of power of all hosts is a crash itself.
+fn may_end_process(fault: &Fault) -> bool {
+    matches!(
+        fault,
+        Fault::Kill { .. }
+            | Fault::PowerLoss { .. }
+            | Fault::Stop { .. }
+            | Fault::Wipe { .. }
+            | Fault::Leave { .. }
+            | Fault::Remove { .. }
+            | Fault::FullDisk { .. }
+            | Fault::FailSync { .. }
+            | Fault::FailRead { .. }
+            | Fault::Rot { .. }
+    )
 }
 
 /// The crash and the partition, and what they need for themselves; `hosts` are those there from the beginning.

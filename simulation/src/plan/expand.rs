@@ -105,7 +105,7 @@ fn episodes_of(plan: &mut Plan, kind: Kind, often: u64, essentials: Option<Essen
 }
 
 fn try_to_add(plan: &mut Plan, episode: Episode, essentials: Option<Essentials>) -> bool {
-    if essentials.is_some_and(|essentials| !essentials.admit(&episode)) {
+    if essentials.is_some_and(|essentials| !essentials.admits(&episode)) {
         return false;
     }
     let before = plan.faults.clone();

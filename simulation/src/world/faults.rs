@@ -163,9 +163,7 @@ impl World {
 
     /// Kills a process; with `power_loss` the host loses power. Whether there was one.
     pub(super) fn kill(self: &Arc<Self>, id: HostId, power_loss: bool) -> bool {
-        let process = {
-            let mut hosts = self.hosts.lock();
-            let host = hosts.get_mut(&id).expect("a plan names hosts that there are");
+        let process = self.host_mut(id, |host| {
             host.wanted = false;
             host.restarts = false;
             let process = host.process.take();
@@ -179,7 +177,7 @@ impl World {
                 host.disk.process_died();
             }
             process
-        };
+        });
         let Some(process) = process else { return false };
         self.fabric.process_died(id);
         let how = if power_loss { "power loss" } else { "killed" };

@@ -40,6 +40,14 @@ proptest! {
     }
 }
 
+/// Every host loses power between the start before the crash and the crash: that is a crash too.
+#[test]
+fn a_loss_of_power_of_all_hosts_is_a_crash() {
+    let plan = expand(8_119_167_819_171_163_316, &options(Profile::Swarm));
+    assert!(plan.faults.iter().any(|scheduled| scheduled.fault == Fault::PowerLossAll));
+    assert_eq!(has_essentials(&plan), Ok(()));
+}
+
 /// The same in every process and on every machine; a change of what a seed means is a change of this table.
 #[test]
 fn expansion_is_stable() {
@@ -139,10 +147,18 @@ fn storms_and_moves_are_of_few_groups_that_rest_in_half_of_the_plans() {
 
 /// A crash, and a partition that surely meets the leader: found out from the faults alone.
 fn has_essentials(plan: &Plan) -> Result<(), String> {
-    if !(0..plan.faults.len()).any(|at| is_crash_of_a_process(&plan.faults[..at], &plan.faults[at].fault)) {
+    let founders = numbered(plan, |late| !late);
+    let is_crash = |at: usize| {
+        let runs = |host: &HostId| surely_runs(&plan.faults[..at], *host);
+        match &plan.faults[at].fault {
+            Fault::Kill { host } | Fault::PowerLoss { host, at_call: 0 } => runs(host),
+            Fault::PowerLossAll => founders.iter().any(runs),
+            _ => false,
+        }
+    };
+    if !(0..plan.faults.len()).any(is_crash) {
         return Err("no crash of a process that surely runs".into());
     }
-    let founders = numbered(plan, |late| !late);
     if founders.len() < 3 {
         return Ok(());
     }
@@ -177,33 +193,25 @@ fn has_essentials(plan: &Plan) -> Result<(), String> {
     }
 }
 
-/// Whether nothing before it can have left the host without a process.
-fn is_crash_of_a_process(before: &[Scheduled], crash: &Fault) -> bool {
-    let (Fault::Kill { host: of } | Fault::PowerLoss { host: of, at_call: 0 }) = crash else { return false };
+/// Whether nothing that came before can have left the host without a process.
+fn surely_runs(before: &[Scheduled], host: HostId) -> bool {
     let mut runs = true;
-    for scheduled in before {
-        match &scheduled.fault {
+    for Scheduled { fault, .. } in before {
+        let is_its = fault.host() == Some(host);
+        match fault {
+            Fault::PowerLossAll => runs = false,
+            _ if !is_its => {}
             // After these, a start may not be enough.
-            Fault::Leave { host }
-            | Fault::Remove { host }
-            | Fault::FailSync { host }
-            | Fault::Rot { host }
-                if host == of =>
-            {
+            Fault::Leave { .. } | Fault::Remove { .. } | Fault::FailSync { .. } | Fault::Rot { .. } => {
                 return false;
             }
-            Fault::Start { host } if host == of => runs = true,
-            Fault::Stop { host }
-            | Fault::Kill { host }
-            | Fault::PowerLoss { host, .. }
-            | Fault::Wipe { host }
-            | Fault::FullDisk { host, .. }
-            | Fault::FailRead { host }
-                if host == of =>
-            {
-                runs = false;
-            }
-            Fault::PowerLossAll => runs = false,
+            Fault::Start { .. } => runs = true,
+            Fault::Stop { .. }
+            | Fault::Kill { .. }
+            | Fault::PowerLoss { .. }
+            | Fault::Wipe { .. }
+            | Fault::FullDisk { .. }
+            | Fault::FailRead { .. } => runs = false,
             _ => {}
         }
     }
