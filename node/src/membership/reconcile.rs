@@ -251,7 +251,10 @@ mod tests {
         // Also at once, before the detector has had its time, and when the leader itself leaves.
         let all: Vec<Member> = (1..=3).map(member).collect();
         let known = candidates(&joint(3), &[1, 2, 3], &[]);
-        assert_eq!(plan_step(&joint(3), &known, &all, &[], false, |_| false), voters(&[1, 2, 3]));
+        assert_eq!(
+            plan_step(&joint(3), &known, &all, &[], &BTreeSet::new(), false, |_| false),
+            voters(&[1, 2, 3])
+        );
         assert!(matches!(step(&joint(1), &[2, 3], &[1], &[]), Some(Step::ChangeVoters(_))));
     }
 

@@ -22,6 +22,7 @@ use super::inbox::Inbox;
 use super::log::GroupLog;
 use super::machine::{GroupError, GroupStatus, Member, Role};
 use super::network::Network;
+use super::promises::Promises;
 use super::proposer::Proposer;
 use super::queue::Queue;
 use super::quiesce::Rest;
@@ -68,6 +69,7 @@ pub(crate) struct Core<R: Runtime> {
     /// Whether an election is being pressed for.
     pub(crate) pressing: AtomicBool,
     pub(crate) ballots: Arc<Ballots<R>>,
+    pub(crate) promises: Arc<Promises>,
     pub(crate) rest: Rest<R>,
     /// Whether it is being found out who leads.
     pub(crate) asking: AtomicBool,
@@ -88,7 +90,8 @@ impl<R: Runtime> Core<R> {
         let quiescence = timings.quiescence;
         let patient = quiescence.map(|_| router.clone());
         let network = Network::<R>::new(transport.clone(), group, replica, ballots.clone(), patient);
-        let storage = GroupLog::<R>::new(log, stream);
+        let promises = Arc::<Promises>::default();
+        let storage = GroupLog::<R>::new(log, stream, promises.clone());
         let raft = Raft::new(replica, config, network, storage, state.clone()).await;
         let raft = raft.map_err(|e| failed(e.to_string()))?;
         let (queue, items) = Queue::new();
@@ -109,6 +112,7 @@ impl<R: Runtime> Core<R> {
             session: Arc::default(),
             pressing: AtomicBool::new(false),
             ballots,
+            promises,
             rest: Rest::new(quiescence),
             asking: AtomicBool::new(false),
             stopped: AtomicBool::new(false),

@@ -22,7 +22,7 @@ use super::runtime::Runtime;
 use super::snapshot_transfer::Receiver;
 use super::state::State;
 use super::types::{LogId, Op, Snapshot, Types, Vote};
-use super::wire::{self, Append, GroupBody, Refusal, Reply, SnapshotPart};
+use super::wire::{self, Append, Claim, GroupBody, Refusal, Reply, SnapshotPart};
 use crate::model::ids::{GroupId, NodeId, ReplicaId};
 use crate::transport::{Lane, Replier};
 
@@ -231,9 +231,15 @@ impl<R: Runtime> Port for Core<R> {
             GroupBody::Append(append) => self.inbox.on_append(from, lane, append, replier),
             GroupBody::Snapshot(part) => self.inbox.on_snapshot(part, replier),
             GroupBody::Propose(ops) => self.on_propose(ops, replier),
-            GroupBody::ReadIndex => {
-                self.inbox.work(replier, async move { Box::pin(core.read_index_here()).await.into() })
+            GroupBody::ReadIndex(None) => {
+                self.inbox.work(replier, async move { Box::pin(core.prove_leadership()).await.into() })
             }
+            GroupBody::ReadIndex(Some(vouch)) => match self.vouched_index(from, vouch) {
+                Some(index) => replier.reply(wire::encode_reply(&Reply::ReadIndex(index))),
+                None => {
+                    self.inbox.work(replier, async move { Box::pin(core.read_index_here()).await.into() })
+                }
+            },
             GroupBody::Quiesce { vote, at } => {
                 let rests = self.on_quiesce(from, vote.into(), at.into());
                 replier.reply(wire::encode_reply(&Reply::Quiesced(rests)));
@@ -274,6 +280,11 @@ impl<R: Runtime> Port for Core<R> {
                 }
             }),
         }
+    }
+
+    fn confirms(&self, claim: &Claim) -> bool {
+        let leader = Vote::from(claim.vote).leader_id;
+        claim.replica == self.replica && !self.is_stopped() && self.promises.stands_by(leader)
     }
 
     fn on_found(self: Arc<Self>, node: NodeId) {

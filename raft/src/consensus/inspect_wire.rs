@@ -34,6 +34,8 @@ pub enum MessageKind {
     HandOver(GroupId),
     /// Of the failure detector.
     Ping,
+    /// Whether the receiver still stands by so many leaders.
+    Confirm(u64),
     /// Not a consensus message, or not one of this version.
     Other,
 }
@@ -53,6 +55,7 @@ impl fmt::Display for MessageKind {
             Self::Query(group) => write!(f, "query {group}"),
             Self::HandOver(group) => write!(f, "hand-over {group}"),
             Self::Ping => f.write_str("ping"),
+            Self::Confirm(claims) => write!(f, "confirm {claims} leaders"),
             Self::Other => f.write_str("other"),
         }
     }
@@ -75,6 +78,9 @@ fn head(request: &[u8]) -> Option<MessageKind> {
     }
     if body.first() == Some(&1) {
         return Some(MessageKind::Ping);
+    }
+    if body.first() == Some(&2) {
+        return decode_prefix::<(u32, u64)>(body).map(|((_, claims), _)| MessageKind::Confirm(claims));
     }
     let ((message, group, _, variant), rest) = decode_prefix::<GroupHead>(body)?;
     match (message, variant) {
@@ -170,7 +176,7 @@ mod tests {
             (request(GroupBody::transfer_leader(&transfer)), MessageKind::TransferLeader(GROUP)),
             (request(GroupBody::Snapshot(chunk)), MessageKind::Snapshot(GROUP)),
             (request(GroupBody::Propose(vec![])), MessageKind::Propose(GROUP)),
-            (request(GroupBody::ReadIndex), MessageKind::ReadIndex(GROUP)),
+            (request(GroupBody::ReadIndex(None)), MessageKind::ReadIndex(GROUP)),
             (request(rest), MessageKind::Quiesce(GROUP)),
             (request(GroupBody::Query(Blob::default())), MessageKind::Query(GROUP)),
             (request(GroupBody::HandOver(ReplicaId(2))), MessageKind::HandOver(GROUP)),

@@ -19,8 +19,9 @@ use tokio::sync::oneshot;
 
 use super::codec::CodecError;
 use super::config::APPEND_BYTES_MAX;
+use super::promises::Promises;
 use super::runtime::Runtime;
-use super::types::{Entry, LogId, Types, Vote};
+use super::types::{Entry, LogId, Payload, Types, Vote};
 use super::wire;
 
 /// Bytes of one read when a whole range is wanted: bounds what is in flight, not what is returned.
@@ -30,12 +31,14 @@ const READ_BYTES: usize = 4 << 20;
 pub(crate) struct GroupLog<R> {
     store: Arc<dyn LogStore>,
     stream: StreamId,
+    promises: Arc<Promises>,
     runtime: PhantomData<fn() -> R>,
 }
 
 impl<R> Clone for GroupLog<R> {
     fn clone(&self) -> Self {
-        Self { store: self.store.clone(), stream: self.stream, runtime: PhantomData }
+        let (store, promises) = (self.store.clone(), self.promises.clone());
+        Self { store, stream: self.stream, promises, runtime: PhantomData }
     }
 }
 
@@ -48,8 +51,8 @@ fn decode_error(what: &str, e: CodecError) -> io::Error {
 }
 
 impl<R: Runtime> GroupLog<R> {
-    pub(crate) fn new(store: Arc<dyn LogStore>, stream: StreamId) -> Self {
-        Self { store, stream, runtime: PhantomData }
+    pub(crate) fn new(store: Arc<dyn LogStore>, stream: StreamId, promises: Arc<Promises>) -> Self {
+        Self { store, stream, promises, runtime: PhantomData }
     }
 
     /// Submits when there is room. `on_durable` fires once; it is dropped unfired if this returns an error.
@@ -153,7 +156,9 @@ impl<R: Runtime> RaftLogReader<Types<R>> for GroupLog<R> {
 
     async fn read_vote(&mut self) -> Result<Option<Vote>, io::Error> {
         let vote = self.store.state(self.stream).map_err(io_error)?.vote;
-        vote.map(|v| wire::decode_vote(&v)).transpose().map_err(|e| decode_error("vote", e))
+        let vote = vote.map(|v| wire::decode_vote(&v)).transpose().map_err(|e| decode_error("vote", e))?;
+        vote.into_iter().for_each(|vote| self.promises.vote(vote));
+        Ok(vote)
     }
 
     async fn limited_get_log_entries(&mut self, start: u64, end: u64) -> Result<Vec<Entry>, io::Error> {
@@ -185,6 +190,7 @@ impl<R: Runtime> RaftLogStorage<Types<R>> for GroupLog<R> {
     }
 
     async fn save_vote(&mut self, vote: &Vote) -> Result<(), io::Error> {
+        self.promises.vote(*vote);
         let (tx, rx) = oneshot::channel();
         let vote = wire::encode_vote(vote);
         let bytes = vote.len();
@@ -221,6 +227,9 @@ impl<R: Runtime> RaftLogStorage<Types<R>> for GroupLog<R> {
         let (mut first, mut raw, mut bytes) = (None, Vec::new(), 0);
         for entry in entries {
             first.get_or_insert(entry.log_id.index);
+            if matches!(entry.payload, Payload::Membership(_)) {
+                self.promises.membership(entry.log_id.index);
+            }
             let encoded = wire::encode_entry(&entry);
             bytes += encoded.len();
             raw.push(encoded);
@@ -234,6 +243,7 @@ impl<R: Runtime> RaftLogStorage<Types<R>> for GroupLog<R> {
     }
 
     async fn truncate_after(&mut self, last: Option<LogId>) -> Result<(), io::Error> {
+        self.promises.truncated(last.map(|l| l.index));
         // Durable with whatever is submitted next: the store keeps the order, so no callback is needed.
         let op = LogOp::TruncateAfter { stream: self.stream, last: last.map(|l| l.index) };
         self.submit(op, 0, |_| {}).await

@@ -22,8 +22,11 @@ use super::runtime::Runtime;
 use super::types::{Batch, Op, Types};
 use crate::transport::BoxFuture;
 
-/// Entries and forwarded messages on the way; while there are as many, what comes in makes the next batch larger.
+/// Entries and forwarded messages on the way.
 pub(crate) const IN_FLIGHT_MAX: usize = 32;
+/// While a batch is on its way, the next gathers what comes in, at most for this long: a batch costs as much as some tens of commands, so
+/// under load they are to be large, and where the way is long they still follow each other closely.
+const SPACING: Duration = Duration::from_millis(5);
 /// How long an entry may wait for a quorum before its callers are told to try again: what a leader that was cut off holds
 /// must not fill its queue.
 const COMMIT_TIMEOUT: Duration = Duration::from_secs(3);
@@ -55,6 +58,8 @@ pub(crate) struct Proposer<R: Runtime> {
     queue: mpsc::Receiver<Item>,
     in_flight: FuturesUnordered<BoxFuture<()>>,
     clock: Clock<R>,
+    /// When the last batch was made.
+    last_at: R::Instant,
     /// Log time at which idle clients were last looked for.
     swept: LogTime,
 }
@@ -62,21 +67,37 @@ pub(crate) struct Proposer<R: Runtime> {
 impl<R: Runtime> Proposer<R> {
     pub(crate) fn new(core: Arc<Core<R>>, queue: mpsc::Receiver<Item>) -> Self {
         let clock = Clock { term: 0, base: LogTime(0), since: R::Instant::now(), last: LogTime(0) };
-        Self { core, queue, in_flight: FuturesUnordered::new(), clock, swept: LogTime(0) }
+        Self {
+            core,
+            queue,
+            in_flight: FuturesUnordered::new(),
+            clock,
+            last_at: R::Instant::now(),
+            swept: LogTime(0),
+        }
     }
 
     /// Runs until the replica stops. What is queued then is dropped, which tells its callers.
     pub(crate) async fn run(mut self) {
         let core = self.core.clone();
         let mut stopped = std::pin::pin!(core.until_stopped());
+        // The first of the next batch.
+        let mut next: Option<Item> = None;
         loop {
-            let room = self.in_flight.len() < IN_FLIGHT_MAX;
+            let due = self.last_at + SPACING;
+            let has_room = self.in_flight.len() < IN_FLIGHT_MAX;
             tokio::select! {
                 biased;
                 () = &mut stopped => break,
                 Some(()) = self.in_flight.next() => {}
-                Some(first) = self.queue.recv(), if room => self.turn(first).await,
+                Some(item) = self.queue.recv(), if next.is_none() => next = Some(item),
+                () = R::sleep_until(due), if next.is_some() && has_room => {}
                 else => break,
+            }
+            let may_go = self.in_flight.is_empty() || (has_room && R::Instant::now() >= due);
+            if let Some(first) = next.take_if(|_| may_go) {
+                self.last_at = R::Instant::now();
+                self.turn(first).await;
             }
         }
     }

@@ -197,7 +197,7 @@ impl<R: Runtime> Core<R> {
             return true;
         }
         self.rouse("a command");
-        self.rest.is_confirmed() || matches!(self.read_index_here().await, ReadIndex::At(_))
+        self.rest.is_confirmed() || matches!(self.prove_leadership().await, ReadIndex::At(_))
     }
 
     /// Turns openraft's ticks on or off, unless the watch is over.
@@ -300,7 +300,7 @@ impl<R: Runtime> Core<R> {
             GroupBody::TransferLeader { .. } | GroupBody::Snapshot(_) => self.rouse("its leader"),
             // These wake a leader where they are dealt with; others only say who leads.
             GroupBody::Propose(_)
-            | GroupBody::ReadIndex
+            | GroupBody::ReadIndex(_)
             | GroupBody::Query(_)
             | GroupBody::HandOver(_)
             | GroupBody::Quiesce { .. } => {}

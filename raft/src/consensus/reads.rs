@@ -1,21 +1,24 @@
 //! Linearizable reads: read indexes, barriers, and queries that a leader answers for nodes without a replica.
 //!
-//! ReadIndex (Raft dissertation, section 6.4), no leases: a leader asks a quorum every time.
+//! ReadIndex (Raft dissertation, section 6.4), no leases: a quorum confirms the leader for every read, though many reads share a question.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use openraft::ReadPolicy;
 use openraft::error::{LinearizableReadError, RaftError};
+use openraft::{ReadPolicy, ServerState};
 
 use super::client::{self, Pace, Venue};
 use super::codec::Blob;
 use super::config::ANSWER_BYTES_MAX;
+use super::confirm::Confirmer;
 use super::core::Core;
 use super::link::LinkError;
 use super::machine::{GroupError, Member};
 use super::runtime::Runtime;
-use super::wire::{GroupBody, Refusal, Reply};
+use super::types::Vote;
+use super::wire::{Claim, GroupBody, Refusal, Reply, Vouch};
+use crate::model::ids::{NodeId, ReplicaId};
 use crate::transport::Lane;
 
 /// How long a peer may take to answer a read index or a query.
@@ -26,6 +29,17 @@ pub(crate) enum ReadIndex {
     At(u64),
     NotLeader(Option<Member>),
     NoQuorum(String),
+}
+
+/// A leader's claim, and who could confirm it.
+struct Standing {
+    vote: Vote,
+    /// Of the last entry applied, which is of the leader's own term.
+    index: u64,
+    /// The other voters.
+    others: Vec<Member>,
+    /// How many of them make a quorum with this replica.
+    needed: usize,
 }
 
 impl From<ReadIndex> for Reply {
@@ -92,8 +106,82 @@ impl<R: Runtime> Core<R> {
         }
     }
 
-    /// The read index as leader. A leader at rest wakes.
+    /// The read index as leader, without a round of heartbeats if peers confirm that they still stand by it; a leader at rest then
+    /// rests on.
     pub(crate) async fn read_index_here(self: &Arc<Self>) -> ReadIndex {
+        match self.confirmed_index().await {
+            Some(index) => ReadIndex::At(index),
+            None => self.prove_leadership().await,
+        }
+    }
+
+    /// What this replica can say of its leadership by itself; `None` if it needs openraft for that.
+    fn standing(&self) -> Option<Standing> {
+        let applied = self.state.applied.read().last?;
+        let (vote, membership) = self.server(|m| {
+            let leads = m.state == ServerState::Leader && m.vote.committed;
+            let mine = leads && m.vote.leader_id.voted_for == self.replica;
+            mine.then(|| (m.vote, Arc::clone(&m.membership_config)))
+        })?;
+        let leader = vote.leader_id;
+        let settled = applied.leader_id.term == leader.term
+            && self.promises.stands_by(leader)
+            && self.promises.is_last_membership(membership.log_id().as_ref());
+        let [voters] = membership.membership().get_joint_config().as_slice() else { return None };
+        if !settled || self.is_stopped() || self.rest.is_muted() {
+            return None;
+        }
+        let member = |&replica: &ReplicaId| {
+            membership.membership().get_node(&replica).map(|&node| Member { replica, node })
+        };
+        let others: Vec<Member> = voters.iter().filter(|&&v| v != self.replica).filter_map(member).collect();
+        let needed = voters.len() / 2 + 1 - usize::from(voters.contains(&self.replica));
+        Some(Standing { vote, index: applied.index, others, needed })
+    }
+
+    /// The read index for a node that says by whose vote it stands, if that is enough. Asks nobody.
+    pub(crate) fn vouched_index(&self, from: NodeId, vouch: Vouch) -> Option<u64> {
+        let _busy = self.rest.busy();
+        let standing = self.standing()?;
+        let sender = Member { replica: vouch.replica, node: from };
+        let confirms =
+            standing.others.contains(&sender) && Vote::from(vouch.vote).leader_id == standing.vote.leader_id;
+        (standing.needed <= usize::from(confirms)).then_some(standing.index)
+    }
+
+    /// The read index, if as many peers confirm this leader as a quorum takes.
+    ///
+    /// ReadIndex (Raft dissertation, section 6.4) asks a quorum whether the leader still leads. openraft asks by heartbeats, through the core
+    /// of each group; this asks what the answer rests on: whether a quorum has promised its vote to nobody since. A promise is noted
+    /// before it is written, and a candidate hears of it after; so when a quorum confirms, no later leader was elected before the question,
+    /// and nothing later than `index` was acknowledged before the read began. `index` is what is applied here in the leader's own
+    /// term: the leader acknowledges what it has applied, and its first entry of the term comes after all that others have.
+    async fn confirmed_index(self: &Arc<Self>) -> Option<u64> {
+        let _busy = self.rest.busy();
+        let Standing { vote, index, others, needed } = self.standing()?;
+        longshore_storage::mutant!("read-by-lease" => return Some(index));
+        // The next ones round by id, so that the asking is spread, and each asks the same ones in one message.
+        let later = others.iter().filter(|m| m.node > self.node);
+        let earlier = others.iter().filter(|m| m.node < self.node);
+        let usable = later.chain(earlier).filter(|m| !self.router.is_suspect(m.node));
+        let claim = |m: &Member| {
+            let claim = Claim { group: self.group, replica: m.replica, vote: (&vote).into() };
+            Confirmer::ask::<R>(&self.router, &self.route.transport, m.node, claim)
+        };
+        let asked: Vec<_> = usable.take(needed).map(claim).collect();
+        if asked.len() < needed {
+            return None;
+        }
+        for answer in asked {
+            if answer.await != Ok(true) {
+                return None;
+            }
+        }
+        Some(index)
+    }
+
+    /// The read index as leader, by a round of heartbeats. A leader at rest wakes, and has its lease back.
+    pub(crate) async fn prove_leadership(self: &Arc<Self>) -> ReadIndex {
         let _busy = self.rest.busy();
         if self.office().is_some() {
             self.rouse("a read");
@@ -118,7 +206,8 @@ impl<R: Runtime> Core<R> {
         let Some(target) = self.target() else {
             return ReadIndex::NoQuorum("no leader is known".into());
         };
-        let reply = self.route.ask(target, Lane::Control, GroupBody::ReadIndex, READ_TIMEOUT).await;
+        let vouch = self.promises.leader().map(|vote| Vouch { replica: self.replica, vote: (&vote).into() });
+        let reply = self.route.ask(target, Lane::Control, GroupBody::ReadIndex(vouch), READ_TIMEOUT).await;
         let (read, leader) = match reply {
             Ok(Reply::ReadIndex(index)) => {
                 self.route.served(target);

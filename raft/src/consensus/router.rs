@@ -13,7 +13,8 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use super::changes::Changes;
-use super::wire::{self, GroupBody, GroupRequest, Message, Ping, Refusal, Reply};
+use super::confirm::{CLAIMS_MAX, Confirmer};
+use super::wire::{self, Claim, GroupBody, GroupRequest, Message, Ping, Refusal, Reply};
 use crate::model::ids::{GroupId, NodeId, ReplicaId};
 use crate::transport::{Handler, Lane, Replier};
 
@@ -28,6 +29,8 @@ pub(crate) trait Port: Send + Sync {
     fn step_aside(self: Arc<Self>, avoid: &dyn Fn(NodeId) -> bool);
     /// `node` is trusted again, or its process is another: whoever leads sees to it.
     fn on_found(self: Arc<Self>, node: NodeId);
+    /// Whether the replica that is asked is this one, and stands by that leader.
+    fn confirms(&self, claim: &Claim) -> bool;
     /// What is known of other nodes changed: waiting proposals look again.
     fn poke(&self);
 }
@@ -47,6 +50,7 @@ pub struct Router {
     /// Held by every group that elects or wakes by itself, for as long as that takes at best: when a node dies or returns, all groups
     /// have cause at once.
     pub(crate) wakes: Semaphore,
+    pub(crate) confirmer: Confirmer,
     pings: RwLock<Option<Arc<dyn PingPort>>>,
     removed: CancellationToken,
 }
@@ -77,6 +81,7 @@ impl Router {
             suspects: RwLock::default(),
             news: Changes::default(),
             wakes: Semaphore::new(WAKES_MAX),
+            confirmer: Confirmer::default(),
             pings: RwLock::default(),
             removed: CancellationToken::new(),
         })
@@ -181,6 +186,17 @@ impl Router {
     }
 }
 
+impl Router {
+    fn confirm(&self, claims: &[Claim]) -> Reply {
+        if claims.len() > CLAIMS_MAX {
+            return Reply::Refused(Refusal::Invalid(format!("{} claims in one message", claims.len())));
+        }
+        let groups = self.groups.read();
+        let confirms = |claim: &Claim| groups.get(&claim.group).is_some_and(|port| port.confirms(claim));
+        Reply::Confirmed(claims.iter().map(confirms).collect())
+    }
+}
+
 impl Handler for Router {
     fn on_request(&self, from: NodeId, lane: Lane, body: Bytes, replier: Replier) {
         if body.first().is_some_and(|&tag| tag & 0xF0 != CONSENSUS_TAG & 0xF0) {
@@ -189,6 +205,7 @@ impl Handler for Router {
         }
         match wire::decode_message(&body) {
             Ok(Message::Group(request)) => self.on_group(from, lane, request, replier),
+            Ok(Message::Confirm(claims)) => replier.reply(wire::encode_reply(&self.confirm(&claims))),
             Ok(Message::Ping(ping)) => {
                 let port = self.pings.read().clone();
                 match port {

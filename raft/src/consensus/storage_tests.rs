@@ -58,7 +58,7 @@ struct Builder;
 
 impl StoreBuilder<C, GroupLog<Rt>, State<Rt>> for Builder {
     async fn build(&self) -> Result<((), GroupLog<Rt>, State<Rt>), openraft::StorageError<C>> {
-        Ok(((), GroupLog::new(Arc::new(MemLog::new()), STREAM), state(Arc::default())))
+        Ok(((), GroupLog::new(Arc::new(MemLog::new()), STREAM, Arc::default()), state(Arc::default())))
     }
 }
 
@@ -164,14 +164,14 @@ fn damaged_snapshots_are_refused_and_change_nothing() {
 fn entries_survive_a_reopening_and_a_lie_in_the_log_is_found() {
     C::run(async {
         let store = MemLog::new();
-        let mut log = GroupLog::<Rt>::new(Arc::new(store.clone()), STREAM);
+        let mut log = GroupLog::<Rt>::new(Arc::new(store.clone()), STREAM, Arc::default());
         let entries: Vec<Entry> = (5..25).map(|i| Entry::new_blank(log_id(i))).collect();
         log.append(entries.clone(), IOFlushed::noop()).await.unwrap();
         log.save_committed(Some(log_id(20))).await.unwrap();
         log.truncate_after(Some(log_id(18))).await.unwrap();
         log.purge(log_id(7)).await.unwrap();
 
-        let mut again = GroupLog::<Rt>::new(Arc::new(store.clone()), STREAM);
+        let mut again = GroupLog::<Rt>::new(Arc::new(store.clone()), STREAM, Arc::default());
         let state = again.get_log_state().await.unwrap();
         assert_eq!((state.last_purged_log_id, state.last_log_id), (Some(log_id(7)), Some(log_id(18))));
         assert_eq!(again.read_committed().await.unwrap(), Some(log_id(18)), "a hint beyond the log is cut");

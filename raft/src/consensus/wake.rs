@@ -120,8 +120,12 @@ impl<R: Runtime> Core<R> {
         });
         let others = members.iter().filter(|m| m.node != self.node && !self.router.is_suspect(m.node));
         let asks = others.map(|m| {
-            let reply =
-                self.route.ask((m.node, Some(m.replica)), Lane::Control, GroupBody::ReadIndex, PROOF_TIMEOUT);
+            let reply = self.route.ask(
+                (m.node, Some(m.replica)),
+                Lane::Control,
+                GroupBody::ReadIndex(None),
+                PROOF_TIMEOUT,
+            );
             async { (m.replica, reply.await) }
         });
         let replies: Vec<(ReplicaId, Option<Reply>)> =
@@ -140,12 +144,12 @@ impl<R: Runtime> Core<R> {
         }
         let proof = async {
             if self.office().is_some() {
-                return matches!(self.read_index_here().await, ReadIndex::At(_));
+                return matches!(self.prove_leadership().await, ReadIndex::At(_));
             }
             let usable = |m: &Member| m.node != self.node && !self.router.is_suspect(m.node);
             let Some(leader) = self.leader().filter(usable) else { return false };
             let target = (leader.node, Some(leader.replica));
-            let reply = self.route.ask(target, Lane::Control, GroupBody::ReadIndex, PROOF_TIMEOUT);
+            let reply = self.route.ask(target, Lane::Control, GroupBody::ReadIndex(None), PROOF_TIMEOUT);
             matches!(reply.await, Ok(Reply::ReadIndex(_)))
         };
         R::timeout(PROOF_TIMEOUT, proof).await.unwrap_or(false)

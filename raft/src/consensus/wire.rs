@@ -71,6 +71,25 @@ pub(crate) struct WSnapshotMeta {
 pub(crate) enum Message {
     Group(GroupRequest),
     Ping(Ping),
+    /// Whether the receiver still stands by these leaders; answered with [`Reply::Confirmed`].
+    Confirm(Vec<Claim>),
+}
+
+/// That a leader leads, which a replica on the receiving node is to confirm.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
+pub(crate) struct Claim {
+    pub(crate) group: GroupId,
+    /// Who is asked.
+    pub(crate) replica: ReplicaId,
+    /// By which the leader leads.
+    pub(crate) vote: WVote,
+}
+
+/// By whose vote whoever asks for a read index stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
+pub(crate) struct Vouch {
+    pub(crate) replica: ReplicaId,
+    pub(crate) vote: WVote,
 }
 
 /// A request to one replica.
@@ -100,7 +119,9 @@ pub(crate) enum GroupBody {
     },
     Snapshot(SnapshotPart),
     Propose(Vec<Op>),
-    ReadIndex,
+    /// Answered with [`Reply::ReadIndex`]. With a voucher the leader may count the sender among those who confirm it; without, it proves
+    /// by a round of heartbeats that it leads, for which it wakes.
+    ReadIndex(Option<Vouch>),
     /// The leader by this vote is about to put the group to rest: every member holds and has applied `at`. Answered with
     /// [`Reply::Quiesced`].
     Quiesce {
@@ -184,6 +205,8 @@ pub(crate) enum Reply {
     Quiesced(bool),
     /// The machine's answer to a query, encoded.
     Answer(Blob),
+    /// For each claim, in order, whether the receiver has promised its vote to that leader and to nobody since.
+    Confirmed(Vec<bool>),
 }
 
 /// Why a replica did not take a request at all.
@@ -415,7 +438,7 @@ impl Reply {
 impl GroupBody {
     /// Whether it need not name the replica that it is for.
     pub(crate) fn any_can_answer(&self) -> bool {
-        matches!(self, Self::Propose(_) | Self::ReadIndex | Self::Query(_) | Self::HandOver(_))
+        matches!(self, Self::Propose(_) | Self::ReadIndex(_) | Self::Query(_) | Self::HandOver(_))
     }
 
     pub(crate) fn vote<R: Runtime>(pre: bool, rpc: &VoteRequest<Types<R>>) -> Self {

@@ -59,7 +59,28 @@ fn a_group_at_rest_says_nothing_for_ten_minutes_and_log_time_goes_on() {
 }
 
 #[test]
-fn commands_and_reads_from_any_node_wake_it_at_once() {
+fn reads_of_a_group_at_rest_wake_nobody() {
+    virtual_time(async {
+        let fleet = Fleet::of(3, 1, timings()).await;
+        fleet.group(1).propose("line".into()).await.unwrap();
+        fleet.until_quiescent().await;
+        sleep_ms(20_000).await;
+        fleet.traffic.forget();
+        for node in 1..=3 {
+            fleet.group(node).read_barrier().await.unwrap();
+            assert_eq!(fleet.group(node).with_state(|l| l.count("line")), 1);
+        }
+        sleep_ms(5_000).await;
+        assert!((1..=3).all(|node| fleet.group(node).is_quiescent()));
+        // Two through followers, one at the leader.
+        let counts =
+            (fleet.traffic.count("read-index"), fleet.traffic.count("confirm"), fleet.traffic.of_groups());
+        assert_eq!(counts, (2, 1, 3), "{:?}", fleet.traffic);
+    });
+}
+
+#[test]
+fn commands_and_reads_from_any_node_are_served_at_once() {
     virtual_time(async {
         let fleet = Fleet::of(3, 1, timings()).await;
         let office = fleet.office();

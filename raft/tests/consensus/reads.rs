@@ -42,3 +42,59 @@ fn an_old_leader_that_is_cut_off_answers_no_reads() {
         assert_eq!(fleet.group(old).with_state(|l| l.count("new")), 1);
     });
 }
+
+/// Many reads at a time cost a question or two, and none of them a heartbeat.
+#[test]
+fn reads_of_a_leader_share_their_questions() {
+    virtual_time(async {
+        let fleet = Fleet::of(3, 1, Timings::control()).await;
+        fleet.group(1).propose("line".into()).await.unwrap();
+        let leader = fleet.group(fleet.leader().unwrap());
+        leader.read_barrier().await.unwrap();
+        fleet.traffic.forget();
+        let reads = (0..100).map(|_| leader.read_barrier());
+        let read = futures_util::future::join_all(reads).await;
+        assert!(read.iter().all(Result::is_ok), "{read:?}");
+        let asked = fleet.traffic.count("confirm");
+        assert!((1..=2).contains(&asked), "{asked} questions for 100 reads");
+        assert_eq!(fleet.traffic.count("append"), 0, "{:?}", fleet.traffic);
+    });
+}
+
+/// A follower's own word and the leader's are two of three.
+#[test]
+fn a_read_through_a_follower_takes_one_message() {
+    virtual_time(async {
+        let fleet = Fleet::of(3, 1, Timings::control()).await;
+        let follower = fleet.leader().unwrap() % 3 + 1;
+        fleet.group(follower).propose("line".into()).await.unwrap();
+        fleet.group(follower).read_barrier().await.unwrap();
+        fleet.traffic.forget();
+        fleet.group(follower).read_barrier().await.unwrap();
+        assert_eq!(
+            (fleet.traffic.count("read-index"), fleet.traffic.of_groups()),
+            (1, 1),
+            "{:?}",
+            fleet.traffic
+        );
+    });
+}
+
+/// The old leader believes in itself and reaches everybody again, but they have promised their votes to another.
+#[test]
+fn an_old_leader_that_is_back_is_confirmed_by_nobody() {
+    for seed in 0..5 {
+        virtual_time(async {
+            let fleet = Fleet::of(3, seed, Timings::control()).await;
+            fleet.group(1).propose("old".into()).await.unwrap();
+            let old = fleet.leader().unwrap();
+            let others: Vec<NodeId> = (1..=3).filter(|&n| n != old).map(NodeId).collect();
+            fleet.net.partition(&[NodeId(old)], &others);
+            fleet.group(others[0].0).propose("new".into()).await.unwrap();
+            // Not a single message has reached it since.
+            fleet.net.heal();
+            fleet.group(old).read_barrier().await.unwrap();
+            assert_eq!(fleet.group(old).with_state(|l| l.count("new")), 1);
+        });
+    }
+}
