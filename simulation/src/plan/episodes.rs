@@ -402,13 +402,19 @@ impl Kind {
     fn ring(self, dice: &mut Dice, ground: &Ground<'_>, script: &mut Script) {
         let host = dice.pick(&ground.hosts());
         match self {
-            // It gives its replicas up, or some of them, and gets them back.
+            // It gives its replicas up, or some of them, and gets them back; or two do, one just after the other, so that groups are to be
+            // on two other hosts.
             Self::Weigh => {
-                let weight = if dice.percent(60) { 0 } else { dice.pick(&[WEIGHT / 4, WEIGHT * 4]) };
+                let pair = dice.percent(40);
+                let hosts = if pair { dice.some_of(&ground.hosts(), 2) } else { vec![host] };
+                let weight = if pair || dice.percent(60) { 0 } else { dice.pick(&[WEIGHT / 4, WEIGHT * 4]) };
+                let down_ms = if pair { 100..=300 } else { 100..=2_000 };
                 for weight in [weight, WEIGHT] {
-                    script.add(Fault::Weigh { host, weight });
-                    script.add(Fault::Stop { host });
-                    script.after(dice.magnitude(100..=2_000)).add(Fault::Start { host });
+                    for &host in &hosts {
+                        script.add(Fault::Weigh { host, weight });
+                        script.add(Fault::Stop { host });
+                        script.after(dice.magnitude(down_ms.clone())).add(Fault::Start { host });
+                    }
                     script.after(dice.within(8_000..=30_000));
                 }
             }
