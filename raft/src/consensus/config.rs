@@ -39,6 +39,9 @@ pub struct Timings {
     /// Entries kept in the log although a snapshot covers them, so that a follower that was away for a moment needs no
     /// snapshot.
     pub keep_entries: u64,
+    /// How long followers may wait for the news of a commit if no entry brings them; zero: not at all. A read through a follower does not
+    /// wait for it.
+    pub commit_news_hold: Duration,
     /// Whether, and when, the group goes to rest.
     pub quiescence: Option<Quiescence>,
 }
@@ -63,6 +66,8 @@ impl Timings {
             client_idle: Duration::from_secs(3600),
             snapshot_every_entries: 10_000,
             keep_entries: 1_000,
+            // Every node acts on what the control group decides.
+            commit_news_hold: Duration::ZERO,
             quiescence: None,
         }
     }
@@ -77,6 +82,8 @@ impl Timings {
             election_min_ms: 1500,
             election_max_ms: 3000,
             quiescence,
+            // A few times as long as it takes until a group in use has its next entry.
+            commit_news_hold: Duration::from_millis(20),
             ..Self::control()
         }
     }

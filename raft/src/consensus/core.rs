@@ -22,6 +22,7 @@ use super::inbox::Inbox;
 use super::log::GroupLog;
 use super::machine::{GroupError, GroupStatus, Member, Role};
 use super::network::Network;
+use super::news::News;
 use super::promises::Promises;
 use super::proposer::Proposer;
 use super::queue::Queue;
@@ -70,6 +71,7 @@ pub(crate) struct Core<R: Runtime> {
     pub(crate) pressing: AtomicBool,
     pub(crate) ballots: Arc<Ballots<R>>,
     pub(crate) promises: Arc<Promises>,
+    pub(crate) news: Arc<News>,
     pub(crate) rest: Rest<R>,
     /// Whether it is being found out who leads.
     pub(crate) asking: AtomicBool,
@@ -89,7 +91,9 @@ impl<R: Runtime> Core<R> {
         let ballots = Arc::<Ballots<R>>::default();
         let quiescence = timings.quiescence;
         let patient = quiescence.map(|_| router.clone());
-        let network = Network::<R>::new(transport.clone(), group, replica, ballots.clone(), patient);
+        let news = Arc::new(News::new(timings.commit_news_hold));
+        let network =
+            Network::<R>::new(transport.clone(), group, replica, ballots.clone(), patient, news.clone());
         let promises = Arc::<Promises>::default();
         let storage = GroupLog::<R>::new(log, stream, promises.clone());
         let raft = Raft::new(replica, config, network, storage, state.clone()).await;
@@ -113,6 +117,7 @@ impl<R: Runtime> Core<R> {
             pressing: AtomicBool::new(false),
             ballots,
             promises,
+            news,
             rest: Rest::new(quiescence),
             asking: AtomicBool::new(false),
             stopped: AtomicBool::new(false),

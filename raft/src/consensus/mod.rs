@@ -27,6 +27,7 @@ mod inbox;
 mod link;
 mod log;
 mod network;
+mod news;
 mod promises;
 mod proposer;
 mod queue;

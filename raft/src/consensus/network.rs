@@ -28,6 +28,7 @@ use openraft::raft::{
 use super::ballots::Ballots;
 use super::config::{APPEND_PIPELINE_BYTES_MAX, APPEND_PIPELINE_MAX, APPEND_TIMEOUT};
 use super::link::{Link, LinkError};
+use super::news::News;
 use super::router::Router;
 use super::runtime::Runtime;
 use super::snapshot_transfer;
@@ -38,6 +39,8 @@ use crate::transport::{self, Lane, TransportRef};
 
 /// First wait after a peer could not be reached; doubled up to [`BACKOFF_MAX`].
 const BACKOFF_MIN: Duration = Duration::from_millis(50);
+/// News of commits that one request may stand for.
+const CARRIED_MAX: usize = 64;
 /// A peer that comes back waits at most this long for its entries.
 const BACKOFF_MAX: Duration = Duration::from_millis(500);
 
@@ -56,6 +59,7 @@ pub(crate) struct Network<R: Runtime> {
     /// If suspects get nothing but heartbeats and votes until they are trusted again, so that their entries wait without attempts:
     /// who knows the suspects.
     patient: Option<Arc<Router>>,
+    news: Arc<News>,
 }
 
 impl<R: Runtime> Network<R> {
@@ -65,18 +69,19 @@ impl<R: Runtime> Network<R> {
         replica: ReplicaId,
         ballots: Arc<Ballots<R>>,
         patient: Option<Arc<Router>>,
+        news: Arc<News>,
     ) -> Self {
         let mut start = [0; 8];
         R::entropy(&mut start);
         let sessions = Arc::new(AtomicU64::new(u64::from_le_bytes(start)));
-        Self { transport, group, replica, sessions, ballots, patient }
+        Self { transport, group, replica, sessions, ballots, patient, news }
     }
 
     fn client(&self, to: ReplicaId, node: NodeId, lane: Lane) -> Client<R> {
         let link =
             Link { transport: self.transport.clone(), group: self.group, from: self.replica, to, node };
         let (sessions, ballots) = (self.sessions.clone(), self.ballots.clone());
-        Client { link, lane, sessions, ballots, patient: self.patient.clone() }
+        Client { link, lane, sessions, ballots, patient: self.patient.clone(), news: self.news.clone() }
     }
 }
 
@@ -100,6 +105,7 @@ pub(crate) struct Client<R: Runtime> {
     sessions: Arc<AtomicU64>,
     ballots: Arc<Ballots<R>>,
     patient: Option<Arc<Router>>,
+    news: Arc<News>,
 }
 
 impl<R: Runtime> Client<R> {
@@ -224,8 +230,12 @@ impl<R: Runtime> NetStreamAppend<Types<R>> for Client<R> {
             session: self.sessions.fetch_add(1, Ordering::Relaxed),
             gate: self.gate(),
             input: Some(input),
+            sent: None,
+            held: None,
+            news: self.news.clone(),
             waiting: VecDeque::new(),
             waiting_bytes: 0,
+            answers: VecDeque::new(),
         };
         let replies = futures_util::stream::unfold(pipeline, |mut pipeline| async move {
             let next = poll_fn(|cx| pipeline.poll_next(cx)).await;
@@ -260,28 +270,43 @@ impl Gate {
 }
 
 /// Append requests on the way to one replica, oldest first.
-struct Pipeline<S> {
+struct Pipeline<R: Runtime, S> {
     link: Link,
     lane: Lane,
     session: u64,
     gate: Gate,
     /// `None` once the input ended or a request failed.
     input: Option<S>,
+    /// Where the log ends that was sent so far.
+    sent: Option<LogId>,
+    held: Option<Held<R>>,
+    news: Arc<News>,
     waiting: VecDeque<Waiting>,
     waiting_bytes: usize,
+    /// Requests that were carried out as a part of one that was answered.
+    answers: VecDeque<Option<LogId>>,
+}
+
+/// News of a commit that wait for entries to travel with.
+struct Held<R: Runtime> {
+    rpc: AppendEntriesRequest<Types<R>>,
+    /// Requests that said no more than this one does: where the log ended that each made.
+    carried: Vec<Option<LogId>>,
+    until: transport::BoxFuture<()>,
 }
 
 struct Waiting {
-    last: Option<LogId>,
+    /// Where the log ends that each of the requests made that this one stands for; the last is its own.
+    ends: Vec<Option<LogId>>,
     bytes: usize,
     reply: transport::BoxFuture<Result<Reply, LinkError>>,
 }
 
-impl<S> Pipeline<S> {
-    fn poll_next<R: Runtime>(&mut self, cx: &mut Context<'_>) -> Poll<Option<Appended<R>>>
-    where
-        S: Stream<Item = AppendEntriesRequest<Types<R>>> + Unpin,
-    {
+impl<R: Runtime, S> Pipeline<R, S>
+where
+    S: Stream<Item = AppendEntriesRequest<Types<R>>> + Unpin,
+{
+    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Appended<R>>> {
         let open = self.gate.poll_open(cx).is_ready();
         while open
             && self.waiting.len() < APPEND_PIPELINE_MAX
@@ -291,31 +316,80 @@ impl<S> Pipeline<S> {
             match input.poll_next_unpin(cx) {
                 Poll::Pending => break,
                 Poll::Ready(None) => self.input = None,
-                Poll::Ready(Some(rpc)) => {
-                    let last = rpc.entries.last().map(|e| e.log_id).or(rpc.prev_log_id);
-                    let body = GroupBody::Append(Append::new(self.session, &rpc));
-                    let reply = self.link.ask(self.lane, body, APPEND_TIMEOUT);
-                    let bytes = rpc.entries.iter().map(weight).sum();
-                    self.waiting_bytes += bytes;
-                    self.waiting.push_back(Waiting { last, bytes, reply });
-                }
+                Poll::Ready(Some(rpc)) => self.take(rpc),
             }
+        }
+        let due = self.held.as_mut().is_some_and(|held| held.until.as_mut().poll(cx).is_ready());
+        if (due || self.input.is_none())
+            && let Some(Held { rpc, carried, .. }) = self.held.take()
+        {
+            self.send(&rpc, carried);
+        }
+        if let Some(end) = self.answers.pop_front() {
+            return Poll::Ready(Some(Ok(Ok(end))));
         }
         let Some(oldest) = self.waiting.front_mut() else {
             return if self.input.is_none() { Poll::Ready(None) } else { Poll::Pending };
         };
         let Poll::Ready(reply) = oldest.reply.as_mut().poll(cx) else { return Poll::Pending };
-        let (expected, bytes) = self.waiting.pop_front().map_or((None, 0), |w| (w.last, w.bytes));
-        self.waiting_bytes -= bytes;
+        let answered = self.waiting.pop_front().expect("it was there just now");
+        self.waiting_bytes -= answered.bytes;
         let result = reply
             .and_then(|r| r.into_append_result().map_err(|_| LinkError::Unexpected))
             .map_err(|e| self.link.rpc_error(e, RPCTypes::AppendEntries, APPEND_TIMEOUT));
+        let expected = answered.ends.last().copied().flatten();
         // Anything but full success voids what was sent after it.
         if !matches!(&result, Ok(Ok(last)) if *last == expected) {
             self.input = None;
+            self.held = None;
             self.waiting.clear();
+            return Poll::Ready(Some(result));
         }
-        Poll::Ready(Some(result))
+        self.answers.extend(answered.ends);
+        let first = self.answers.pop_front().flatten();
+        Poll::Ready(Some(Ok(Ok(first))))
+    }
+
+    /// Sends a request, or keeps it for the next if it brings nothing but news of a commit.
+    fn take(&mut self, rpc: AppendEntriesRequest<Types<R>>) {
+        let mut carried = Vec::new();
+        let mut until = None;
+        if let Some(earlier) = self.held.take() {
+            carried = earlier.carried;
+            carried.push(earlier.rpc.prev_log_id);
+            until = Some(earlier.until);
+        }
+        let commit = rpc.leader_commit.map_or(0, |commit| commit.index);
+        // The first request of a session asks where the follower is.
+        let is_news = rpc.entries.is_empty() && self.sent.is_some() && rpc.prev_log_id == self.sent;
+        match self.news.hold(commit).filter(|_| is_news && carried.len() < CARRIED_MAX) {
+            None => self.send(&rpc, carried),
+            Some(hold) => {
+                let news = self.news.clone();
+                let until = until.unwrap_or_else(|| {
+                    Box::pin(async move {
+                        tokio::select! {
+                            biased;
+                            () = news.until_wanted(commit) => {}
+                            () = R::sleep(hold) => {}
+                        }
+                    })
+                });
+                self.held = Some(Held { rpc, carried, until });
+            }
+        }
+    }
+
+    fn send(&mut self, rpc: &AppendEntriesRequest<Types<R>>, carried: Vec<Option<LogId>>) {
+        let end = rpc.entries.last().map(|e| e.log_id).or(rpc.prev_log_id);
+        let body = GroupBody::Append(Append::new(self.session, rpc));
+        let reply = self.link.ask(self.lane, body, APPEND_TIMEOUT);
+        let bytes = rpc.entries.iter().map(weight).sum();
+        self.waiting_bytes += bytes;
+        self.sent = end;
+        let mut ends = carried;
+        ends.push(end);
+        self.waiting.push_back(Waiting { ends, bytes, reply });
     }
 }
 

@@ -115,6 +115,15 @@ impl<R: Runtime> Core<R> {
         }
     }
 
+    /// The read index, for a follower that will wait until it has applied as much.
+    pub(crate) async fn read_index_for_another(self: &Arc<Self>) -> ReadIndex {
+        let read = self.read_index_here().await;
+        if let ReadIndex::At(index) = read {
+            self.news.want(index);
+        }
+        read
+    }
+
     /// What this replica can say of its leadership by itself; `None` if it needs openraft for that.
     fn standing(&self) -> Option<Standing> {
         let applied = self.state.applied.read().last?;
@@ -146,7 +155,10 @@ impl<R: Runtime> Core<R> {
         let sender = Member { replica: vouch.replica, node: from };
         let confirms =
             standing.others.contains(&sender) && Vote::from(vouch.vote).leader_id == standing.vote.leader_id;
-        (standing.needed <= usize::from(confirms)).then_some(standing.index)
+        (standing.needed <= usize::from(confirms)).then(|| {
+            self.news.want(standing.index);
+            standing.index
+        })
     }
 
     /// The read index, if as many peers confirm this leader as a quorum takes.
