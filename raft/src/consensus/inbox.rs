@@ -235,7 +235,7 @@ impl<R: Runtime> Port for Core<R> {
                 self.inbox.work(replier, async move { Box::pin(core.prove_leadership()).await.into() })
             }
             GroupBody::ReadIndex(Some(vouch)) => match self.vouched_index(from, vouch) {
-                Some(index) => replier.reply(wire::encode_reply(&Reply::ReadIndex(index))),
+                Some(index) => replier.reply(wire::encode_reply(&self.at(index).into())),
                 None => self
                     .inbox
                     .work(replier, async move { Box::pin(core.read_index_for_another()).await.into() }),

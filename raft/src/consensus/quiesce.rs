@@ -197,7 +197,7 @@ impl<R: Runtime> Core<R> {
             return true;
         }
         self.rouse("a command");
-        self.rest.is_confirmed() || matches!(self.prove_leadership().await, ReadIndex::At(_))
+        self.rest.is_confirmed() || matches!(self.prove_leadership().await, ReadIndex::At { .. })
     }
 
     /// Turns openraft's ticks on or off, unless the watch is over.

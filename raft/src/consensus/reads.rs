@@ -14,7 +14,7 @@ use super::config::ANSWER_BYTES_MAX;
 use super::confirm::Confirmer;
 use super::core::Core;
 use super::link::LinkError;
-use super::machine::{GroupError, Member};
+use super::machine::{GroupError, LogTime, Member};
 use super::runtime::Runtime;
 use super::types::Vote;
 use super::wire::{Claim, GroupBody, Refusal, Reply, Vouch};
@@ -26,7 +26,7 @@ pub(crate) const READ_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// What asking for a read index came to.
 pub(crate) enum ReadIndex {
-    At(u64),
+    At { index: u64, now: LogTime },
     NotLeader(Option<Member>),
     NoQuorum(String),
 }
@@ -45,7 +45,7 @@ struct Standing {
 impl From<ReadIndex> for Reply {
     fn from(read: ReadIndex) -> Self {
         match read {
-            ReadIndex::At(index) => Reply::ReadIndex(index),
+            ReadIndex::At { index, now } => Reply::ReadIndex { index, now },
             ReadIndex::NotLeader(leader) => Reply::NotLeader { leader },
             ReadIndex::NoQuorum(_) => Reply::NoQuorum,
         }
@@ -84,7 +84,7 @@ impl<R: Runtime> Core<R> {
                 Some(_) => self.read_index_here().await,
                 None => self.read_index_elsewhere().await,
             };
-            if let ReadIndex::At(index) = read {
+            if let ReadIndex::At { index, .. } = read {
                 return Ok(index);
             }
             if let Some(detail) = self.stopped() {
@@ -110,7 +110,7 @@ impl<R: Runtime> Core<R> {
     /// rests on.
     pub(crate) async fn read_index_here(self: &Arc<Self>) -> ReadIndex {
         match self.confirmed_index().await {
-            Some(index) => ReadIndex::At(index),
+            Some(index) => self.at(index),
             None => self.prove_leadership().await,
         }
     }
@@ -118,10 +118,14 @@ impl<R: Runtime> Core<R> {
     /// The read index, for a follower that will wait until it has applied as much.
     pub(crate) async fn read_index_for_another(self: &Arc<Self>) -> ReadIndex {
         let read = self.read_index_here().await;
-        if let ReadIndex::At(index) = read {
+        if let ReadIndex::At { index, .. } = read {
             self.news.want(index);
         }
         read
+    }
+
+    pub(crate) fn at(&self, index: u64) -> ReadIndex {
+        ReadIndex::At { index, now: self.state.applied.read().now() }
     }
 
     /// What this replica can say of its leadership by itself; `None` if it needs openraft for that.
@@ -204,7 +208,7 @@ impl<R: Runtime> Core<R> {
         match self.raft.get_read_log_id(read_policy()).await {
             Ok((id, _)) => {
                 self.rest.confirm();
-                ReadIndex::At(id.index())
+                self.at(id.index())
             }
             Err(RaftError::APIError(LinearizableReadError::ForwardToLeader(forward))) => {
                 let leader = forward.leader_id.zip(forward.leader_node);
@@ -221,9 +225,10 @@ impl<R: Runtime> Core<R> {
         let vouch = self.promises.leader().map(|vote| Vouch { replica: self.replica, vote: (&vote).into() });
         let reply = self.route.ask(target, Lane::Control, GroupBody::ReadIndex(vouch), READ_TIMEOUT).await;
         let (read, leader) = match reply {
-            Ok(Reply::ReadIndex(index)) => {
+            Ok(Reply::ReadIndex { index, now }) => {
                 self.route.served(target);
-                return ReadIndex::At(index);
+                self.state.applied.write().hear(now);
+                return ReadIndex::At { index, now };
             }
             Ok(Reply::NotLeader { leader }) => (ReadIndex::NotLeader(leader), leader),
             Ok(Reply::NoQuorum) => (ReadIndex::NoQuorum("the leader has no quorum".into()), None),

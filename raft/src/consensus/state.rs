@@ -99,22 +99,33 @@ pub(crate) struct Applied<R: Runtime> {
     pub(crate) clients: Clients,
     pub(crate) last: Option<LogId>,
     pub(crate) membership: StoredMembership,
+    /// Of the last entry that is stamped.
     time: LogTime,
-    /// When `time` was last set here: reads add what has passed since.
-    stamped_at: R::Instant,
+    /// A time that it was, from that or from a leader, and when; reads add what has passed since.
+    heard: (LogTime, R::Instant),
 }
 
 impl<R: Runtime> Applied<R> {
     /// The log time that it is now, as far as this replica can tell.
     pub(crate) fn now(&self) -> LogTime {
         longshore_storage::mutant!("log-time-stops-in-an-idle-group" => return self.time);
-        LogTime(self.time.0 + self.stamped_at.elapsed().as_millis() as u64)
+        let (time, at) = self.heard;
+        LogTime(time.0 + at.elapsed().as_millis() as u64)
+    }
+
+    /// A leader says what log time it is. Entries do not, while the group is at rest, and a replica that was away then knows only theirs: it
+    /// would show keys again that have expired.
+    pub(crate) fn hear(&mut self, now: LogTime) {
+        if now > self.now() {
+            self.heard = (now, R::Instant::now());
+        }
     }
 
     fn advance_time(&mut self, to: LogTime) {
         if to > self.time {
+            // Also back, if this node's clock is fast: errors must not add up.
             self.time = to;
-            self.stamped_at = R::Instant::now();
+            self.heard = (to, R::Instant::now());
         }
     }
 
@@ -220,7 +231,7 @@ impl<R: Runtime> State<R> {
             last: None,
             membership: StoredMembership::default(),
             time: LogTime(0),
-            stamped_at: R::Instant::now(),
+            heard: (LogTime(0), R::Instant::now()),
         };
         Self {
             applied: Arc::new(RwLock::new(applied)),

@@ -130,6 +130,12 @@ impl<R: Runtime> Core<R> {
         });
         let replies: Vec<(ReplicaId, Option<Reply>)> =
             join_all(asks).await.into_iter().map(|(replica, reply)| (replica, reply.ok())).collect();
+        // What passed while this replica was away, of which no entry tells if the group was at rest.
+        for (_, reply) in &replies {
+            if let Some(Reply::ReadIndex { now, .. }) = reply {
+                self.state.applied.write().hear(*now);
+            }
+        }
         let is_suspect = |node| self.router.is_suspect(node);
         judge(&replies, self.replica, &is_suspect)
     }
@@ -144,13 +150,13 @@ impl<R: Runtime> Core<R> {
         }
         let proof = async {
             if self.office().is_some() {
-                return matches!(self.prove_leadership().await, ReadIndex::At(_));
+                return matches!(self.prove_leadership().await, ReadIndex::At { .. });
             }
             let usable = |m: &Member| m.node != self.node && !self.router.is_suspect(m.node);
             let Some(leader) = self.leader().filter(usable) else { return false };
             let target = (leader.node, Some(leader.replica));
             let reply = self.route.ask(target, Lane::Control, GroupBody::ReadIndex(None), PROOF_TIMEOUT);
-            matches!(reply.await, Ok(Reply::ReadIndex(_)))
+            matches!(reply.await, Ok(Reply::ReadIndex { .. }))
         };
         R::timeout(PROOF_TIMEOUT, proof).await.unwrap_or(false)
     }
@@ -161,7 +167,7 @@ fn judge(
     me: ReplicaId,
     is_suspect: &dyn Fn(NodeId) -> bool,
 ) -> Finding {
-    if replies.iter().any(|(_, reply)| matches!(reply, Some(Reply::ReadIndex(_)))) {
+    if replies.iter().any(|(_, reply)| matches!(reply, Some(Reply::ReadIndex { .. }))) {
         return Finding::Led;
     }
     // Whoever answered otherwise does not lead, whatever others have heard.
@@ -178,6 +184,7 @@ fn judge(
 
 #[cfg(test)]
 mod tests {
+    use super::super::machine::LogTime;
     use super::*;
 
     #[test]
@@ -188,7 +195,7 @@ mod tests {
             Some(Reply::NotLeader { leader: Some(leader) })
         };
         let none = || Some(Reply::NotLeader { leader: None });
-        let leads = || Some(Reply::ReadIndex(7));
+        let leads = || Some(Reply::ReadIndex { index: 7, now: LogTime(70) });
         let cases = [
             ("nobody answers", vec![(2, None), (3, None)], Finding::Nobody),
             ("one leads", vec![(2, none()), (3, leads())], Finding::Led),

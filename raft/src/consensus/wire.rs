@@ -13,7 +13,7 @@ use openraft::raft::{
 };
 
 use super::codec::{Blob, CodecError, decode_versioned, encode_versioned};
-use super::machine::Member;
+use super::machine::{LogTime, Member};
 use super::runtime::Runtime;
 use super::types::{
     Batch, CommittedLeaderId, Entry, LogId, Membership, Op, OpReply, Payload, SnapshotMeta, StoredMembership,
@@ -186,7 +186,11 @@ pub(crate) enum Reply {
     SnapshotNext(u64),
     SnapshotDone(WVote),
     Proposed(Vec<OpReply>),
-    ReadIndex(u64),
+    ReadIndex {
+        index: u64,
+        /// Log time as the leader tells it; a replica that was away knows less.
+        now: LogTime,
+    },
     /// Nothing was proposed or read.
     NotLeader {
         leader: Option<Member>,

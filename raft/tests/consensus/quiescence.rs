@@ -79,6 +79,31 @@ fn reads_of_a_group_at_rest_wake_nobody() {
     });
 }
 
+/// No entry says how long the group has been at rest: a replica that was away hears it from the leader.
+#[test]
+fn log_time_does_not_go_back_where_a_replica_restarts_in_a_group_at_rest() {
+    virtual_time(async {
+        let mut fleet = Fleet::of(3, 1, timings()).await;
+        fleet.group(1).propose("line".into()).await.unwrap();
+        fleet.until_quiescent().await;
+        sleep_ms(60_000).await;
+        let leader = fleet.leader().unwrap();
+        let away = leader % 3 + 1;
+        fleet.kill(away).await;
+        sleep_ms(1_000).await;
+        let before = fleet.group(leader).log_time();
+        fleet.start(away).await;
+        fleet.group(away).read_barrier().await.unwrap();
+        let after = fleet.group(away).log_time();
+        assert!(after >= before, "{after:?} after a read, {before:?} at the leader before");
+        // Whoever leads next does not fall behind either.
+        fleet.kill(leader).await;
+        fleet.group(away).propose("after".into()).await.unwrap();
+        fleet.group(away).read_barrier().await.unwrap();
+        assert!(fleet.group(away).with_state(|l| l.last_time) >= after);
+    });
+}
+
 #[test]
 fn commands_and_reads_from_any_node_are_served_at_once() {
     virtual_time(async {

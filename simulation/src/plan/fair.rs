@@ -20,6 +20,9 @@ use super::{Fault, HostId, Plan};
 /// before that.
 pub const REPAIR_MS: u64 = 30_000;
 
+/// A voter that is down for longer is replaced. When others then leave, fewer may vote than there are members, down to one.
+const REPLACED_MS: u64 = 10_000;
+
 /// A disk with slower syncs makes a node step aside and lag behind: not calm.
 const SLOW_SYNC_US: u64 = 50_000;
 
@@ -68,6 +71,10 @@ struct Host {
     /// A late one that has not been started.
     waits: bool,
     down: Option<Down>,
+    /// When it went down.
+    down_ms: u64,
+    /// It was down for so long that it may have no vote, and there was no calm time since.
+    absent: bool,
     paused: bool,
     disk_full: bool,
     disk_slow: bool,
@@ -109,9 +116,13 @@ impl Fleet {
 
     fn pass_to(&mut self, now_ms: u64) {
         self.now_ms = now_ms;
+        for host in &mut self.hosts {
+            host.absent |= host.down.is_some() && now_ms - host.down_ms > REPLACED_MS;
+        }
         if self.calm_since_ms.is_some_and(|since| now_ms - since >= REPAIR_MS) {
             for host in self.hosts.iter_mut().filter(|host| !host.waits && !host.out) {
                 host.member = true;
+                host.absent = false;
                 host.weightless = host.weight_zero;
                 if host.damage == Some(Damage::Repaired) {
                     host.damage = None;
@@ -122,7 +133,10 @@ impl Fleet {
 
     fn apply(&mut self, fault: &Fault) -> Result<(), String> {
         match fault {
-            Fault::PowerLossAll => self.hosts.iter_mut().for_each(|host| end(host, Down::Killed)),
+            Fault::PowerLossAll => {
+                let at_ms = self.now_ms;
+                self.hosts.iter_mut().for_each(|host| end(host, Down::Killed, at_ms));
+            }
             Fault::AddRule { rule } => drop(self.rules.insert(rule.name.clone())),
             Fault::RemoveRule { name } => drop(self.rules.remove(name)),
             Fault::HealNetwork => self.rules.clear(),
@@ -138,16 +152,17 @@ impl Fleet {
     }
 
     fn apply_to(&mut self, id: HostId, fault: &Fault) -> Result<(), String> {
+        let at_ms = self.now_ms;
         let host = &mut self.hosts[id as usize - 1];
         match fault {
-            Fault::Kill { .. } | Fault::PowerLoss { .. } => end(host, Down::Killed),
+            Fault::Kill { .. } | Fault::PowerLoss { .. } => end(host, Down::Killed, at_ms),
             // A paused process stops when it is resumed, and whether that comes before its death is not known.
-            Fault::Stop { .. } => end(host, if host.paused { Down::Killed } else { Down::Stopped }),
+            Fault::Stop { .. } => end(host, if host.paused { Down::Killed } else { Down::Stopped }, at_ms),
             Fault::Start { .. } => start(host),
             Fault::Pause { .. } => host.paused = host.down.is_none() && !host.waits,
             Fault::Resume { .. } => host.paused = false,
             Fault::Wipe { .. } => {
-                end(host, Down::Wiped);
+                end(host, Down::Wiped, at_ms);
                 host.down = Some(Down::Wiped);
                 host.damage = Some(Damage::Broken);
             }
@@ -188,7 +203,11 @@ impl Fleet {
             return Err(format!("{out} of {all} hosts have left: more than half"));
         }
         let damaged: Vec<HostId> = self.numbered(|host| host.damage.is_some()).collect();
-        self.check_minority(&damaged, "damaged")
+        let absent =
+            self.hosts.iter().filter(|host| host.absent && !host.out && host.damage.is_none()).count();
+        // Only together with departures.
+        let members = self.members() - if out > 0 { absent } else { 0 };
+        self.check_minority(members, &damaged, "damaged")
     }
 
     fn check_end(&self, unhealed: &[HostId]) -> Result<(), String> {
@@ -199,7 +218,11 @@ impl Fleet {
         }
         let damaged = self.numbered(|host| host.damage.is_some());
         let broken: BTreeSet<HostId> = damaged.chain(unhealed.iter().copied()).collect();
-        self.check_minority(&broken.into_iter().collect::<Vec<_>>(), "damaged or left unhealed")
+        self.check_minority(
+            self.members(),
+            &broken.into_iter().collect::<Vec<_>>(),
+            "damaged or left unhealed",
+        )
     }
 
     fn numbered(&self, is: impl Fn(&Host) -> bool) -> impl Iterator<Item = HostId> {
@@ -214,8 +237,8 @@ impl Fleet {
         if holders < replication { 0 } else { replication / 2 }
     }
 
-    fn check_minority(&self, broken: &[HostId], how: &str) -> Result<(), String> {
-        let (members, most) = (self.members(), tolerated(self.members()).min(self.tolerated_by_groups()));
+    fn check_minority(&self, members: usize, broken: &[HostId], how: &str) -> Result<(), String> {
+        let most = tolerated(members).min(self.tolerated_by_groups());
         if broken.len() > most {
             return Err(format!(
                 "hosts {broken:?} are {how}, and a fleet of {members} stands {most} of those at a time"
@@ -225,9 +248,11 @@ impl Fleet {
     }
 }
 
-fn end(host: &mut Host, how: Down) {
+fn end(host: &mut Host, how: Down, at_ms: u64) {
     if !host.waits {
-        host.down.get_or_insert(how);
+        if host.down.is_none() {
+            (host.down, host.down_ms) = (Some(how), at_ms);
+        }
         host.paused = false;
     }
 }
@@ -362,6 +387,17 @@ mod tests {
         assert!(with_ring(3, one, &[weigh(1, 2, 0), weigh(50, 2, 9)]).unwrap_err().contains("stands 0"));
         let later = &[(60, "pause", 3), (61, "resume", 3), (92, "wipe", 1)];
         assert_eq!(with_ring(3, later, &[weigh(1, 2, 0), weigh(50, 2, 9)]), Ok(()));
+    }
+
+    /// Of four hosts one is down for long, so that another has its vote, and leaves with it: what is left to vote is one of two.
+    #[test]
+    fn whoever_is_down_for_long_does_not_vote_when_others_have_left() {
+        let faults = [(1, "kill", 2), (20, "leave", 4), (30, "wipe", 1)];
+        let verdict = |faults: &[(u64, &str, HostId)]| is_fair(&plan(4, 0, faults));
+        assert!(verdict(&faults).unwrap_err().contains("a fleet of 2 stands 0"));
+        assert_eq!(verdict(&[faults[0], faults[2]]), Ok(()));
+        assert_eq!(verdict(&faults[1..]), Ok(()));
+        assert_eq!(verdict(&[(1, "kill", 2), (5, "start", 2), faults[1], faults[2]]), Ok(()));
     }
 
     #[test]
