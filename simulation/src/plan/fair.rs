@@ -204,7 +204,7 @@ impl Fleet {
         }
         let damaged: Vec<HostId> = self.numbered(|host| host.damage.is_some()).collect();
         let absent =
-            self.hosts.iter().filter(|host| host.absent && !host.out && host.damage.is_none()).count();
+            self.hosts.iter().filter(|h| h.member && h.absent && !h.out && h.damage.is_none()).count();
         // Only together with departures.
         let members = self.members() - if out > 0 { absent } else { 0 };
         self.check_minority(members, &damaged, "damaged")
