@@ -319,7 +319,7 @@ where
                 Poll::Ready(Some(rpc)) => self.take(rpc),
             }
         }
-        let due = self.held.as_mut().is_some_and(|held| held.until.as_mut().poll(cx).is_ready());
+        let due = open && self.held.as_mut().is_some_and(|held| held.until.as_mut().poll(cx).is_ready());
         if (due || self.input.is_none())
             && let Some(Held { rpc, carried, .. }) = self.held.take()
         {
