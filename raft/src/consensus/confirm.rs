@@ -23,8 +23,9 @@ const ROUNDS_MAX: usize = 2;
 pub(crate) const CLAIMS_MAX: usize = 1024;
 /// Claims that wait for the next round to one peer; beyond it they count as not confirmed.
 const WAITING_MAX: usize = 8 * CLAIMS_MAX;
-/// A peer that takes longer has not confirmed.
-pub(crate) const CONFIRM_TIMEOUT: Duration = Duration::from_millis(100);
+/// A peer that takes longer has not confirmed, and the leader asks by heartbeats, which go to all: so a peer that hangs delays reads by this
+/// much until it is suspected, and so does a way that is longer.
+const CONFIRM_TIMEOUT: Duration = Duration::from_millis(100);
 
 /// What waits to be asked. One a node.
 #[derive(Debug, Default)]
@@ -61,7 +62,7 @@ impl Confirmer {
     /// What the next round asks; `None` ends the rounds of whoever asks.
     fn next(&self, node: NodeId) -> Option<Vec<(Claim, oneshot::Sender<bool>)>> {
         let mut lines = self.0.lock();
-        let line = lines.get_mut(&node).expect("the line stays while there are rounds");
+        let line = lines.get_mut(&node)?;
         if !line.waiting.is_empty() {
             let count = line.waiting.len().min(CLAIMS_MAX);
             return Some(line.waiting.drain(..count).collect());

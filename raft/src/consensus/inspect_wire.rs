@@ -168,6 +168,12 @@ mod tests {
         let chunk = SnapshotPart::Chunk { hash: [1; 32], offset: 2, data: Blob::default() };
         let rest = GroupBody::Quiesce { vote: (&Vote::new(1, ReplicaId(2))).into(), at: (&log_id(3)).into() };
         let ping = Ping { incarnation: 1, unsynced_ms: 2, unix_ms: 3, deaf_ms: 4, skew_ms: None };
+        let claim = wire::Claim {
+            group: GROUP,
+            replica: ReplicaId(900),
+            vote: (&Vote::new_committed(900, ReplicaId(2))).into(),
+        };
+        let claims = wire::encode_message(&Message::Confirm(vec![claim; 3]));
         let cases = [
             (append(0), MessageKind::Append { group: GROUP, entries: 0 }),
             (append(500), MessageKind::Append { group: GROUP, entries: 500 }),
@@ -177,6 +183,7 @@ mod tests {
             (request(GroupBody::Snapshot(chunk)), MessageKind::Snapshot(GROUP)),
             (request(GroupBody::Propose(vec![])), MessageKind::Propose(GROUP)),
             (request(GroupBody::ReadIndex(None)), MessageKind::ReadIndex(GROUP)),
+            (claims, MessageKind::Confirm(3)),
             (request(rest), MessageKind::Quiesce(GROUP)),
             (request(GroupBody::Query(Blob::default())), MessageKind::Query(GROUP)),
             (request(GroupBody::HandOver(ReplicaId(2))), MessageKind::HandOver(GROUP)),

@@ -1,7 +1,8 @@
 //! openraft's network over the transport: one client per peer and purpose.
 //!
 //! Append requests are pipelined: many on the way, answers taken in order; the first failure ends the pipeline and
-//! openraft starts another from what was acknowledged. Heartbeats travel on their own lane, so that no backlog of
+//! openraft starts another from what was acknowledged. A request that brings nothing but the news of a commit waits a moment for
+//! one with entries (`news.rs`), and is answered with it. Heartbeats travel on their own lane, so that no backlog of
 //! entries costs a leader its lease. Must never: retry (openraft does), or grant a vote that the peer did not grant.
 
 use std::collections::VecDeque;
@@ -328,16 +329,18 @@ where
         if let Some(end) = self.answers.pop_front() {
             return Poll::Ready(Some(Ok(Ok(end))));
         }
-        let Some(oldest) = self.waiting.front_mut() else {
+        let Some(mut oldest) = self.waiting.pop_front() else {
             return if self.input.is_none() { Poll::Ready(None) } else { Poll::Pending };
         };
-        let Poll::Ready(reply) = oldest.reply.as_mut().poll(cx) else { return Poll::Pending };
-        let answered = self.waiting.pop_front().expect("it was there just now");
-        self.waiting_bytes -= answered.bytes;
+        let Poll::Ready(reply) = oldest.reply.as_mut().poll(cx) else {
+            self.waiting.push_front(oldest);
+            return Poll::Pending;
+        };
+        self.waiting_bytes -= oldest.bytes;
         let result = reply
             .and_then(|r| r.into_append_result().map_err(|_| LinkError::Unexpected))
             .map_err(|e| self.link.rpc_error(e, RPCTypes::AppendEntries, APPEND_TIMEOUT));
-        let expected = answered.ends.last().copied().flatten();
+        let expected = oldest.ends.last().copied().flatten();
         // Anything but full success voids what was sent after it.
         if !matches!(&result, Ok(Ok(last)) if *last == expected) {
             self.input = None;
@@ -345,7 +348,7 @@ where
             self.waiting.clear();
             return Poll::Ready(Some(result));
         }
-        self.answers.extend(answered.ends);
+        self.answers.extend(oldest.ends);
         let first = self.answers.pop_front().flatten();
         Poll::Ready(Some(Ok(Ok(first))))
     }

@@ -24,8 +24,8 @@ use crate::transport::BoxFuture;
 
 /// Entries and forwarded messages on the way.
 pub(crate) const IN_FLIGHT_MAX: usize = 32;
-/// While a batch is on its way, the next gathers what comes in, at most for this long: a batch costs as much as some tens of commands, so
-/// under load they are to be large, and where the way is long they still follow each other closely.
+/// While a batch is on its way, the next gathers what comes in, at most for this long: so that batches are large under load, and still follow
+/// each other closely where the way is long.
 const SPACING: Duration = Duration::from_millis(5);
 /// How long an entry may wait for a quorum before its callers are told to try again: what a leader that was cut off holds
 /// must not fill its queue.

@@ -227,7 +227,7 @@ impl<R: Runtime> Core<R> {
         let (read, leader) = match reply {
             Ok(Reply::ReadIndex { index, now }) => {
                 self.route.served(target);
-                self.state.applied.write().hear(now);
+                self.state.hear(now);
                 return ReadIndex::At { index, now };
             }
             Ok(Reply::NotLeader { leader }) => (ReadIndex::NotLeader(leader), leader),

@@ -164,6 +164,15 @@ impl Router {
         self.ports().into_iter().for_each(|port| port.step_aside(avoid));
     }
 
+    fn confirm(&self, claims: &[Claim]) -> Reply {
+        if claims.len() > CLAIMS_MAX {
+            return Reply::Refused(Refusal::Invalid(format!("{} claims in one message", claims.len())));
+        }
+        let groups = self.groups.read();
+        let confirms = |claim: &Claim| groups.get(&claim.group).is_some_and(|port| port.confirms(claim));
+        Reply::Confirmed(claims.iter().map(confirms).collect())
+    }
+
     fn on_group(&self, from: NodeId, lane: Lane, request: GroupRequest, replier: Replier) {
         let GroupRequest { group, to, body } = request;
         let port = self.groups.read().get(&group).cloned();
@@ -183,17 +192,6 @@ impl Router {
                 replier.reply(wire::encode_reply(&Reply::Refused(refusal.unwrap_or(Refusal::UnknownGroup))));
             }
         }
-    }
-}
-
-impl Router {
-    fn confirm(&self, claims: &[Claim]) -> Reply {
-        if claims.len() > CLAIMS_MAX {
-            return Reply::Refused(Refusal::Invalid(format!("{} claims in one message", claims.len())));
-        }
-        let groups = self.groups.read();
-        let confirms = |claim: &Claim| groups.get(&claim.group).is_some_and(|port| port.confirms(claim));
-        Reply::Confirmed(claims.iter().map(confirms).collect())
     }
 }
 
@@ -227,5 +225,21 @@ impl Handler for Router {
     fn on_removed(&self, by: NodeId) {
         tracing::warn!(node = %self.node, %by, "a peer says that this node was removed from the fleet");
         self.removed.cancel();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::consensus::types::Vote;
+
+    #[test]
+    fn claims_of_unknown_groups_are_not_confirmed_and_too_many_are_refused() {
+        let router = Router::new(NodeId(1));
+        let vote = (&Vote::new_committed(3, ReplicaId(20))).into();
+        let claim = Claim { group: GroupId(5), replica: ReplicaId(10), vote };
+        assert_eq!(router.confirm(&[claim, claim]), Reply::Confirmed(vec![false, false]));
+        assert!(matches!(router.confirm(&vec![claim; CLAIMS_MAX]), Reply::Confirmed(_)));
+        assert!(matches!(router.confirm(&vec![claim; CLAIMS_MAX + 1]), Reply::Refused(Refusal::Invalid(_))));
     }
 }

@@ -113,14 +113,6 @@ impl<R: Runtime> Applied<R> {
         LogTime(time.0 + at.elapsed().as_millis() as u64)
     }
 
-    /// A leader says what log time it is. Entries do not, while the group is at rest, and a replica that was away then knows only theirs: it
-    /// would show keys again that have expired.
-    pub(crate) fn hear(&mut self, now: LogTime) {
-        if now > self.now() {
-            self.heard = (now, R::Instant::now());
-        }
-    }
-
     fn advance_time(&mut self, to: LogTime) {
         if to > self.time {
             // Also back, if this node's clock is fast: errors must not add up.
@@ -239,6 +231,18 @@ impl<R: Runtime> State<R> {
             snapshots,
             stream,
             stored: Arc::new(Mutex::new(None)),
+        }
+    }
+
+    /// A leader says what log time it is. Entries do not, while the group is at rest, and a replica that was away then knows only theirs: it
+    /// would show keys again that have expired.
+    pub(crate) fn hear(&self, now: LogTime) {
+        // Mostly it is no news, and applying need not wait.
+        if now > self.applied.read().now() {
+            let mut applied = self.applied.write();
+            if now > applied.now() {
+                applied.heard = (now, R::Instant::now());
+            }
         }
     }
 

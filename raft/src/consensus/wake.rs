@@ -133,7 +133,7 @@ impl<R: Runtime> Core<R> {
         // What passed while this replica was away, of which no entry tells if the group was at rest.
         for (_, reply) in &replies {
             if let Some(Reply::ReadIndex { now, .. }) = reply {
-                self.state.applied.write().hear(*now);
+                self.state.hear(*now);
             }
         }
         let is_suspect = |node| self.router.is_suspect(node);

@@ -1,5 +1,7 @@
 //! Linearizable reads: after a barrier, no replica tells less than what was acknowledged before.
 
+use std::time::Duration;
+
 use longshore_raft::NodeId;
 use longshore_raft::consensus::config::Timings;
 use longshore_raft::consensus::machine::GroupError;
@@ -97,4 +99,36 @@ fn an_old_leader_that_is_back_is_confirmed_by_nobody() {
             assert_eq!(fleet.group(old).with_state(|l| l.count("new")), 1);
         });
     }
+}
+
+/// Without a hold every entry is followed by a message of its own to each follower that says it is committed.
+#[test]
+fn news_of_commits_travel_with_the_next_entries_and_no_read_waits_for_them() {
+    virtual_time(async {
+        let appends = async |hold_ms| {
+            let timings =
+                Timings { commit_news_hold: Duration::from_millis(hold_ms), ..Timings::partition() };
+            let fleet = Fleet::of(3, 1, timings).await;
+            let leader = fleet.leader().unwrap();
+            fleet.group(leader).propose("first".into()).await.unwrap();
+            sleep_ms(50).await;
+            fleet.traffic.forget();
+            for n in 0..50 {
+                fleet.group(leader).propose(format!("line {n}")).await.unwrap();
+                sleep_ms(5).await;
+            }
+            let count = fleet.traffic.count("append");
+            // What was just committed is read through a follower before its news would have come.
+            for node in (1..=3).filter(|&node| node != leader) {
+                fleet.group(leader).propose(format!("for {node}")).await.unwrap();
+                let start = now();
+                fleet.group(node).read_barrier().await.unwrap();
+                assert!(ms_since(start) <= 5, "a read took {} ms", ms_since(start));
+                assert_eq!(fleet.group(node).with_state(|l| l.count(&format!("for {node}"))), 1);
+            }
+            count
+        };
+        let (with, without) = (appends(20).await, appends(0).await);
+        assert!(with <= 110 && without >= 190, "{with} with a hold, {without} without");
+    });
 }
