@@ -4,7 +4,8 @@
 //! ones are dropped; the control group hears that it is done, and the group hears of its new epoch. Each pass takes the first step that is
 //! missing, so whoever leads next goes on from there. A change that leads nowhere any more is given up: first in the group's own
 //! log, so that no later leader can give a vote to a replica that is being destroyed, then in the record.
-//! Invariant: voters change only to the members that the record's change leads to.
+//! Invariant: voters change only to the members that the record's change leads to, and never by a copy of the record that is older than the
+//! group's epoch.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -221,8 +222,11 @@ fn is_caught_up(status: &GroupStatus, replica: ReplicaId) -> bool {
     matched.is_some_and(|index| index + CAUGHT_UP_ENTRIES >= status.last_log.unwrap_or(0))
 }
 
-/// Pure. `forbidden`: the last change that the group's log says must not be carried on. `epoch`: what the group has heard of.
+/// Pure. Nothing if the group has gone by a later epoch than the record here: what that wants may be long undone. `forbidden`: the last change that the group's log says must not be carried on. `epoch`: what the group has heard of.
 fn plan_step(status: &GroupStatus, wish: &Wish, forbidden: ChangeId, epoch: u64) -> Option<Step> {
+    if epoch > wish.epoch {
+        return None;
+    }
     let voters: BTreeSet<ReplicaId> = status.voters.iter().map(|m| m.replica).collect();
     let members: BTreeSet<ReplicaId> = wish.members.keys().copied().collect();
     let in_group =
@@ -356,6 +360,17 @@ mod tests {
         let joint = GroupStatus { joint: true, ..status(&[1, 2, 3, 4], &[], &[4]) };
         assert_eq!(step(&joint, &outdated), Some(Step::ChangeVoters(ids(&[1, 2, 4]))));
         assert_eq!(forbidden(&joint), Some(Step::ChangeVoters(ids(&[1, 2, 3]))));
+    }
+
+    /// A leader whose node was cut off still has the change in its copy that others have carried out and followed by another, and the replica
+    /// that it would bring back is destroyed.
+    #[test]
+    fn a_record_that_is_older_than_the_groups_epoch_moves_nothing() {
+        let wish = wish(&[1, 2, 3], &[4], &[3]);
+        for status in [status(&[1, 2, 5], &[], &[5]), status(&[1, 2, 5], &[4], &[4, 5])] {
+            assert_eq!(plan_step(&status, &wish, ChangeId(6), 4), None);
+            assert_eq!(plan_step(&status, &Wish { change: None, ..wish.clone() }, ChangeId(6), 4), None);
+        }
     }
 
     #[test]

@@ -92,8 +92,15 @@ impl<R: Runtime> Core<R> {
         let quiescence = timings.quiescence;
         let patient = quiescence.map(|_| router.clone());
         let news = Arc::new(News::new(timings.commit_news_hold));
-        let network =
-            Network::<R>::new(transport.clone(), group, replica, ballots.clone(), patient, news.clone());
+        let network = Network::<R>::new(
+            transport.clone(),
+            group,
+            replica,
+            ballots.clone(),
+            patient,
+            news.clone(),
+            state.clone(),
+        );
         let promises = Arc::<Promises>::default();
         let storage = GroupLog::<R>::new(log, stream, promises.clone());
         let raft = Raft::new(replica, config, network, storage, state.clone()).await;

@@ -207,8 +207,9 @@ impl<R: Runtime> Core<R> {
     /// What openraft answers under a live lease.
     fn decline_vote(&self) -> Reply {
         let vote = self.server(|m| m.vote);
-        let last = self.state.applied.read().last;
-        Reply::Voted { vote: (&vote).into(), granted: false, last: last.as_ref().map(Into::into) }
+        let applied = self.state.applied.read();
+        let last = applied.last.as_ref().map(Into::into);
+        Reply::Voted { vote: (&vote).into(), granted: false, last, now: applied.now() }
     }
 }
 
@@ -256,7 +257,8 @@ impl<R: Runtime> Port for Core<R> {
                         match core.has_promised(rpc.vote.leader_id.voted_for).await {
                             Ok(None) => {}
                             Ok(Some(vote)) => {
-                                return Reply::voted::<R>(&VoteResponse::new(vote, None, false));
+                                let now = core.state.applied.read().now();
+                                return Reply::voted::<R>(&VoteResponse::new(vote, None, false), now);
                             }
                             Err(_) => return Reply::Refused(Refusal::Stopped),
                         }
@@ -269,7 +271,7 @@ impl<R: Runtime> Port for Core<R> {
                     if pre && response.vote_granted {
                         core.ballots.pre_vote_granted();
                     }
-                    Reply::voted(&response)
+                    Reply::voted(&response, core.state.applied.read().now())
                 })
             }
             GroupBody::TransferLeader { from, to, last } => self.inbox.work(replier, async move {

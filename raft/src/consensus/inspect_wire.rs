@@ -8,6 +8,7 @@ use std::fmt;
 use bytes::Bytes;
 
 use super::codec::decode_prefix;
+use super::machine::LogTime;
 use super::wire::{self, GroupBody, GroupRequest, Message, Reply, WIRE_VERSION, WLogId, WVote};
 use crate::model::ids::{GroupId, ReplicaId};
 
@@ -107,7 +108,7 @@ fn head(request: &[u8]) -> Option<MessageKind> {
 pub fn grant_pre_vote(request: &[u8]) -> Option<Bytes> {
     match wire::decode_message(request).ok()? {
         Message::Group(GroupRequest { body: GroupBody::Vote { pre: true, vote, last, .. }, .. }) => {
-            Some(wire::encode_reply(&Reply::Voted { vote, granted: true, last }))
+            Some(wire::encode_reply(&Reply::Voted { vote, granted: true, last, now: LogTime(0) }))
         }
         _ => None,
     }

@@ -33,6 +33,7 @@ use super::news::News;
 use super::router::Router;
 use super::runtime::Runtime;
 use super::snapshot_transfer;
+use super::state::State;
 use super::types::{Entry, LogId, Op, Payload, Snapshot, Types, Vote};
 use super::wire::{Append, GroupBody, Reply};
 use crate::model::ids::{GroupId, NodeId, ReplicaId};
@@ -61,6 +62,7 @@ pub(crate) struct Network<R: Runtime> {
     /// who knows the suspects.
     patient: Option<Arc<Router>>,
     news: Arc<News>,
+    state: State<R>,
 }
 
 impl<R: Runtime> Network<R> {
@@ -71,18 +73,20 @@ impl<R: Runtime> Network<R> {
         ballots: Arc<Ballots<R>>,
         patient: Option<Arc<Router>>,
         news: Arc<News>,
+        state: State<R>,
     ) -> Self {
         let mut start = [0; 8];
         R::entropy(&mut start);
         let sessions = Arc::new(AtomicU64::new(u64::from_le_bytes(start)));
-        Self { transport, group, replica, sessions, ballots, patient, news }
+        Self { transport, group, replica, sessions, ballots, patient, news, state }
     }
 
     fn client(&self, to: ReplicaId, node: NodeId, lane: Lane) -> Client<R> {
         let link =
             Link { transport: self.transport.clone(), group: self.group, from: self.replica, to, node };
         let (sessions, ballots) = (self.sessions.clone(), self.ballots.clone());
-        Client { link, lane, sessions, ballots, patient: self.patient.clone(), news: self.news.clone() }
+        let (patient, news, state) = (self.patient.clone(), self.news.clone(), self.state.clone());
+        Client { link, lane, sessions, ballots, patient, news, state }
     }
 }
 
@@ -107,6 +111,7 @@ pub(crate) struct Client<R: Runtime> {
     ballots: Arc<Ballots<R>>,
     patient: Option<Arc<Router>>,
     news: Arc<News>,
+    state: State<R>,
 }
 
 impl<R: Runtime> Client<R> {
@@ -118,6 +123,10 @@ impl<R: Runtime> Client<R> {
     ) -> Result<Reply, RpcError<R>> {
         let timeout = option.hard_ttl();
         let reply = self.link.ask(Lane::Control, body, timeout).await;
+        // Who has just caught up has applied old entries late, and would lead with a log time of the past.
+        if let Ok(Reply::Voted { now, .. }) = &reply {
+            self.state.hear(*now);
+        }
         reply.map_err(|e| self.link.rpc_error(e, action, timeout))
     }
 

@@ -180,6 +180,8 @@ pub(crate) enum Reply {
         vote: WVote,
         granted: bool,
         last: Option<WLogId>,
+        /// Log time as the voter tells it: a leader must not be behind what others have gone by.
+        now: LogTime,
     },
     /// `None`: accepted; else why not.
     TransferLeader(Option<String>),
@@ -419,17 +421,18 @@ impl Reply {
         }
     }
 
-    pub(crate) fn voted<R: Runtime>(resp: &VoteResponse<Types<R>>) -> Self {
+    pub(crate) fn voted<R: Runtime>(resp: &VoteResponse<Types<R>>, now: LogTime) -> Self {
         Reply::Voted {
             vote: (&resp.vote).into(),
             granted: resp.vote_granted,
             last: resp.last_log_id.as_ref().map(Into::into),
+            now,
         }
     }
 
     pub(crate) fn into_vote_response<R: Runtime>(self) -> Result<VoteResponse<Types<R>>, Reply> {
         match self {
-            Reply::Voted { vote, granted, last } => Ok(VoteResponse {
+            Reply::Voted { vote, granted, last, .. } => Ok(VoteResponse {
                 vote: vote.into(),
                 vote_granted: granted,
                 last_log_id: last.map(Into::into),

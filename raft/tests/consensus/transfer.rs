@@ -70,3 +70,25 @@ fn an_heir_that_is_not_fit_is_refused() {
         assert!(matches!(nobody, GroupError::NoQuorum { .. }), "{nobody}");
     });
 }
+
+/// It applies entries of minutes ago as they come, and would take office with the log time of then: keys that have expired would be back.
+#[test]
+fn whoever_has_just_caught_up_does_not_lead_with_the_log_time_of_old_entries() {
+    virtual_time(async {
+        let fleet = Fleet::of(3, 1, timings()).await;
+        let old = fleet.leader().unwrap();
+        let away = old % 3 + 1;
+        let others: Vec<NodeId> = (1..=3).filter(|&n| n != away).map(NodeId).collect();
+        fleet.net.partition(&[NodeId(away)], &others);
+        sleep_ms(1_000).await;
+        fleet.group(old).propose("line".into()).await.unwrap();
+        sleep_ms(60_000).await;
+        fleet.net.heal();
+        eventually("caught up", || fleet.group(away).with_state(|l| l.count("line")) == 1).await;
+        let before = fleet.group(old).log_time();
+        fleet.group(old).transfer_leader(member(&fleet, away).replica).await.unwrap();
+        eventually("a new leader", || fleet.group(away).is_leader()).await;
+        let after = fleet.group(away).log_time();
+        assert!(after >= before, "{after:?} in office, {before:?} of the leader before");
+    });
+}
