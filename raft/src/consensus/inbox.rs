@@ -274,7 +274,8 @@ impl<R: Runtime> Port for Core<R> {
                     Reply::voted(&response, core.state.applied.read().now())
                 })
             }
-            GroupBody::TransferLeader { from, to, last } => self.inbox.work(replier, async move {
+            GroupBody::TransferLeader { from, to, last, now } => self.inbox.work(replier, async move {
+                core.state.hear(now);
                 let rpc = wire::transfer_request(from, to, last);
                 match Box::pin(core.raft.handle_transfer_leader(rpc)).await {
                     Ok(result) => Reply::TransferLeader(result.err().map(|e| e.to_string())),

@@ -180,7 +180,7 @@ mod tests {
             (append(500), MessageKind::Append { group: GROUP, entries: 500 }),
             (vote(true), MessageKind::PreVote(GROUP)),
             (vote(false), MessageKind::Vote(GROUP)),
-            (request(GroupBody::transfer_leader(&transfer)), MessageKind::TransferLeader(GROUP)),
+            (request(GroupBody::transfer_leader(&transfer, LogTime(7))), MessageKind::TransferLeader(GROUP)),
             (request(GroupBody::Snapshot(chunk)), MessageKind::Snapshot(GROUP)),
             (request(GroupBody::Propose(vec![])), MessageKind::Propose(GROUP)),
             (request(GroupBody::ReadIndex(None)), MessageKind::ReadIndex(GROUP)),

@@ -170,7 +170,7 @@ impl<R: Runtime> NetTransferLeader<Types<R>> for Client<R> {
         req: TransferLeaderRequest<Types<R>>,
         option: RPCOption,
     ) -> Result<TransferLeaderResponse<Types<R>>, RpcError<R>> {
-        let body = GroupBody::transfer_leader(&req);
+        let body = GroupBody::transfer_leader(&req, self.state.applied.read().now());
         match self.control(body, RPCTypes::TransferLeader, &option).await? {
             Reply::TransferLeader(None) => Ok(Ok(())),
             // The reason is in the peer's log; openraft only needs to know that the transfer was declined.

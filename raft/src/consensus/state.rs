@@ -114,9 +114,10 @@ impl<R: Runtime> Applied<R> {
     }
 
     fn advance_time(&mut self, to: LogTime) {
-        if to > self.time {
-            // Also back, if this node's clock is fast: errors must not add up.
-            self.time = to;
+        self.time = self.time.max(to);
+        // What was said later counts, also back, if this node's clock is fast: errors must not add up. Entries that come late were said
+        // before what the leader has told since.
+        if to > self.heard.0 {
             self.heard = (to, R::Instant::now());
         }
     }

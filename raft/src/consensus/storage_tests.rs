@@ -1,6 +1,7 @@
 //! openraft's own suite for log storage and state machines, run on ours; and what it does not ask.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use longshore_storage::log::MemLog;
 use longshore_storage::{LogStore, StreamId};
@@ -184,5 +185,24 @@ fn entries_survive_a_reopening_and_a_lie_in_the_log_is_found() {
         let op = longshore_storage::LogOp::Append { stream: STREAM, first: 19, entries: vec![stray] };
         store.submit(vec![op], Box::new(|_| {})).unwrap();
         again.try_get_log_entries(19..20).await.unwrap_err();
+    });
+}
+
+/// What a leader has said stands against entries that come late, and not against those stamped since.
+#[test]
+fn log_time_is_what_was_said_last() {
+    let mut runtime = tokio::runtime::Builder::new_current_thread();
+    let runtime = runtime.enable_time().start_paused(true).build().unwrap();
+    runtime.block_on(async {
+        let mut state = state(Arc::default());
+        apply(&mut state, vec![entry(1, 1_000, vec![])]).await;
+        state.hear(LogTime(9_000));
+        apply(&mut state, vec![entry(2, 2_000, vec![])]).await;
+        assert_eq!(state.applied.read().now(), LogTime(9_000), "an entry of before that");
+        tokio::time::advance(Duration::from_millis(500)).await;
+        state.hear(LogTime(9_400));
+        assert_eq!(state.applied.read().now(), LogTime(9_500), "no news");
+        apply(&mut state, vec![entry(3, 9_450, vec![])]).await;
+        assert_eq!(state.applied.read().now(), LogTime(9_450), "this node's clock is fast");
     });
 }

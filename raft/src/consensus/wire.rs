@@ -116,6 +116,8 @@ pub(crate) enum GroupBody {
         from: WVote,
         to: ReplicaId,
         last: Option<WLogId>,
+        /// Log time as the old leader tells it: the new one may need nobody else's vote.
+        now: LogTime,
     },
     Snapshot(SnapshotPart),
     Propose(Vec<Op>),
@@ -457,11 +459,12 @@ impl GroupBody {
         }
     }
 
-    pub(crate) fn transfer_leader<R: Runtime>(rpc: &TransferLeaderRequest<Types<R>>) -> Self {
+    pub(crate) fn transfer_leader<R: Runtime>(rpc: &TransferLeaderRequest<Types<R>>, now: LogTime) -> Self {
         GroupBody::TransferLeader {
             from: rpc.from_leader().into(),
             to: *rpc.to_node_id(),
             last: rpc.last_log_id().map(Into::into),
+            now,
         }
     }
 }

@@ -129,6 +129,7 @@ fn news_of_commits_travel_with_the_next_entries_and_no_read_waits_for_them() {
             count
         };
         let (with, without) = (appends(20).await, appends(0).await);
-        assert!(with <= 110 && without >= 190, "{with} with a hold, {without} without");
+        // 100 and 200, but for entries that happen to carry the news of the one before them.
+        assert!(with <= 110 && without >= 160, "{with} with a hold, {without} without");
     });
 }
