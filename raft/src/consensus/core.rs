@@ -13,6 +13,7 @@ use openraft::ServerState;
 use openraft::alias::WatchReceiverOf;
 use openraft::async_runtime::watch::WatchReceiver;
 use openraft::metrics::RaftServerMetrics;
+use parking_lot::Mutex;
 
 use super::ballots::Ballots;
 use super::changes::Changes;
@@ -69,6 +70,8 @@ pub(crate) struct Core<R: Runtime> {
     pub(crate) inbox: Inbox<R>,
     /// Whether an election is being pressed for.
     pub(crate) pressing: AtomicBool,
+    /// Until when the restart of the leader is reason enough to press.
+    pub(crate) restart_counts_until: Mutex<Option<R::Instant>>,
     pub(crate) ballots: Arc<Ballots<R>>,
     pub(crate) promises: Arc<Promises>,
     pub(crate) news: Arc<News>,
@@ -122,6 +125,7 @@ impl<R: Runtime> Core<R> {
             queue,
             session: Arc::default(),
             pressing: AtomicBool::new(false),
+            restart_counts_until: Mutex::new(None),
             ballots,
             promises,
             news,

@@ -114,27 +114,39 @@ impl<R: Runtime> Core<R> {
     }
 
     fn start_pressing(self: Arc<Self>, leader: Member, restarted: bool) {
+        if restarted {
+            // Also for one that presses already: when it hears that the leader lives again, that one leads no more.
+            *self.restart_counts_until.lock() = Some(R::Instant::now() + RESTART_PATIENCE);
+        }
         if self.pressing.swap(true, Ordering::AcqRel) {
             return;
         }
         self.rouse("its leader is lost");
         let _task = R::spawn(async move {
-            let until = restarted.then(|| R::Instant::now() + RESTART_PATIENCE);
-            self.press(leader, until).await;
+            loop {
+                let dead = Dead { leader, term: self.server(|m| m.vote.leader_id.term) };
+                let Ok(last) = self.press(dead).await else { break };
+                self.pressing.store(false, Ordering::Release);
+                // A restart may have been heard of between the last look and the end.
+                let left = matches!(self.task(last), Task::Elect(_));
+                if !left || self.pressing.swap(true, Ordering::AcqRel) {
+                    return;
+                }
+            }
             self.pressing.store(false, Ordering::Release);
         });
     }
 
-    async fn press(&self, leader: Member, until: Option<R::Instant>) {
-        let mut dead = Dead { leader, term: self.server(|m| m.vote.leader_id.term) };
+    /// Presses until there is nothing to do about the dead leader; whom it pressed against last. An error: this replica has stopped.
+    async fn press(&self, mut dead: Dead) -> Result<Dead, Fatal<Types<R>>> {
         let mut courtesy = Courtesy::default();
         let mut attempts = 0;
         let mut wait = Some(self.turn());
         let mut was_lonely = false;
         loop {
             let (server, changes) = (self.server.version(), self.changes.version());
-            match self.task(dead, until) {
-                Task::Nothing => return,
+            match self.task(dead) {
+                Task::Nothing => return Ok(dead),
                 Task::Watch => {
                     tokio::select! {
                         biased;
@@ -147,33 +159,30 @@ impl<R: Runtime> Core<R> {
                     // Before the wait: whoever is quicker needs this replica's vote.
                     self.give_up_lease(dead.leader).await;
                     if let Some(time) = wait.take() {
-                        self.wait_while_needed(dead, until, time).await;
+                        self.wait_while_needed(dead, time).await;
                         continue;
                     }
                     if !was_lonely && self.is_lonely() {
                         was_lonely = true;
-                        if self.wait_for_company(dead, until).await {
+                        if self.wait_for_company(dead).await {
                             (attempts, wait) = (0, Some(self.turn()));
                         }
                         continue;
                     }
                     was_lonely = false;
-                    let Ok(first) = self.lets_go_first(dead, &mut courtesy).await else { return };
-                    if first {
+                    if self.lets_go_first(dead, &mut courtesy).await? {
                         wait = Some(AGAIN + self.turn());
                         continue;
                     }
                     let permit = self.permit_to_elect().await;
-                    if !matches!(self.task(dead, until), Task::Elect(_)) {
+                    if !matches!(self.task(dead), Task::Elect(_)) {
                         continue;
                     }
-                    if self.raft.trigger().elect(true).await.is_err() {
-                        return;
-                    }
+                    self.raft.trigger().elect(true).await?;
                     courtesy.pre_voted = false;
                     attempts += 1;
                     if attempts < HASTY_ATTEMPTS {
-                        self.wait_while_needed(dead, until, AGAIN + self.turn()).await;
+                        self.wait_while_needed(dead, AGAIN + self.turn()).await;
                     } else {
                         drop(permit);
                         wait = Some(AGAIN_LATER + self.turn());
@@ -184,8 +193,8 @@ impl<R: Runtime> Core<R> {
     }
 
     /// Waits as long as too many voters are suspected to win, but not for ever; whether that has changed.
-    async fn wait_for_company(&self, dead: Dead, until: Option<R::Instant>) -> bool {
-        let over = || !self.is_lonely() || !matches!(self.task(dead, until), Task::Elect(_));
+    async fn wait_for_company(&self, dead: Dead) -> bool {
+        let over = || !self.is_lonely() || !matches!(self.task(dead), Task::Elect(_));
         R::timeout(LONELY_PAUSE, self.until(over)).await.is_ok()
     }
 
@@ -241,11 +250,11 @@ impl<R: Runtime> Core<R> {
     }
 
     /// Waits for `time`, but no longer than there is something to elect.
-    async fn wait_while_needed(&self, dead: Dead, until: Option<R::Instant>, time: Duration) {
+    async fn wait_while_needed(&self, dead: Dead, time: Duration) {
         let end = R::Instant::now() + time;
         loop {
             let seen = self.server.version();
-            if !matches!(self.task(dead, until), Task::Elect(_)) {
+            if !matches!(self.task(dead), Task::Elect(_)) {
                 return;
             }
             tokio::select! {
@@ -257,7 +266,7 @@ impl<R: Runtime> Core<R> {
     }
 
     /// What there is to do about the `dead` leader.
-    fn task(&self, dead: Dead, until: Option<R::Instant>) -> Task {
+    fn task(&self, dead: Dead) -> Task {
         let (vote, votes) =
             self.server(|m| (m.vote, m.membership_config.voter_ids().any(|v| v == self.replica)));
         if self.is_stopped() || !votes {
@@ -276,7 +285,7 @@ impl<R: Runtime> Core<R> {
         // Whoever voted since follows the old leader no more, even if that one is back.
         let reason = later
             || self.router.is_suspect(dead.leader.node)
-            || until.is_some_and(|until| R::Instant::now() < until);
+            || self.restart_counts_until.lock().is_some_and(|until| R::Instant::now() < until);
         if reason { Task::Elect(dead) } else { Task::Nothing }
     }
 

@@ -217,6 +217,7 @@ fn no_quorum_in_one_half_does_not_keep_the_other_from_electing() {
             ms_since(start),
             times.last()
         );
-        assert!(ms_since(start) <= 3_000);
+        // Not openraft's own timers, which are there for who hears of nobody.
+        assert!(ms_since(start) <= 1_500);
     });
 }
