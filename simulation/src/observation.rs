@@ -52,8 +52,19 @@ impl std::fmt::Display for Key {
     }
 }
 
-/// `(index, position)` in the control group's log: unique for ever, and ordered.
-pub type LogPosition = (u64, u32);
+/// Where an operation is: a place in a group's log. Unique for ever, and ordered within a group.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+pub struct LogPosition {
+    pub group: u32,
+    pub index: u64,
+    pub position: u32,
+}
+
+impl std::fmt::Display for LogPosition {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "op {}-{} of group {}", self.index, self.position, self.group)
+    }
+}
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub enum Call {
@@ -85,7 +96,7 @@ pub enum Call {
         serial: Serial,
         image: String,
     },
-    /// All operations, linearizable.
+    /// All operations; of each group as one moment during the call has them.
     ListOperations,
     /// Of no interest to checkers but for its outcome.
     Other {

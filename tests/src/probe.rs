@@ -81,6 +81,7 @@ pub fn operation_request(run: &str, number: u64, node: &str) -> OperationRequest
         strategy: Strategy::Local,
         on: vec![node.to_owned()],
         timeout_ms: Some(10_000),
+        session: None,
     }
 }
 
@@ -274,6 +275,7 @@ mod tests {
     fn operations_must_be_there_once() {
         let view = |id: &str, number| OperationView {
             id: id.to_owned(),
+            session: "s".to_owned(),
             kind: "pull".to_owned(),
             state: longshore_node::api::types::OperationState::Failed,
             strategy: Strategy::Local,

@@ -221,7 +221,7 @@ fn things_that_are_not_there() {
     let peer = &fleet.peers[0];
     peer.cli(["node", "inspect", "nobody"]).run().fails(1, &["nobody"], &["node ls"]);
     peer.cli(["node", "update", "nobody", "--label-add", "a=1"]).run().fails(1, &["nobody"], &[]);
-    peer.cli(["op", "inspect", "op-999999-0"]).run().fails(1, &["op-999999-0"], &["op ls"]);
+    peer.cli(["op", "inspect", "op-7-999999-0"]).run().fails(1, &["op-7-999999-0"], &["op ls"]);
     peer.cli(["op", "inspect", "op-nothing"]).run().fails(2, &["op-nothing"], &["op ls"]);
     peer.cli(["token", "revoke", "nothing"]).run().fails(1, &["nothing"], &[]);
     peer.cli(["op", "pull", "busybox", "--on", "nobody"]).run().fails(1, &["nobody"], &[]);

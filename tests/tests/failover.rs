@@ -15,8 +15,10 @@ use longshore_tests::canary::Canary;
 use longshore_tests::probe::{Attempt, Record, now_us, operation_key, operation_request, percentile};
 use longshore_tests::{Fleet, Peer, eventually_value, machine};
 
-/// Failures of each kind.
-const ROUNDS: usize = 20;
+/// Names how many failures of each kind there are; `scripts/bench failover` makes 20.
+const ROUNDS_VARIABLE: &str = "LONGSHORE_FAILOVER_ROUNDS";
+/// If nothing else is said.
+const ROUNDS: usize = 6;
 const MEDIAN_MAX: Duration = Duration::from_millis(600);
 const WORST_MAX: Duration = Duration::from_millis(1500);
 /// A machine that stands still for so long in a round has disturbed it.
@@ -105,7 +107,9 @@ fn measure(failure: Failure) {
     let mut report = String::new();
     let canary = Canary::start(fleet.site.dir());
     let mut disturbed = 0;
-    while gaps.len() < ROUNDS {
+    let rounds =
+        std::env::var(ROUNDS_VARIABLE).map_or(ROUNDS, |text| text.parse().expect("a number of rounds"));
+    while gaps.len() < rounds {
         let round = gaps.len() + 1;
         let run = format!("{label}-{}", round + disturbed);
         canary.worst();
@@ -127,7 +131,7 @@ fn measure(failure: Failure) {
     gaps.sort_unstable();
     let (median, worst) = (percentile(&gaps, 50), percentile(&gaps, 100));
     println!(
-        "{report}failover, {label} of the leader, {ROUNDS} rounds: largest gap between acknowledged changes"
+        "{report}failover, {label} of the leader, {rounds} rounds: largest gap between acknowledged changes"
     );
     println!(
         "p50 {:.3} s (limit {:.1}), worst {:.3} s (limit {:.1}), least {:.3} s",

@@ -77,6 +77,7 @@ impl Yard {
             strategy,
             on: Vec::new(),
             timeout_ms: None,
+            session: None,
         };
         self.fleet.peers[peer].http().submit(&request, None).expect("submitted")
     }

@@ -2,13 +2,14 @@
 //!
 //! Each key has one writer that uses compare-and-set, so a write that was acknowledged and lost cannot go unseen (see `keys`).
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::time::Duration;
 
 use longshore_node::api::types::RingView;
 use longshore_tests::keys::{self, KeyRecord, Writers};
 use longshore_tests::wait::Stopwatch;
-use longshore_tests::{Fleet, machine};
+use longshore_tests::{Fleet, eventually_value, machine};
 use rustix::process::Signal;
 
 const GROUPS: u32 = 32;
@@ -19,6 +20,8 @@ const PACE: Duration = Duration::from_millis(50);
 const MOVES_OVER_IDEAL_MAX: f64 = 1.05;
 /// A key that is not written for so long is an outage.
 const GAP_MAX: Duration = Duration::from_secs(10);
+/// Until leaders have followed the load: it is measured over 5 s, and they move when nothing else has for a while.
+const SPREAD_TIMEOUT: Duration = Duration::from_secs(60);
 /// For a first write of every key.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -76,6 +79,36 @@ fn the_ring_follows_the_fleet_under_load() {
     fleet.settle();
     let wrong = keys::wrong_keys(&keys, &mut records, &fleet.clients());
     assert!(wrong.is_empty(), "after a restart of all: {wrong:#?}");
+}
+
+/// Three busy groups that one node leads, among 32 that are led evenly: two of them are given to the others, for idle ones.
+#[test]
+fn busy_groups_are_not_all_led_by_one_node() {
+    let _machine = machine::alone();
+    let fleet = Fleet::with_ring(3, "busy", GROUPS, REPLICATION);
+    let ring = fleet.leaders_spread();
+    let leaders = |ring: &RingView| -> Vec<Option<String>> {
+        ring.groups.iter().map(|group| group.leader.clone()).collect()
+    };
+    let first = leaders(&ring)[0].clone();
+    let busy: Vec<usize> = (0..ring.groups.len()).filter(|i| leaders(&ring)[*i] == first).take(3).collect();
+    let all = keys::key_of_each_group(GROUPS);
+    let keys: Vec<String> = busy.iter().map(|i| all[*i].clone()).collect();
+    let records = vec![KeyRecord::default(); keys.len()];
+    let writers = Writers::resume(&keys, records, &fleet.clients(), Duration::from_millis(1));
+    let loads = eventually_value("each busy group to be led by another node", SPREAD_TIMEOUT, || {
+        let ring = fleet.peers[0].http().ring().map_err(|error| error.to_string())?;
+        let led: Vec<_> = busy.iter().map(|i| leaders(&ring)[*i].clone()).collect();
+        let loads: Vec<u64> = busy.iter().map(|i| ring.groups[*i].load).collect();
+        let nodes: BTreeSet<_> = led.iter().flatten().collect();
+        if nodes.len() == busy.len() { Ok(loads) } else { Err(format!("led by {led:?}, loads {loads:?}")) }
+    });
+    println!("groups with {loads:?} entries a second are led by three nodes");
+    assert!(loads.iter().all(|load| *load >= 50), "{loads:?}");
+    fleet.leaders_spread();
+    for (record, key) in writers.finish().iter().zip(&keys) {
+        assert!(record.wrong.is_empty(), "{key}: {:#?}", record.wrong);
+    }
 }
 
 fn written_at_one_node_is_read_at_every_other(fleet: &Fleet, keys: &[String]) {

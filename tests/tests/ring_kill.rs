@@ -13,16 +13,21 @@ use longshore_tests::keys::{self, KeyRecord, Writers};
 use longshore_tests::probe::{now_us, percentile};
 use longshore_tests::{Fleet, eventually_value, machine};
 
+/// Names the number of groups; `scripts/bench kill` also measures 256.
+const GROUPS_VARIABLE: &str = "LONGSHORE_KILL_GROUPS";
+/// Names the number of rounds; `scripts/bench kill` makes ten.
+const ROUNDS_VARIABLE: &str = "LONGSHORE_KILL_ROUNDS";
+/// If nothing else is said.
 const GROUPS: u32 = 32;
-const ROUNDS: usize = 10;
+const ROUNDS: usize = 4;
 const MEDIAN_MAX: Duration = Duration::from_secs(1);
 const WORST_MAX: Duration = Duration::from_millis(2500);
 /// A machine that stands still for so long in a round has disturbed it.
 const DISTURBED: Duration = Duration::from_millis(300);
 /// Rounds that may be made again.
 const DISTURBED_MAX: usize = 5;
-/// Between two writes of a key: a light load, on all groups.
-const PACE: Duration = Duration::from_millis(100);
+/// Between two writes of any key: a light load, over all groups.
+const PACE: Duration = Duration::from_micros(3_125);
 /// After which a group that takes no writes has failed.
 const OUTAGE_TIMEOUT: Duration = Duration::from_secs(30);
 /// From the death of a node to `failed`, on a busy machine.
@@ -31,13 +36,16 @@ const DEATH_TIMEOUT: Duration = Duration::from_secs(30);
 #[test]
 fn every_group_serves_again_soon() {
     let _machine = machine::alone();
-    let mut fleet = Fleet::with_ring(3, "ringkill", GROUPS, 3);
+    let number = |name, default| std::env::var(name).map_or(default, |text| text.parse().expect("a number"));
+    let groups = number(GROUPS_VARIABLE, GROUPS);
+    let rounds = number(ROUNDS_VARIABLE, ROUNDS as u32) as usize;
+    let mut fleet = Fleet::with_ring(3, "ringkill", groups, 3);
     fleet.leaders_spread();
-    let keys = keys::key_of_each_group(GROUPS);
+    let keys = keys::key_of_each_group(groups);
     let mut records = vec![KeyRecord::default(); keys.len()];
     let canary = Canary::start(fleet.site.dir());
     let (mut outages, mut report, mut disturbed) = (Vec::new(), String::new(), 0);
-    while outages.len() < ROUNDS {
+    while outages.len() < rounds {
         let round = outages.len() + 1;
         canary.worst();
         let (outage, line);
@@ -61,7 +69,7 @@ fn every_group_serves_again_soon() {
     outages.sort_unstable();
     let (median, worst) = (percentile(&outages, 50), percentile(&outages, 100));
     println!(
-        "{report}kill -9 of one of three nodes, {GROUPS} groups, {ROUNDS} rounds: until every group serves again"
+        "{report}kill -9 of one of three nodes, {groups} groups, {rounds} rounds: until every group serves again"
     );
     println!(
         "p50 {:.3} s (limit {:.1}), worst {:.3} s (limit {:.1}), least {:.3} s",
@@ -83,7 +91,7 @@ fn one_round(
     let (victim, led) = leads_most(fleet);
     let survivors: Vec<usize> = (0..fleet.peers.len()).filter(|index| *index != victim).collect();
     let clients: Vec<_> = survivors.iter().map(|index| fleet.peers[*index].http()).collect();
-    let writers = Writers::resume(keys, records, &clients, PACE);
+    let writers = Writers::resume(keys, records, &clients, PACE * keys.len() as u32);
     writers.all_acknowledged_since(now_us(), OUTAGE_TIMEOUT);
     let terms = fleet.terms(survivors[0]);
 

@@ -156,7 +156,9 @@ impl<R: Runtime> Client<R> {
 
     pub async fn list_operations(&self, query: &OperationQuery) -> Result<Vec<OperationView>, ClientError> {
         let limit = query.limit.map_or(String::new(), |limit| format!("&limit={limit}"));
-        self.get(&format!("/v1/operations?active={}{limit}", query.active)).await
+        let session =
+            query.session.as_ref().map_or(String::new(), |name| format!("&session={}", encode(name)));
+        self.get(&format!("/v1/operations?active={}{limit}{session}", query.active)).await
     }
 
     pub async fn inspect_operation(&self, id: &str) -> Result<OperationView, ClientError> {

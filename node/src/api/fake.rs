@@ -175,6 +175,7 @@ pub(crate) fn operation(id: &str, state: OperationState) -> OperationView {
     };
     OperationView {
         id: id.to_owned(),
+        session: "nightly".into(),
         kind: "pull".into(),
         state,
         strategy: Strategy::Replicated,

@@ -165,7 +165,8 @@ pub(super) async fn revoke_token(
 /// Operations, newest first.
 #[utoipa::path(get, path = "/v1/operations", tag = "operations", params(
     ("limit" = Option<u32>, Query, description = "At most so many; default 100, at most 1000"),
-    ("active" = Option<bool>, Query, description = "Only those not yet ended")), responses(
+    ("active" = Option<bool>, Query, description = "Only those not yet ended"),
+    ("session" = Option<String>, Query, description = "Only those of this session")), responses(
     (status = 200, body = Vec<OperationView>), (status = "default", body = ApiError)))]
 pub(super) async fn list_operations(
     State(api): State<ApiState>,

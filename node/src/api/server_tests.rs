@@ -163,7 +163,7 @@ async fn everything(client: &Client<TokioRuntime>) {
     let again = client.submit_operation(&pull(), Some("key")).await.unwrap();
     let other = client.submit_operation(&pull(), None).await.unwrap();
     assert_eq!((first.id.as_str(), again.id.as_str(), other.id.as_str()), ("op1", "op1", "op2"));
-    let query = OperationQuery { limit: Some(1), active: true };
+    let query = OperationQuery { limit: Some(1), active: true, session: None };
     assert_eq!(client.list_operations(&query).await.unwrap()[0].id, "op2");
     assert_eq!(client.list_operations(&OperationQuery::default()).await.unwrap().len(), 2);
     assert_eq!(client.inspect_operation("op1").await.unwrap().id, "op1");
@@ -176,6 +176,7 @@ fn pull() -> OperationRequest {
         strategy: Strategy::Local,
         on: vec![],
         timeout_ms: None,
+        session: None,
     }
 }
 

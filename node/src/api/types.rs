@@ -75,6 +75,7 @@ pub struct StatusView {
     pub voters: u32,
     pub nodes_alive: u32,
     pub nodes_total: u32,
+    /// In the groups that this node has a replica of.
     pub operations_running: u32,
     pub engine: EngineView,
     pub uptime_ms: u64,
@@ -234,6 +235,9 @@ pub enum OperationRequest {
         /// Give up after so long; default 30 minutes.
         #[serde(default)]
         timeout_ms: Option<u64>,
+        /// The session that it belongs to, by a name of yours; without one it gets a session of its own.
+        #[serde(default)]
+        session: Option<String>,
     },
 }
 
@@ -287,6 +291,7 @@ pub struct SubOperationView {
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct OperationView {
     pub id: String,
+    pub session: String,
     pub kind: String,
     pub state: OperationState,
     pub strategy: Strategy,
@@ -306,6 +311,9 @@ pub struct OperationQuery {
     /// Only those not yet ended.
     #[serde(default)]
     pub active: bool,
+    /// Only those of this session.
+    #[serde(default)]
+    pub session: Option<String>,
 }
 
 /// Last line of a watch that ended early.

@@ -18,7 +18,7 @@ Examples:
   longshore op pull nginx:1.27
   longshore op pull nginx:1.27 redis:7 --on web-1 --on web-2
   longshore op pull registry.example:5000/app:3 --strategy local
-  longshore op pull nginx:1.27 --detach")]
+  longshore op pull nginx:1.27 --session nightly --detach")]
     Pull(PullArgs),
     /// List operations, newest first
     #[command(
@@ -26,7 +26,8 @@ Examples:
         after_help = "\
 Examples:
   longshore op ls
-  longshore op ls --active -q"
+  longshore op ls --active -q
+  longshore op ls --session nightly"
     )]
     Ls(OpListArgs),
     /// Show one operation
@@ -56,6 +57,9 @@ pub(super) struct OpListArgs {
     /// At most so many
     #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=1000))]
     limit: u32,
+    /// Only those of this session
+    #[arg(long, value_name = "NAME")]
+    session: Option<String>,
     #[command(flatten)]
     list: ListArgs,
 }
@@ -64,7 +68,8 @@ pub(super) async fn op(session: &mut Session<'_>, command: OpCommand) -> Result<
     match command {
         OpCommand::Pull(args) => pull::pull(session, args).await,
         OpCommand::Ls(args) => {
-            let query = OperationQuery { limit: Some(args.limit), active: args.active };
+            let query =
+                OperationQuery { limit: Some(args.limit), active: args.active, session: args.session };
             let operations = session.client.list_operations(&query).await?;
             if args.list.quiet {
                 let ids: String = operations.iter().map(|operation| format!("{}\n", operation.id)).collect();
@@ -78,7 +83,6 @@ pub(super) async fn op(session: &mut Session<'_>, command: OpCommand) -> Result<
             session.show(format.format, &operation, render)
         }
         OpCommand::Watch { id, output } => {
-            // Not inspect: a watch is answered from the node's own copy, also without a quorum.
             let mut watch = session.client.watch_operation(&id).await.map_err(listed)?;
             match watch.next().await? {
                 Some(operation) => {
@@ -116,6 +120,7 @@ pub(super) fn render_list(operations: &[OperationView], now_ms: u64, colour: boo
 pub(super) fn render(operation: &OperationView, colour: bool) -> String {
     let mut pairs = vec![
         ("id", operation.id.clone()),
+        ("session", operation.session.clone()),
         ("kind", operation.kind.clone()),
         ("state", output::operation_state(operation.state).0),
         ("strategy", output::strategy(operation.strategy).to_owned()),

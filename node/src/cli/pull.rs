@@ -68,6 +68,9 @@ pub(super) struct PullArgs {
     /// The same key gives the same operation, at every node
     #[arg(long, value_name = "KEY")]
     idempotency_key: Option<String>,
+    /// The session that it belongs to, by a name of yours; without one it gets a session of its own
+    #[arg(long, value_name = "NAME")]
+    session: Option<String>,
     /// How to print the operation
     #[arg(long, value_enum, default_value_t = Format::Table)]
     format: Format,
@@ -85,6 +88,7 @@ pub(super) async fn pull(session: &mut Session<'_>, args: PullArgs) -> Result<()
         },
         on: args.on,
         timeout_ms: Some(u64::try_from(args.timeout.as_millis()).unwrap_or(u64::MAX)),
+        session: args.session,
     };
     let key = args.idempotency_key.unwrap_or_else(new_key);
     let operation = tokio::select! {

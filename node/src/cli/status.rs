@@ -28,7 +28,7 @@ pub(super) fn render(status: &StatusView) -> String {
                 status.term, status.committed_index, status.applied_index
             ),
         ),
-        ("operations", format!("{} running", status.operations_running)),
+        ("operations", format!("{} running in this node's groups", status.operations_running)),
         ("engine", output::engine_in_full(&status.engine)),
         ("version", status.version.clone()),
         ("up for", output::span(status.uptime_ms)),

@@ -179,6 +179,12 @@ pub const KEYS: &[Key] = &[
         "How long a node has to be dead before its data is copied to others.",
     ),
     limit(
+        "ring.copy_rate",
+        "LONGSHORE_RING_COPY_RATE",
+        "\"64MiB\"",
+        "Bytes a second that this node sends at most when data is copied to other nodes; two groups are copied at a time, each at half of it.",
+    ),
+    limit(
         "limits.api_connections",
         "LONGSHORE_LIMITS_API_CONNECTIONS",
         "1024",

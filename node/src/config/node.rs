@@ -41,6 +41,7 @@ const KEPT: &[&str] = &[
     "zone",
     "weight",
     "ring.death_pause",
+    "ring.copy_rate",
     "log.format",
     "log.level",
 ];
@@ -129,6 +130,8 @@ pub struct NodeConfig {
     pub ring: RingShape,
     /// How long a node has to be dead before its data is copied to others.
     pub death_pause: Duration,
+    /// Bytes a second, of data that is copied to other nodes.
+    pub copy_rate: usize,
     pub log: LogConfig,
     pub api_limits: ApiLimits,
     /// Names of the settings that were given somewhere, as opposed to being defaults.
@@ -192,6 +195,7 @@ struct Parsed {
     groups: Option<GroupCount>,
     replication: Option<u8>,
     death_pause: Option<Duration>,
+    copy_rate: Option<usize>,
     labels: Option<BTreeMap<String, String>>,
     log_format: Option<LogFormat>,
     log_filter: Option<LogFilter>,
@@ -233,6 +237,7 @@ impl Reader<'_> {
             groups: self.text("ring.groups", |text| one_of(text, &GROUPS, |n| GroupCount::new(n).ok())),
             replication: self.text("ring.replication", |text| one_of(text, &REPLICATIONS, |n| Some(n as u8))),
             death_pause: self.text("ring.death_pause", |text| between(text, MIN_PAUSE, MAX_PAUSE)),
+            copy_rate: self.text("ring.copy_rate", |text| size(text, COPY_RATE_MIN, COPY_RATE_MAX)),
             labels: self.labels(),
             log_format: self.text("log.format", parse_log_format),
             log_filter: self.text("log.level", LogFilter::parse),
@@ -283,6 +288,11 @@ impl Reader<'_> {
 /// Shortest and longest of the time limits that can be set: below, ordinary requests fail; above, there is no limit.
 const MIN_TIMEOUT: Duration = Duration::from_millis(100);
 const MAX_TIMEOUT: Duration = Duration::from_secs(600);
+
+/// Half a gigabit of the network: the rest is for clients. Slower than the least, and a move takes longer than a host stays as it is.
+const COPY_RATE: usize = 64 << 20;
+const COPY_RATE_MIN: usize = 1 << 20;
+const COPY_RATE_MAX: usize = 100 << 30;
 
 /// Shorter, and a reboot copies data; longer, and a second death is likelier.
 const MIN_PAUSE: Duration = Duration::from_secs(1);
@@ -386,6 +396,7 @@ pub(super) fn add_defaults(values: &mut Layer, variables: &Variables, host: &dyn
     add("ring.groups", ring.groups.get().to_string());
     add("ring.replication", ring.replication.to_string());
     add("ring.death_pause", units::format_duration(Duration::from_millis(DEATH_PAUSE_MS)));
+    add("ring.copy_rate", units::format_size(COPY_RATE));
     add("limits.api_connections", api.connections_max.to_string());
     add("limits.api_requests", api.requests_max.to_string());
     add("limits.api_body", units::format_size(api.body_max_bytes));
@@ -445,6 +456,7 @@ impl Settings {
             weight: parsed.weight,
             ring: RingShape { groups: parsed.groups?, replication: parsed.replication? },
             death_pause: parsed.death_pause?,
+            copy_rate: parsed.copy_rate?,
             labels: parsed.labels.unwrap_or_default(),
             log: LogConfig { format: parsed.log_format?, filter: parsed.log_filter? },
             api_limits: parsed.api_limits,

@@ -55,7 +55,7 @@ impl<R: Runtime> Reconciler<R> {
             let leading = self.core.is_leader();
             leading_since = leading.then(|| leading_since.unwrap_or(now));
             // Followers wait for a change only: an idle one costs nothing.
-            let pause = if leading { LOOK_EVERY.min(self.until_sweep()) } else { Duration::from_secs(3600) };
+            let pause = if leading { LOOK_EVERY } else { Duration::from_secs(3600) };
             tokio::select! {
                 biased;
                 () = self.stop.cancelled() => return,
@@ -63,28 +63,12 @@ impl<R: Runtime> Reconciler<R> {
                 () = R::sleep(pause) => {}
             }
             let Some(since) = leading_since else { continue };
-            self.sweep_if_due().await;
             let settled = R::Instant::now() - since >= SETTLE;
             if let Some(step) = self.next_step(settled)
                 && let Err(error) = self.take(&step).await
             {
                 tracing::info!(?step, %error, "a membership step did not succeed; trying again");
                 R::sleep(RETRY_PAUSE).await;
-            }
-        }
-    }
-
-    fn until_sweep(&self) -> Duration {
-        let due = self.core.group.with_state(|s| s.next_deadline());
-        let now = self.core.group.log_time();
-        due.map_or(LOOK_EVERY, |at| Duration::from_millis(at.0.saturating_sub(now.0)))
-    }
-
-    async fn sweep_if_due(&self) {
-        if self.core.is_leader() && self.until_sweep().is_zero() {
-            let command = Command::Sweep { unix_ms: R::unix_time_ms() };
-            if let Err(error) = self.core.group.propose(command).await {
-                tracing::debug!(%error, "the sweep was not committed; trying again");
             }
         }
     }
@@ -122,7 +106,7 @@ impl<R: Runtime> Reconciler<R> {
             Step::ChangeVoters(voters) => group.change_voters(voters.clone()).await,
             Step::HandOver(to) => group.transfer_leader(*to).await,
             Step::RecordLeft(member) => {
-                let command = Command::Remove { node: member.node, left: true, unix_ms: R::unix_time_ms() };
+                let command = Command::Remove { node: member.node, left: true };
                 group.propose(command).await.map(drop)
             }
             Step::DropReplica(replica) => group.remove_learner(*replica).await,

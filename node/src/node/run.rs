@@ -32,9 +32,9 @@ use crate::core::Core;
 use crate::membership::admission::Admission;
 use crate::membership::{Announcer, Reconciler, follow_members};
 use crate::node_store::NodeStore;
-use crate::operations::Executor;
-use crate::ring::{Carrier, Director, Leaders, Replicas, ReplicasOptions, Sweeper};
-use crate::service::Service;
+use crate::operations::{Dispatcher, Executor, Intake, Offers};
+use crate::ring::{Carrier, Director, Front, Leaders, Replicas, ReplicasOptions, Sweeper};
+use crate::service::{Service, Work};
 
 /// Folder of snapshots in the data folder.
 const SNAPSHOT_DIR: &str = "snapshots";
@@ -78,6 +78,7 @@ pub struct Node<R: Runtime>(PhantomData<fn() -> R>);
 struct Running<R: Runtime> {
     core: Arc<Core<R>>,
     replicas: Arc<Replicas<R>>,
+    service: Arc<Service<R>>,
     store: NodeStore,
     transport: TransportRef,
     /// Stops the node's own tasks.
@@ -165,10 +166,12 @@ impl<R: Runtime> Node<R> {
 
         let router = Router::new(me);
         let removed = router.removed();
+        let offers = Offers::<R>::new(me);
+        let intake = Intake::new(Arc::clone(&router), Arc::clone(&offers));
         let admission = Admission::<R>::closed();
         let transport = ports
             .network
-            .start(&node.identity, router.clone(), admission.clone())
+            .start(&node.identity, intake, admission.clone())
             .map_err(|detail| NodeError::Listen { address: options.advertise, detail })?;
         transport.set_peers(peers.clone(), Vec::new());
 
@@ -228,7 +231,6 @@ impl<R: Runtime> Node<R> {
             (CancellationToken::new(), CancellationToken::new(), Arc::new(Notify::new()));
         drop(R::spawn(follow_members(Arc::clone(&core), Arc::clone(&transport), tasks.clone())));
         drop(R::spawn(Reconciler::new(Arc::clone(&core), tasks.clone()).run()));
-        drop(R::spawn(Executor::new(Arc::clone(&core), tasks.clone()).run()));
         let announcer = Announcer {
             core: Arc::clone(&core),
             address: options.advertise,
@@ -242,15 +244,27 @@ impl<R: Runtime> Node<R> {
         drop(R::spawn(Director::new(Arc::clone(&core), options.death_pause).run(tasks.clone())));
         drop(R::spawn(Sweeper::new(Arc::clone(&replicas)).run(tasks.clone())));
         drop(R::spawn(Leaders::new(Arc::clone(&core), Arc::clone(&replicas)).run(tasks.clone())));
-        let service: Arc<dyn FleetService> =
-            Arc::new(Service::new(Arc::clone(&core), Arc::clone(&replicas), Arc::clone(&left)));
+        let front = Front::new(Arc::clone(&core), Arc::clone(&replicas));
+        let executor = Executor::new(Arc::clone(&core), front, Arc::clone(&offers), tasks.clone());
+        drop(R::spawn(executor.run()));
+        let dispatcher = Dispatcher {
+            core: Arc::clone(&core),
+            replicas: Arc::clone(&replicas),
+            offers: Arc::clone(&offers),
+            transport: Arc::clone(&transport),
+        };
+        drop(R::spawn(dispatcher.run(tasks.clone())));
+        let work = Work { offers, transport: Arc::clone(&transport) };
+        let service =
+            Arc::new(Service::new(Arc::clone(&core), Arc::clone(&replicas), work, Arc::clone(&left)));
         for door in ports.doors {
-            let (service, limits) = (Arc::clone(&service), options.api_limits.clone());
+            let (service, limits): (Arc<dyn FleetService>, _) =
+                (Arc::clone(&service) as _, options.api_limits.clone());
             let serving =
                 api::server::serve::<R>(door.listener, service, door.access, limits, api_stop.clone());
             drop(R::spawn(serving));
         }
-        Ok((Running { core, replicas, store, transport, tasks, api: api_stop, left }, committer))
+        Ok((Running { core, replicas, service, store, transport, tasks, api: api_stop, left }, committer))
     }
 
     /// Commits the first command of the fleet, unless that was done before a crash.
@@ -369,10 +383,8 @@ impl<R: Runtime> Running<R> {
     }
 
     async fn invitation(&self, options: &NodeOptions) -> Option<Event> {
-        let service =
-            Service::new(Arc::clone(&self.core), Arc::clone(&self.replicas), Arc::clone(&self.left));
         let request = crate::api::types::TokenCreate { ttl_ms: Some(24 * 3_600_000), uses: Some(0) };
-        match service.create_token(request).await {
+        match self.service.create_token(request).await {
             Ok(created) => Some(Event::Invitation { token: created.token, advertise: options.advertise }),
             Err(error) => {
                 tracing::warn!(%error, "no join token could be made; use `longshore token create`");

@@ -3,9 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use longshore_model::control::{Command, Failure, Reply};
 use longshore_model::image::ImageReference;
-use longshore_model::operations::{ClaimReply, Progress, SubKey};
+use longshore_model::operations::{ClaimReply, Failure, OperationCommand, OperationReply, Progress, SubKey};
 use longshore_raft::Runtime;
 use longshore_raft::consensus::runtime::Instant as _;
 use tokio_util::sync::CancellationToken;
@@ -13,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 use super::lease::{HeldLease, LEASE};
 use crate::core::Core;
 use crate::docker::{EngineError, PullProgress, PulledImage};
+use crate::ring::Front;
 
 /// Pause between two tries to bring a result into the log when there is no quorum.
 const FINISH_RETRY: Duration = Duration::from_millis(500);
@@ -28,15 +28,21 @@ pub(super) enum Claimed<R: Runtime> {
 }
 
 /// Asks the log for the right to start.
-pub(super) async fn claim<R: Runtime>(core: &Core<R>, key: SubKey) -> Claimed<R> {
+pub(super) async fn claim<R: Runtime>(core: &Core<R>, front: &Front<R>, key: SubKey) -> Claimed<R> {
     let asked = R::Instant::now();
-    let command =
-        Command::Claim { sub: key, node: core.me, incarnation: core.incarnation, unix_ms: R::unix_time_ms() };
-    match core.group.propose(command).await {
-        Ok(Reply::Claimed(ClaimReply::Granted { token })) => {
+    let command = OperationCommand::Claim {
+        sub: key,
+        node: core.me,
+        incarnation: core.incarnation,
+        unix_ms: R::unix_time_ms(),
+    };
+    match front.operate(key.operation.partition, command).await {
+        Ok(OperationReply::Claimed(ClaimReply::Granted { token })) => {
             Claimed::Granted(Arc::new(HeldLease::new(key, token, asked)))
         }
-        Ok(Reply::Claimed(ClaimReply::NotYet { wait_ms })) => Claimed::Later(Duration::from_millis(wait_ms)),
+        Ok(OperationReply::Claimed(ClaimReply::NotYet { wait_ms })) => {
+            Claimed::Later(Duration::from_millis(wait_ms))
+        }
         Ok(_) => Claimed::Nothing,
         Err(error) => {
             tracing::debug!(operation = %key.operation, %error, "cannot claim; trying again");
@@ -45,21 +51,23 @@ pub(super) async fn claim<R: Runtime>(core: &Core<R>, key: SubKey) -> Claimed<R>
     }
 }
 
-/// Pulls the image while the lease holds, and brings the outcome into the log.
+/// Pulls the image while the lease holds, and brings the outcome into the log. When the next attempt may begin, if the log wants one.
 pub(super) async fn carry_out<R: Runtime>(
     core: &Arc<Core<R>>,
+    front: &Front<R>,
     lease: Arc<HeldLease<R>>,
     image: ImageReference,
     stop: CancellationToken,
-) {
+) -> Option<Duration> {
     let mut work = Box::pin(pull(Arc::clone(core), Arc::clone(&lease), image.clone()));
     let outcome = tokio::select! {
         biased;
-        () = stop.cancelled() => return,
+        () = stop.cancelled() => return None,
         () = lease.over() => {
             tracing::warn!(operation = %lease.key.operation, %image, "the lease ended; the pull was stopped");
             longshore_storage::mutant!("forget-the-lease" => drop(R::spawn(work)));
-            return;
+            // The log says when another attempt may begin.
+            return Some(Duration::ZERO);
         }
         outcome = &mut work => outcome,
     };
@@ -75,8 +83,8 @@ pub(super) async fn carry_out<R: Runtime>(
     };
     tokio::select! {
         biased;
-        () = stop.cancelled() => {}
-        () = finish(core, &lease, outcome) => {}
+        () = stop.cancelled() => None,
+        again = finish(front, &lease, outcome) => again,
     }
 }
 
@@ -100,25 +108,31 @@ async fn pull<R: Runtime>(
     engine.pull(&image, on_progress).await
 }
 
-async fn finish<R: Runtime>(core: &Core<R>, lease: &HeldLease<R>, outcome: Result<String, Failure>) {
+async fn finish<R: Runtime>(
+    front: &Front<R>,
+    lease: &HeldLease<R>,
+    outcome: Result<String, Failure>,
+) -> Option<Duration> {
     let give_up = R::Instant::now() + FINISH_PATIENCE;
     loop {
-        let command = Command::Finish {
+        let command = OperationCommand::Finish {
             sub: lease.key,
             token: lease.token,
             progress: lease.progress(),
             outcome: outcome.clone(),
             unix_ms: R::unix_time_ms(),
         };
-        match core.group.propose(command).await {
-            Ok(Reply::Finished { counted: true }) => return,
+        match front.operate(lease.key.operation.partition, command).await {
+            Ok(OperationReply::Finished { counted: true, again_ms }) => {
+                return again_ms.map(Duration::from_millis);
+            }
             Ok(_) => {
                 tracing::warn!(operation = %lease.key.operation, "the result came after the lease; it does not count");
-                return;
+                return None;
             }
             Err(error) if R::Instant::now() >= give_up => {
                 tracing::warn!(operation = %lease.key.operation, %error, "the result could not be recorded in time");
-                return;
+                return None;
             }
             Err(_) => R::sleep(FINISH_RETRY).await,
         }

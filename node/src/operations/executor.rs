@@ -1,15 +1,14 @@
-//! Finds this node's sub-operations in the state, runs a bounded number of them, and reports for all of them at once.
+//! Claims what this node was offered, runs a bounded number of attempts, and reports for all of them at once.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use longshore_model::control::{Command, Reply};
 use longshore_model::image::ImageReference;
-use longshore_model::operations::{SubKey, SubState};
+use longshore_model::operations::{OperationCommand, OperationReply, Progress, SubKey};
+use longshore_model::partition::PartitionId;
 use longshore_raft::Runtime;
-use longshore_raft::consensus::machine::LogTime;
 use longshore_raft::consensus::runtime::Instant as _;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
@@ -17,19 +16,20 @@ use tokio_util::sync::CancellationToken;
 
 use super::attempt::{self, Claimed};
 use super::lease::HeldLease;
+use super::offers::Offers;
 use crate::core::Core;
+use crate::ring::Front;
 
 /// Most attempts under way on one node: dockerd itself fetches three layers at a time.
 const ATTEMPTS_AT_ONCE: usize = 4;
 /// Time between two reports of progress: often enough to watch, seldom enough for the log.
 const REPORT_EVERY: Duration = Duration::from_secs(1);
 
-/// Pause after the log knew better than the local copy of the state.
-const BEHIND_PAUSE: Duration = Duration::from_millis(500);
-
 /// See the module's docs. One per node.
 pub(crate) struct Executor<R: Runtime> {
     core: Arc<Core<R>>,
+    front: Front<R>,
+    offers: Arc<Offers<R>>,
     slots: Mutex<BTreeMap<SubKey, Slot<R>>>,
     /// An attempt ended or got its lease, or a report ended.
     changed: Notify,
@@ -38,17 +38,25 @@ pub(crate) struct Executor<R: Runtime> {
     stop: CancellationToken,
 }
 
+/// What an attempt has to report.
+type Reported<R> = (Progress, Arc<HeldLease<R>>);
+
 enum Slot<R: Runtime> {
     Claiming,
     Running(Arc<HeldLease<R>>),
-    /// Nothing to do before then.
-    Waiting(R::Instant),
 }
 
 impl<R: Runtime> Executor<R> {
-    pub(crate) fn new(core: Arc<Core<R>>, stop: CancellationToken) -> Arc<Self> {
+    pub(crate) fn new(
+        core: Arc<Core<R>>,
+        front: Front<R>,
+        offers: Arc<Offers<R>>,
+        stop: CancellationToken,
+    ) -> Arc<Self> {
         Arc::new(Self {
             core,
+            front,
+            offers,
             slots: Mutex::default(),
             changed: Notify::new(),
             reporting: AtomicBool::new(false),
@@ -58,7 +66,6 @@ impl<R: Runtime> Executor<R> {
 
     /// Starts what is due and reports what is under way, until stopped.
     pub(crate) async fn run(self: Arc<Self>) {
-        let mut seen = 0;
         let mut next_report = R::Instant::now();
         loop {
             let wake = self.start_due();
@@ -68,7 +75,7 @@ impl<R: Runtime> Executor<R> {
             tokio::select! {
                 biased;
                 () = self.stop.cancelled() => return,
-                version = self.core.group.changed(seen) => seen = version,
+                () = self.offers.changed() => {}
                 () = self.changed.notified() => {}
                 () = R::sleep_until(wake) => {}
             }
@@ -88,58 +95,32 @@ impl<R: Runtime> Executor<R> {
 
     /// Starts attempts for sub-operations that are due; gives back when to look again if nothing changes before.
     fn start_due(self: &Arc<Self>) -> R::Instant {
-        let now = R::Instant::now();
-        let log_now = self.core.group.log_time();
-        let idle_until = now + Duration::from_secs(3600);
-        let mine: Vec<(SubKey, ImageReference, LogTime)> = self.core.group.with_state(|state| {
-            let assigned = state.operations.assigned_to(self.core.me);
-            let due = assigned.map(|(key, sub)| {
-                let not_before = match &sub.state {
-                    SubState::Assigned { not_before } => *not_before,
-                    _ => LogTime(0),
-                };
-                (key, sub.image.clone(), not_before)
-            });
-            due.collect()
-        });
         let mut slots = self.slots.lock();
-        slots.retain(|key, slot| !matches!(slot, Slot::Waiting(_)) || mine.iter().any(|(k, ..)| k == key));
-        let mut busy = slots.values().filter(|s| !matches!(s, Slot::Waiting(_))).count();
-        let mut wake = idle_until;
-        for (key, image, not_before) in mine {
-            let due_at = match slots.get(&key) {
-                Some(Slot::Claiming | Slot::Running(_)) => continue,
-                Some(Slot::Waiting(until)) => *until,
-                None => now + Duration::from_millis(not_before.0.saturating_sub(log_now.0)),
-            };
-            if due_at > now {
-                wake = wake.min(due_at);
-            } else if busy < ATTEMPTS_AT_ONCE {
-                busy += 1;
-                slots.insert(key, Slot::Claiming);
-                let this = Arc::clone(self);
-                drop(R::spawn(async move { this.attempt(key, image).await }));
-            }
+        let due = self.offers.due(|sub| slots.contains_key(sub));
+        let free = ATTEMPTS_AT_ONCE.saturating_sub(slots.len());
+        for (sub, image) in due.now.into_iter().take(free) {
+            slots.insert(sub, Slot::Claiming);
+            let this = Arc::clone(self);
+            drop(R::spawn(async move { this.attempt(sub, image).await }));
         }
-        wake
+        due.next.unwrap_or_else(|| R::Instant::now() + Duration::from_secs(3600))
     }
 
-    async fn attempt(self: Arc<Self>, key: SubKey, image: ImageReference) {
-        match attempt::claim(&self.core, key).await {
+    async fn attempt(self: Arc<Self>, sub: SubKey, image: ImageReference) {
+        let again = match attempt::claim(&self.core, &self.front, sub).await {
             Claimed::Granted(lease) => {
-                self.slots.lock().insert(key, Slot::Running(Arc::clone(&lease)));
+                self.slots.lock().insert(sub, Slot::Running(Arc::clone(&lease)));
                 self.changed.notify_one();
-                attempt::carry_out(&self.core, lease, image, self.stop.clone()).await;
-                self.slots.lock().remove(&key);
+                attempt::carry_out(&self.core, &self.front, lease, image, self.stop.clone()).await
             }
-            Claimed::Later(wait) => {
-                self.slots.lock().insert(key, Slot::Waiting(R::Instant::now() + wait));
-            }
-            // The local copy of the state is behind: look again when it may have caught up.
-            Claimed::Nothing => {
-                self.slots.lock().insert(key, Slot::Waiting(R::Instant::now() + BEHIND_PAUSE));
-            }
+            Claimed::Later(wait) => Some(wait),
+            Claimed::Nothing => None,
+        };
+        match again {
+            Some(wait) => self.offers.put_off(sub, wait),
+            None => self.offers.forget(sub),
         }
+        self.slots.lock().remove(&sub);
         self.changed.notify_one();
     }
 
@@ -156,9 +137,19 @@ impl<R: Runtime> Executor<R> {
         if due.is_empty() {
             return;
         }
-        let reports = due.iter().map(|(progress, lease)| (lease.key, lease.token, *progress)).collect();
-        let lost = match self.core.group.propose(Command::Report { reports }).await {
-            Ok(Reply::Reported { lost }) => lost,
+        let mut by_partition: BTreeMap<PartitionId, Vec<Reported<R>>> = BTreeMap::new();
+        for reported in due {
+            by_partition.entry(reported.1.key.operation.partition).or_default().push(reported);
+        }
+        let all =
+            by_partition.into_iter().map(|(partition, reported)| self.report_to(partition, reported, sent));
+        futures_util::future::join_all(all).await;
+    }
+
+    async fn report_to(&self, partition: PartitionId, reported: Vec<Reported<R>>, sent: R::Instant) {
+        let reports = reported.iter().map(|(progress, lease)| (lease.key, lease.token, *progress)).collect();
+        let lost = match self.front.operate(partition, OperationCommand::Report { reports }).await {
+            Ok(OperationReply::Reported { lost }) => lost,
             Ok(other) => {
                 tracing::error!(?other, "a report got a reply that is none");
                 return;
@@ -168,7 +159,7 @@ impl<R: Runtime> Executor<R> {
                 return;
             }
         };
-        for (progress, lease) in due {
+        for (progress, lease) in reported {
             if lost.contains(&lease.key) {
                 lease.lose();
             } else {

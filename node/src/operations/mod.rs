@@ -1,10 +1,17 @@
-//! Carries out this node's sub-operations through the container engine.
+//! Carries out this node's sub-operations through the container engine, and sees to the operations of the groups that it leads.
 //!
-//! Level-triggered: what to do is read off the replicated state, never remembered from an event, so that a node that restarts or
-//! falls behind picks up by itself. Must never: start work without a lease, or go on with it when the lease has ended.
+//! [`dispatcher`], on a group's leader, offers nodes their work; [`executor`] claims what this node was offered ([`offers`]) and carries it
+//! out. Level-triggered: offers are made from the replicated state, again and again, so that a node that restarts, and a
+//! leader that takes over, pick up by themselves. Must never: start work without a lease, or go on with it when the lease has ended.
 
 mod attempt;
+mod dispatcher;
 mod executor;
+mod intake;
 mod lease;
+mod offers;
 
+pub(crate) use dispatcher::{Dispatcher, offers_of};
 pub(crate) use executor::Executor;
+pub(crate) use intake::Intake;
+pub(crate) use offers::Offers;

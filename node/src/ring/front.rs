@@ -1,4 +1,4 @@
-//! Brings requests for keys to whoever serves their partition, from any node.
+//! Brings requests for keys and operations to whoever serves their partition, from any node.
 //!
 //! A write goes through the group's log, exactly once. A read is linearizable: from this node's own replica after a barrier, or answered by
 //! the leader. Whatever is refused because this node's ring is behind is tried again when it has caught up.
@@ -8,6 +8,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use longshore_model::keys::{Found, KeyCommand, KeyError, KeyReply, Page, Scan};
+use longshore_model::operations::{
+    Listed, Listing, Operation, OperationCommand, OperationId, OperationReply,
+};
 use longshore_model::partition::{
     self, Answer, Envelope, PartitionCommand, PartitionId, PartitionStatus, Query, Read, partition_of,
 };
@@ -56,10 +59,16 @@ fn without_quorum(error: &GroupError, missing: Option<&str>) -> String {
     }
 }
 
-/// See the module's docs. One per node.
+/// See the module's docs. A handle: cheap to clone.
 pub(crate) struct Front<R: Runtime> {
     core: Arc<Core<R>>,
     replicas: Arc<Replicas<R>>,
+}
+
+/// A partition of each group.
+fn first_of_each(groups: GroupCount) -> Vec<PartitionId> {
+    let ranges = groups.groups().filter_map(|group| groups.partitions_of(group));
+    ranges.map(|range| PartitionId(*range.start())).collect()
 }
 
 /// Where a request goes, by this node's copy of the ring.
@@ -69,6 +78,12 @@ struct Aim {
     epoch: u64,
 }
 
+impl<R: Runtime> Clone for Front<R> {
+    fn clone(&self) -> Self {
+        Self { core: Arc::clone(&self.core), replicas: Arc::clone(&self.replicas) }
+    }
+}
+
 impl<R: Runtime> Front<R> {
     pub(crate) fn new(core: Arc<Core<R>>, replicas: Arc<Replicas<R>>) -> Self {
         Self { core, replicas }
@@ -76,19 +91,94 @@ impl<R: Runtime> Front<R> {
 
     pub(crate) async fn change(&self, command: KeyCommand) -> Result<KeyReply, FrontError> {
         let partition = partition_of(command.key());
+        match self.request(partition, PartitionCommand::Key(command)).await? {
+            (_, partition::Reply::Key(reply)) => Ok(reply?),
+            (group, _) => Err(FrontError::Nonsense { group }),
+        }
+    }
+
+    /// Has a partition do something with its operations.
+    pub(crate) async fn operate(
+        &self,
+        partition: PartitionId,
+        command: OperationCommand,
+    ) -> Result<OperationReply, FrontError> {
+        match self.request(partition, PartitionCommand::Operation(command)).await? {
+            (_, partition::Reply::Operation(reply)) => Ok(reply),
+            (group, _) => Err(FrontError::Nonsense { group }),
+        }
+    }
+
+    pub(crate) async fn operation(&self, id: OperationId) -> Result<Option<Operation>, FrontError> {
+        match self.read(id.partition, Read::Operation(id)).await? {
+            (_, Answer::Operation(operation)) => Ok(operation.map(|operation| *operation)),
+            (group, _) => Err(FrontError::Nonsense { group }),
+        }
+    }
+
+    /// Operations of one session, or of the whole fleet, newest first; `listing.limit` of each group at most.
+    pub(crate) async fn operations(&self, listing: Listing) -> Result<Vec<Operation>, FrontError> {
+        let groups = self.groups()?;
+        let partitions = match &listing.session {
+            Some(session) => vec![session.partition()],
+            None => first_of_each(groups),
+        };
+        let all = partitions.into_iter().map(|partition| self.operations_at(partition, listing.clone()));
+        let mut all = futures_util::future::try_join_all(all).await?.concat();
+        all.sort_by_key(|operation| std::cmp::Reverse((operation.submitted_unix_ms, operation.id)));
+        all.truncate(listing.limit as usize);
+        Ok(all)
+    }
+
+    async fn operations_at(
+        &self,
+        partition: PartitionId,
+        mut listing: Listing,
+    ) -> Result<Vec<Operation>, FrontError> {
+        let mut all: Vec<Operation> = Vec::new();
+        loop {
+            match self.read(partition, Read::Operations(listing.clone())).await? {
+                (_, Answer::Operations(Listed { operations, more })) => {
+                    listing.limit = listing.limit.saturating_sub(operations.len() as u32);
+                    listing.before = operations.last().map(|last| last.id);
+                    all.extend(operations);
+                    if !more || listing.before.is_none() || listing.limit == 0 {
+                        return Ok(all);
+                    }
+                }
+                (group, _) => return Err(FrontError::Nonsense { group }),
+            }
+        }
+    }
+
+    /// Resolves when something was applied at this node's replica of the partition's group, and after `patience` at the latest.
+    pub(crate) async fn news(&self, partition: PartitionId, seen: u64, patience: Duration) -> u64 {
+        let here = self.groups().ok().and_then(|groups| self.replicas.get(groups.group_of(partition)));
+        match here {
+            Some(replica) => R::timeout(patience, replica.changed(seen)).await.unwrap_or(seen),
+            None => {
+                R::sleep(patience).await;
+                seen
+            }
+        }
+    }
+
+    async fn request(
+        &self,
+        partition: PartitionId,
+        command: PartitionCommand,
+    ) -> Result<(GroupId, partition::Reply), FrontError> {
         for _ in 0..EPOCH_RETRIES {
             let aim = self.aim(partition)?;
-            let request =
-                Envelope { epoch: aim.epoch, partition, command: PartitionCommand::Key(command.clone()) };
+            let request = Envelope { epoch: aim.epoch, partition, command: command.clone() };
             let request = partition::Command::Request(request);
             let reply = match self.replicas.handle(aim.group).await {
                 Handle::Here(replica) => replica.propose(request).await,
                 Handle::Afar(group) => group.propose(request).await,
             };
             match reply.map_err(|error| self.explain(aim.group, error))? {
-                partition::Reply::Key(reply) => return Ok(reply?),
                 partition::Reply::WrongEpoch { current } => self.until_ring(aim.group, current).await?,
-                _ => return Err(FrontError::Nonsense { group: aim.group }),
+                reply => return Ok((aim.group, reply)),
             }
         }
         Err(FrontError::Unsettled)
@@ -141,11 +231,7 @@ impl<R: Runtime> Front<R> {
         let groups = self.groups()?;
         let partitions: Vec<PartitionId> = match only {
             Some(partition) => vec![partition],
-            None => groups
-                .groups()
-                .filter_map(|group| groups.partitions_of(group))
-                .map(|range| PartitionId(*range.start()))
-                .collect(),
+            None => first_of_each(groups),
         };
         let asked =
             partitions.into_iter().map(|partition| self.read(partition, read(groups.group_of(partition))));

@@ -1,4 +1,5 @@
-//! Who leads which group: says what this node leads, for all to see, and hands over what another node should lead.
+//! Who leads which group: says what this node leads and how much there is to do in it, for all to see, and hands over what another node
+//! should lead, so that leaders are spread evenly, by count and then by load.
 //!
 //! Every node works the same plan out of the same record, and carries its own part out: there is nobody to ask, and nothing to lose
 //! with a leader. Must never: transfer to a replica that lags or a node that is suspect.
@@ -7,7 +8,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use longshore_model::control::{Command, Led, Reply};
+use longshore_model::control::{Command, Led, Office, Reply};
+use longshore_raft::consensus::runtime::Instant as _;
 use longshore_raft::model::detector::PeerState;
 use longshore_raft::model::membership::Standing;
 use longshore_raft::model::ring::leaders::{GroupView, LeaderLimits, plan_transfers};
@@ -15,6 +17,7 @@ use longshore_raft::{GroupId, NodeId, Runtime};
 use tokio_util::sync::CancellationToken;
 
 use super::Replicas;
+use super::load::{Gauge, is_news};
 use crate::core::Core;
 
 /// How often this node looks at what it leads.
@@ -29,15 +32,19 @@ pub(crate) struct Leaders<R: Runtime> {
     core: Arc<Core<R>>,
     replicas: Arc<Replicas<R>>,
     limits: LeaderLimits,
+    /// Of the groups that this node leads.
+    gauges: BTreeMap<GroupId, Gauge>,
+    measured: R::Instant,
 }
 
 impl<R: Runtime> Leaders<R> {
     pub(crate) fn new(core: Arc<Core<R>>, replicas: Arc<Replicas<R>>) -> Self {
-        Self { core, replicas, limits: LeaderLimits::default() }
+        let (gauges, measured) = (BTreeMap::new(), R::Instant::now());
+        Self { core, replicas, limits: LeaderLimits::default(), gauges, measured }
     }
 
-    pub(crate) async fn run(self, stop: CancellationToken) {
-        let mut last: BTreeMap<GroupId, Led> = BTreeMap::new();
+    pub(crate) async fn run(mut self, stop: CancellationToken) {
+        let mut last: BTreeMap<GroupId, (NodeId, u64)> = BTreeMap::new();
         let mut calm = 0;
         loop {
             tokio::select! {
@@ -47,38 +54,56 @@ impl<R: Runtime> Leaders<R> {
             }
             self.say_what_is_led().await;
             let led = self.core.group.with_state(|state| state.led.by_group().clone());
-            calm = if led == last { calm + 1 } else { 0 };
-            last = led;
-            if calm >= CALM_LOOKS && self.hand_over(&last).await {
+            let offices = led.iter().map(|(group, led)| (*group, (led.node, led.term))).collect();
+            calm = if offices == last { calm + 1 } else { 0 };
+            last = offices;
+            if calm >= CALM_LOOKS && self.hand_over(&led).await {
                 calm = 0;
             }
         }
     }
 
-    /// Proposes what this node leads, if the record has something else.
-    async fn say_what_is_led(&self) {
-        let mine: BTreeMap<GroupId, u64> = self
-            .replicas
-            .all()
-            .into_iter()
-            .filter(|(_, replica)| replica.is_leader())
-            .map(|(group, replica)| (group, replica.status().term))
-            .collect();
-        let news: BTreeMap<GroupId, u64> = self.core.group.with_state(|state| {
-            let known = |group: &GroupId, term: u64| {
-                let led = state.led.by_group().get(group);
-                led.is_some_and(|led| led.term > term || (led.term == term && led.node == self.core.me))
+    /// Proposes what this node leads, and how much there is to do, if the record has something else.
+    async fn say_what_is_led(&mut self) {
+        let mine = self.measure();
+        let news: BTreeMap<GroupId, Office> = self.core.group.with_state(|state| {
+            let known = |group: &GroupId, office: &Office| {
+                state.led.by_group().get(group).is_some_and(|led| {
+                    let mine = led.term == office.term && led.node == self.core.me;
+                    led.term > office.term || (mine && !is_news(led.load, office.load))
+                })
             };
-            mine.into_iter().filter(|(group, term)| !known(group, *term)).collect()
+            mine.into_iter().filter(|(group, office)| !known(group, office)).collect()
         });
         if news.is_empty() {
             return;
         }
-        match self.core.group.propose(Command::Lead { node: self.core.me, terms: news }).await {
+        match self.core.group.propose(Command::Lead { node: self.core.me, offices: news }).await {
             Ok(Reply::Refused(refusal)) => tracing::debug!(%refusal, "what is led here is not wanted"),
             Ok(_) => {}
             Err(error) => tracing::debug!(%error, "what is led here could not be said; trying again"),
         }
+    }
+
+    /// The groups that this node leads, with their loads.
+    fn measure(&mut self) -> BTreeMap<GroupId, Office> {
+        let now = R::Instant::now();
+        let after = now.saturating_duration_since(self.measured);
+        self.measured = now;
+        let (mut offices, mut gauges) = (BTreeMap::new(), BTreeMap::new());
+        for (group, replica) in self.replicas.all() {
+            if !replica.is_leader() {
+                continue;
+            }
+            let status = replica.status();
+            let applied = status.applied.unwrap_or(0);
+            let mut gauge = self.gauges.remove(&group).unwrap_or(Gauge::new(applied));
+            gauge.see(applied, after);
+            offices.insert(group, Office { term: status.term, load: gauge.per_second() });
+            gauges.insert(group, gauge);
+        }
+        self.gauges = gauges;
+        offices
     }
 
     /// Hands over what this node leads and another should; true if there was something.
@@ -95,7 +120,7 @@ impl<R: Runtime> Leaders<R> {
                     leader: leader.filter(|_| placement.change.is_none()).map(|(replica, _)| *replica),
                     // As far as the record tells; whoever hands over looks.
                     caught_up: placement.members.keys().copied().collect(),
-                    load: 0,
+                    load: led.get(&group).map_or(0, |led| led.load),
                 }
             };
             let views: Vec<GroupView> = ring.flat_map(|ring| ring.placements()).map(view).collect();

@@ -10,6 +10,7 @@ mod carrier;
 mod director;
 mod front;
 mod leaders;
+mod load;
 mod replicas;
 mod sweeper;
 

@@ -1,6 +1,6 @@
 //! The node behind the HTTP API: checks requests, turns them into commands, and the state into views.
 //!
-//! Must never: change anything but through the control group's log.
+//! Must never: change anything but through the log of the control group, or of the group that it concerns.
 
 mod groups;
 mod keys;
@@ -18,30 +18,44 @@ use std::time::Duration;
 use bytes::Bytes;
 use longshore_model::control::{Command, Refusal, RefusalKind, Reply};
 use longshore_raft::consensus::machine::GroupError;
+use longshore_raft::transport::TransportRef;
 use longshore_raft::{GroupId, Runtime};
 use tokio::sync::Notify;
 
 use crate::api::service::{ApiFuture, ApiStream, FleetService, KeyService, RingService};
 use crate::api::types::*;
 use crate::core::Core;
+use crate::operations::Offers;
 use crate::ring::{Front, Replicas};
 
 /// How long a listing waits for a quorum before it shows the local copy.
 const LISTING_PATIENCE: Duration = Duration::from_millis(1_500);
+
+/// How nodes are told of their work.
+pub(crate) struct Work<R: Runtime> {
+    pub(crate) offers: Arc<Offers<R>>,
+    pub(crate) transport: TransportRef,
+}
 
 /// One per node.
 pub(crate) struct Service<R: Runtime> {
     core: Arc<Core<R>>,
     replicas: Arc<Replicas<R>>,
     front: Front<R>,
+    work: Work<R>,
     /// Notified when this node has left, so that the process ends.
     left: Arc<Notify>,
 }
 
 impl<R: Runtime> Service<R> {
-    pub(crate) fn new(core: Arc<Core<R>>, replicas: Arc<Replicas<R>>, left: Arc<Notify>) -> Self {
+    pub(crate) fn new(
+        core: Arc<Core<R>>,
+        replicas: Arc<Replicas<R>>,
+        work: Work<R>,
+        left: Arc<Notify>,
+    ) -> Self {
         let front = Front::new(Arc::clone(&core), Arc::clone(&replicas));
-        Self { core, replicas, front, left }
+        Self { core, replicas, front, work, left }
     }
 
     /// Proposes a command; a refusal by the state machine is an error.

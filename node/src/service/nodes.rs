@@ -143,7 +143,7 @@ impl<R: Runtime> Service<R> {
         }
         self.check_spare(id)?;
         self.check_data(id)?;
-        self.propose(Command::Remove { node: id, left: false, unix_ms: R::unix_time_ms() }).await?;
+        self.propose(Command::Remove { node: id, left: false }).await?;
         self.linearize().await?;
         self.view_of(id)
     }

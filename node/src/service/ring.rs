@@ -191,6 +191,7 @@ impl<R: Runtime> Look<'_, R> {
             members: nodes.iter().map(name).collect(),
             target: target.iter().map(name).collect(),
             leader: self.leaders.get(&group).map(name),
+            load: self.state.led.by_group().get(&group).map_or(0, |led| led.load),
             change: self.change(group, placement),
             stuck_without: missing_of_stuck(placement, &self.dead).iter().map(name).collect(),
             failure: self.replicas.failure(group),

@@ -11,6 +11,7 @@ use longshore_raft::{NodeId, Runtime};
 use super::Service;
 use crate::api::types::*;
 use crate::core::Core;
+use crate::ring::Partitions;
 
 /// A leader that no majority has answered for so long can commit nothing.
 const QUORUM_SILENCE_MS: u64 = 1_500;
@@ -40,6 +41,10 @@ impl<R: Runtime> Service<R> {
             others.filter_map(|n| self.core.monitor.clock_skew_ms(n.id)).collect::<Vec<_>>()
         });
         let of_ring = self.ring_warnings();
+        let running = |(_, replica): (_, Partitions<R>)| {
+            replica.with_state(|machine| machine.operations().active().count())
+        };
+        let operations_running = self.replicas.all().into_iter().map(running).sum::<usize>() as u32;
         let clock_skew_max_ms = skews.into_iter().max_by_key(|ms| ms.unsigned_abs());
         self.core.group.with_state(|state| {
             let me = state.membership.get(self.core.me);
@@ -59,7 +64,7 @@ impl<R: Runtime> Service<R> {
                 voters: status.voters.len() as u32,
                 nodes_alive: alive as u32,
                 nodes_total: members.len() as u32,
-                operations_running: state.operations.active().count() as u32,
+                operations_running,
                 engine: engine_view(me.map_or(&EngineReport::Unknown, |n| &n.engine)),
                 uptime_ms: (R::Instant::now() - self.core.started).as_millis() as u64,
                 clock_skew_max_ms,
@@ -226,6 +231,7 @@ pub(super) fn operation_view(state: &ControlState, operation: &model::Operation)
     };
     OperationView {
         id: operation.id.to_string(),
+        session: operation.session.to_string(),
         kind: operation.kind.name().to_owned(),
         state: match operation.state() {
             model::OperationState::Planned => OperationState::Planned,

@@ -3,12 +3,14 @@
 use std::fs::OpenOptions;
 use std::io::Write;
 use std::net::SocketAddr;
+use std::num::NonZeroU64;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::sync::Arc;
 
 use longshore_raft::consensus::config::Timings;
 use longshore_raft::consensus::runtime::TokioRuntime;
+use longshore_raft::model::ring::schedule::ScheduleLimits;
 use longshore_storage::disk::RealDisk;
 use longshore_storage::log::{Committer, spawn_committer};
 use tokio_util::sync::CancellationToken;
@@ -116,7 +118,12 @@ pub async fn serve(config: NodeConfig, start: Start, log: LogHandle) -> Result<E
         ring: config.ring,
         death_pause: config.death_pause,
         timings: Timings::control(),
-        partition_timings: Timings::partition(),
+        partition_timings: Timings {
+            snapshot_bytes_per_s: NonZeroU64::new(
+                (config.copy_rate / ScheduleLimits::default().node_out) as u64,
+            ),
+            ..Timings::partition()
+        },
         segment_bytes: SEGMENT_BYTES,
         api_limits: config.api_limits.clone(),
     };

@@ -1,5 +1,6 @@
 //! Timings and limits of a group, and openraft's configuration made of them.
 
+use std::num::NonZeroU64;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -7,8 +8,9 @@ use openraft::{Config, ConfigError, SnapshotPolicy};
 
 /// Most bytes of one encoded command. A larger payload belongs in a blob that the command names.
 pub const COMMAND_BYTES_MAX: usize = 1 << 20;
-/// Most bytes of one encoded answer to a query; of the query itself, [`COMMAND_BYTES_MAX`].
-pub const ANSWER_BYTES_MAX: usize = 1 << 20;
+/// Most bytes of one encoded answer to a query: what `Lane::Control` takes, but for what is around it. Of the query itself,
+/// [`COMMAND_BYTES_MAX`].
+pub const ANSWER_BYTES_MAX: usize = (4 << 20) - (64 << 10);
 /// Bytes after which a batch is closed; so an entry is at most this plus one command, and a forwarded batch stays below
 /// the 4 MiB of `Lane::Control`.
 pub(crate) const BATCH_BYTES_MAX: usize = 1 << 20;
@@ -39,6 +41,8 @@ pub struct Timings {
     /// Entries kept in the log although a snapshot covers them, so that a follower that was away for a moment needs no
     /// snapshot.
     pub keep_entries: u64,
+    /// How fast one snapshot is sent at most; without: as fast as it goes.
+    pub snapshot_bytes_per_s: Option<NonZeroU64>,
     /// How long followers may wait for the news of a commit if no entry brings them; zero: not at all. A read through a follower does not
     /// wait for it.
     pub commit_news_hold: Duration,
@@ -68,6 +72,8 @@ impl Timings {
             keep_entries: 1_000,
             // Every node acts on what the control group decides.
             commit_news_hold: Duration::ZERO,
+            // It is small, and everything waits for it.
+            snapshot_bytes_per_s: None,
             quiescence: None,
         }
     }

@@ -22,7 +22,7 @@ use super::config::Timings;
 use super::inbox::Inbox;
 use super::log::GroupLog;
 use super::machine::{GroupError, GroupStatus, Member, Role};
-use super::network::Network;
+use super::network::{Means, Network};
 use super::news::News;
 use super::promises::Promises;
 use super::proposer::Proposer;
@@ -95,15 +95,14 @@ impl<R: Runtime> Core<R> {
         let quiescence = timings.quiescence;
         let patient = quiescence.map(|_| router.clone());
         let news = Arc::new(News::new(timings.commit_news_hold));
-        let network = Network::<R>::new(
-            transport.clone(),
-            group,
-            replica,
-            ballots.clone(),
+        let means = Means {
+            ballots: ballots.clone(),
             patient,
-            news.clone(),
-            state.clone(),
-        );
+            news: news.clone(),
+            state: state.clone(),
+            snapshot_bytes_per_s: timings.snapshot_bytes_per_s,
+        };
+        let network = Network::<R>::new(transport.clone(), group, replica, means);
         let promises = Arc::<Promises>::default();
         let storage = GroupLog::<R>::new(log, stream, promises.clone());
         let raft = Raft::new(replica, config, network, storage, state.clone()).await;

@@ -7,6 +7,7 @@
 
 use std::collections::VecDeque;
 use std::future::{Future, poll_fn};
+use std::num::NonZeroU64;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
@@ -50,6 +51,18 @@ type RpcError<R> = RPCError<Types<R>>;
 /// One answer of a pipeline.
 type Appended<R> = Result<StreamAppendResult<Types<R>>, RpcError<R>>;
 
+/// What all clients of one replica share.
+pub(crate) struct Means<R: Runtime> {
+    pub(crate) ballots: Arc<Ballots<R>>,
+    /// If suspects get nothing but heartbeats and votes until they are trusted again, so that their entries wait without attempts:
+    /// who knows the suspects.
+    pub(crate) patient: Option<Arc<Router>>,
+    pub(crate) news: Arc<News>,
+    pub(crate) state: State<R>,
+    /// See [`Timings`](super::config::Timings).
+    pub(crate) snapshot_bytes_per_s: Option<NonZeroU64>,
+}
+
 /// Makes the clients of one replica.
 pub(crate) struct Network<R: Runtime> {
     transport: TransportRef,
@@ -57,36 +70,21 @@ pub(crate) struct Network<R: Runtime> {
     replica: ReplicaId,
     /// Numbers pipelines; starts at random, so that a restarted process does not go on with an old one's number.
     sessions: Arc<AtomicU64>,
-    ballots: Arc<Ballots<R>>,
-    /// If suspects get nothing but heartbeats and votes until they are trusted again, so that their entries wait without attempts:
-    /// who knows the suspects.
-    patient: Option<Arc<Router>>,
-    news: Arc<News>,
-    state: State<R>,
+    means: Arc<Means<R>>,
 }
 
 impl<R: Runtime> Network<R> {
-    pub(crate) fn new(
-        transport: TransportRef,
-        group: GroupId,
-        replica: ReplicaId,
-        ballots: Arc<Ballots<R>>,
-        patient: Option<Arc<Router>>,
-        news: Arc<News>,
-        state: State<R>,
-    ) -> Self {
+    pub(crate) fn new(transport: TransportRef, group: GroupId, replica: ReplicaId, means: Means<R>) -> Self {
         let mut start = [0; 8];
         R::entropy(&mut start);
         let sessions = Arc::new(AtomicU64::new(u64::from_le_bytes(start)));
-        Self { transport, group, replica, sessions, ballots, patient, news, state }
+        Self { transport, group, replica, sessions, means: Arc::new(means) }
     }
 
     fn client(&self, to: ReplicaId, node: NodeId, lane: Lane) -> Client<R> {
         let link =
             Link { transport: self.transport.clone(), group: self.group, from: self.replica, to, node };
-        let (sessions, ballots) = (self.sessions.clone(), self.ballots.clone());
-        let (patient, news, state) = (self.patient.clone(), self.news.clone(), self.state.clone());
-        Client { link, lane, sessions, ballots, patient, news, state }
+        Client { link, lane, sessions: Arc::clone(&self.sessions), means: Arc::clone(&self.means) }
     }
 }
 
@@ -108,10 +106,7 @@ pub(crate) struct Client<R: Runtime> {
     /// Where append requests go; everything else has a lane of its own.
     lane: Lane,
     sessions: Arc<AtomicU64>,
-    ballots: Arc<Ballots<R>>,
-    patient: Option<Arc<Router>>,
-    news: Arc<News>,
-    state: State<R>,
+    means: Arc<Means<R>>,
 }
 
 impl<R: Runtime> Client<R> {
@@ -125,13 +120,13 @@ impl<R: Runtime> Client<R> {
         let reply = self.link.ask(Lane::Control, body, timeout).await;
         // Who has just caught up has applied old entries late, and would lead with a log time of the past.
         if let Ok(Reply::Voted { now, .. }) = &reply {
-            self.state.hear(*now);
+            self.means.state.hear(*now);
         }
         reply.map_err(|e| self.link.rpc_error(e, action, timeout))
     }
 
     fn gate(&self) -> Gate {
-        let router = self.patient.clone().filter(|_| self.lane != Lane::Heartbeat);
+        let router = self.means.patient.clone().filter(|_| self.lane != Lane::Heartbeat);
         Gate { router, node: self.link.node, wait: None }
     }
 
@@ -146,7 +141,7 @@ impl<R: Runtime> NetVote<Types<R>> for Client<R> {
         rpc: VoteRequest<Types<R>>,
         option: RPCOption,
     ) -> Result<VoteResponse<Types<R>>, RpcError<R>> {
-        let ballots = self.ballots.clone();
+        let ballots = self.means.ballots.clone();
         let asked = ballots.ask(rpc.vote);
         let reply = self.control(GroupBody::vote(false, &rpc), RPCTypes::Vote, &option).await?;
         let response = reply.into_vote_response().map_err(|_| self.unexpected(RPCTypes::Vote))?;
@@ -170,7 +165,7 @@ impl<R: Runtime> NetTransferLeader<Types<R>> for Client<R> {
         req: TransferLeaderRequest<Types<R>>,
         option: RPCOption,
     ) -> Result<TransferLeaderResponse<Types<R>>, RpcError<R>> {
-        let body = GroupBody::transfer_leader(&req, self.state.applied.read().now());
+        let body = GroupBody::transfer_leader(&req, self.means.state.applied.read().now());
         match self.control(body, RPCTypes::TransferLeader, &option).await? {
             Reply::TransferLeader(None) => Ok(Ok(())),
             // The reason is in the peer's log; openraft only needs to know that the transfer was declined.
@@ -203,7 +198,7 @@ impl<R: Runtime> NetSnapshot<Types<R>> for Client<R> {
         let mut gate = self.gate();
         let send = async {
             poll_fn(|cx| gate.poll_open(cx)).await;
-            snapshot_transfer::send::<R>(&self.link, vote, snapshot).await
+            snapshot_transfer::send::<R>(&self.link, vote, snapshot, self.means.snapshot_bytes_per_s).await
         };
         tokio::select! {
             biased;
@@ -242,7 +237,7 @@ impl<R: Runtime> NetStreamAppend<Types<R>> for Client<R> {
             input: Some(input),
             sent: None,
             held: None,
-            news: self.news.clone(),
+            news: self.means.news.clone(),
             waiting: VecDeque::new(),
             waiting_bytes: 0,
             answers: VecDeque::new(),

@@ -1,8 +1,9 @@
-//! Moving a snapshot to another replica: in chunks, a few on the way, resumed where the receiver stands.
+//! Moving a snapshot to another replica: in chunks, a few on the way, no faster than the limit, resumed where the receiver stands.
 //!
 //! The transfer is named by the blake3 hash of the data, so the same snapshot sent again (after a lost chunk, a lost
 //! reply, or by the next leader) goes on where it stopped. Invariant: data is installed only when its hash is right.
 
+use std::num::NonZeroU64;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -16,7 +17,7 @@ use parking_lot::Mutex;
 use super::codec::Blob;
 use super::config::SNAPSHOT_STEP_TIMEOUT;
 use super::link::{Link, LinkError};
-use super::runtime::Runtime;
+use super::runtime::{Instant as _, Runtime};
 use super::types::{Snapshot, Types, Vote};
 use super::wire::{GroupBody, Refusal, Reply, SnapshotPart};
 use crate::transport::{Lane, TransportError};
@@ -37,11 +38,17 @@ const FAILURE_PAUSE: Duration = Duration::from_millis(100);
 type Sent<R> = Result<SnapshotResponse<Types<R>>, StreamingError<Types<R>>>;
 
 /// Sends a snapshot and has it installed.
-pub(crate) async fn send<R: Runtime>(link: &Link, vote: Vote, snapshot: Snapshot) -> Sent<R> {
+pub(crate) async fn send<R: Runtime>(
+    link: &Link,
+    vote: Vote,
+    snapshot: Snapshot,
+    bytes_per_s: Option<NonZeroU64>,
+) -> Sent<R> {
     let data = snapshot.snapshot.clone();
     let hash = R::blocking(move || *blake3::hash(&data).as_bytes()).await;
     let hash = hash.map_err(|e| StreamingError::Network(NetworkError::new(&e)))?;
-    let mut sender = Sender { link, vote, snapshot, hash, furthest: 0 };
+    let pace = Pace { bytes_per_s, free: R::Instant::now() };
+    let mut sender = Sender::<R> { link, vote, snapshot, hash, furthest: 0, pace };
     let mut failures = 0;
     loop {
         let before = sender.furthest;
@@ -59,16 +66,35 @@ pub(crate) async fn send<R: Runtime>(link: &Link, vote: Vote, snapshot: Snapshot
     }
 }
 
-struct Sender<'a> {
+/// Spreads what is sent over time: so many bytes a second, and never a burst above a chunk.
+struct Pace<R: Runtime> {
+    bytes_per_s: Option<NonZeroU64>,
+    /// When the next chunk may go.
+    free: R::Instant,
+}
+
+impl<R: Runtime> Pace<R> {
+    /// Takes its turn for so many bytes; when it comes.
+    fn turn(&mut self, bytes: u64) -> R::Instant {
+        let turn = self.free.max(R::Instant::now());
+        if let Some(bytes_per_s) = self.bytes_per_s {
+            self.free = turn + Duration::from_micros(bytes.saturating_mul(1_000_000) / bytes_per_s);
+        }
+        turn
+    }
+}
+
+struct Sender<'a, R: Runtime> {
     link: &'a Link,
     vote: Vote,
     snapshot: Snapshot,
     hash: [u8; 32],
     /// Furthest offset the receiver ever asked for: progress is measured by it.
     furthest: u64,
+    pace: Pace<R>,
 }
 
-impl Sender<'_> {
+impl<R: Runtime> Sender<'_, R> {
     /// One try from where the receiver stands to the end. Returns the receiver's vote.
     async fn attempt(&mut self) -> Result<Vote, LinkError> {
         let (vote, last) = ((&self.vote).into(), self.snapshot.meta.last_log_id.as_ref().map(Into::into));
@@ -95,6 +121,7 @@ impl Sender<'_> {
         while arrived < len {
             while next < len && waiting.len() < CHUNKS_IN_FLIGHT {
                 let end = len.min(next + CHUNK_BYTES as u64);
+                R::sleep_until(self.pace.turn(end - next)).await;
                 let data = self.snapshot.snapshot.slice(next as usize..end as usize);
                 let part = SnapshotPart::Chunk { hash: self.hash, offset: next, data: Blob(data) };
                 let (offset, reply) = (next, self.ask(part, SNAPSHOT_STEP_TIMEOUT));
@@ -181,7 +208,26 @@ impl Receiver {
 
 #[cfg(test)]
 mod tests {
+    use super::super::runtime::{AsyncRuntime, TokioRuntime};
     use super::*;
+
+    type Now = <TokioRuntime as AsyncRuntime>::Instant;
+
+    #[tokio::test(start_paused = true)]
+    async fn chunks_take_their_turns() {
+        let pace = |bytes_per_s| Pace::<TokioRuntime> {
+            bytes_per_s: NonZeroU64::new(bytes_per_s),
+            free: Now::now(),
+        };
+        let (mut limited, mut free) = (pace(64 << 10), pace(0));
+        let start = Now::now();
+        let turns: Vec<u64> = (0..4).map(|_| (limited.turn(32 << 10) - start).as_millis() as u64).collect();
+        assert_eq!(turns, [0, 500, 1000, 1500]);
+        assert!((0..4).all(|_| free.turn(1 << 30) == start));
+        tokio::time::advance(Duration::from_secs(9)).await;
+        let turns: Vec<u64> = (0..2).map(|_| (limited.turn(32 << 10) - start).as_millis() as u64).collect();
+        assert_eq!(turns, [9_000, 9_500], "time that was not used is not saved up");
+    }
 
     const ONE: [u8; 32] = [1; 32];
     const TWO: [u8; 32] = [2; 32];

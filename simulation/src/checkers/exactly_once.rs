@@ -32,16 +32,14 @@ impl ExactlyOnce {
         let (known, by) = *self.places.entry(serial).or_insert((at, call));
         if known != at {
             let what = format!(
-                "serial {serial} is op-{}-{} by call {by}, and op-{}-{} by call {call} at {now}: one submission became two operations",
-                known.0, known.1, at.0, at.1
+                "serial {serial} is {known} by call {by}, and {at} by call {call} at {now}: one submission became two operations"
             );
             return Err(unsafe_at(NAME, now.at_ns, what));
         }
         let (known, by) = *self.serials.entry(at).or_insert((serial, call));
         if known != serial {
             let what = format!(
-                "op-{}-{} is serial {known} by call {by}, and serial {serial} by call {call} at {now}: two submissions in one place",
-                at.0, at.1
+                "{at} is serial {known} by call {by}, and serial {serial} by call {call} at {now}: two submissions in one place"
             );
             return Err(unsafe_at(NAME, now.at_ns, what));
         }

@@ -156,9 +156,8 @@ impl PullsAndEnds {
             match (record.ended, operation.ended) {
                 (Some((since, by)), false) if since < began => {
                     return Err(format!(
-                        "op-{}-{} had ended by listing call {by} at {since}, but listing call {call}, which began at {began}, shows it \
-                         under way",
-                        at.0, at.1
+                        "{at} had ended by listing call {by} at {since}, but listing call {call}, which began at {began}, shows it \
+                         under way"
                     ));
                 }
                 (None, true) => record.ended = Some((now, call)),
@@ -189,9 +188,7 @@ impl PullsAndEnds {
             let since_ns = healed_ns.max(record.since_ns).max(touched_ns).max(self.crowded_ns);
             if began.at_ns.saturating_sub(since_ns) >= ends_within_ns() {
                 return Some(format!(
-                    "op-{}-{} (serial {}) has not ended by {began}, although nothing was broken and nobody worked on it since {}",
-                    at.0,
-                    at.1,
+                    "{at} (serial {}) has not ended by {began}, although nothing was broken and nobody worked on it since {}",
                     operation.serial,
                     seconds(since_ns)
                 ));

@@ -2,8 +2,8 @@
 //!
 //! Calls are written `name:what` when they begin and `name=outcome` when they end:
 //! `w1` writes serial 1, `r` reads, `s5` submits serial 5, `l` lists operations, `x` is anything else; `ok`, `no` (refused), `?` (unknown),
-//! `none` (never written), `7` (read serial 7), `op3` (submitted, at index 3 of the log), `[3:5,4:6*]` (listed: serial 5 at index
-//! 3, and serial 6 at index 4, which has ended). Of keys of the ring: `p1>2` puts serial 2 in place of serial 1 and `p>2` of nothing, `d` deletes, `t2` writes
+//! `none` (never written), `7` (read serial 7), `op3` (submitted, at index 3 of the log of group 0; `op1.3`: of group 1), `[3:5,1.4:6*]` (listed: serial 5 at
+//! index 3, and serial 6 at index 4 of group 1, which has ended). Of keys of the ring: `p1>2` puts serial 2 in place of serial 1 and `p>2` of nothing, `d` deletes, `t2` writes
 //! serial 2 for two seconds; `@4` (written, at version 4), `7@4` (found serial 7, of version 4), `miss4` and `miss` (at version 4, or
 //! absent), `del4` and `del` (deleted by version 4, or nothing was there). The client is the first letter of the call's name. `+9` lets 9 s pass, `H` heals,
 //! `E` ends.
@@ -12,8 +12,8 @@ use std::collections::BTreeMap;
 
 use super::Watch;
 use crate::observation::{
-    Call, CallId, Checker, DurableLog, Key, Listed, Observation, Outcome, ReplicaStatus, Seen, Serial,
-    Verified, Violation, VoteView,
+    Call, CallId, Checker, DurableLog, Key, Listed, LogPosition, Observation, Outcome, ReplicaStatus, Seen,
+    Serial, Verified, Violation, VoteView,
 };
 use crate::plan::hold::Hold;
 use crate::plan::{
@@ -152,7 +152,7 @@ impl History {
             _ if outcome.starts_with("miss") => Outcome::Missed { current: outcome[4..].parse().ok() },
             _ if outcome.starts_with("del") => Outcome::Deleted(outcome[3..].parse().ok()),
             _ => match (outcome.strip_prefix("op"), outcome.strip_prefix('[')) {
-                (Some(index), _) => Outcome::Submitted((index.parse().unwrap(), 0)),
+                (Some(place), _) => Outcome::Submitted(placed(place)),
                 (_, Some(list)) => Outcome::Operations(
                     list.trim_end_matches(']').split_terminator(',').map(listed).collect(),
                 ),
@@ -182,10 +182,15 @@ impl History {
     }
 }
 
-fn listed(item: &str) -> ((u64, u32), Listed) {
-    let (index, rest) = item.split_once(':').unwrap();
+fn listed(item: &str) -> (LogPosition, Listed) {
+    let (place, rest) = item.split_once(':').unwrap();
     let serial = rest.trim_end_matches('*').parse().unwrap();
-    ((index.parse().unwrap(), 0), Listed { serial, ended: rest.ends_with('*') })
+    (placed(place), Listed { serial, ended: rest.ends_with('*') })
+}
+
+fn placed(place: &str) -> LogPosition {
+    let (group, index) = place.split_once('.').unwrap_or(("0", place));
+    LogPosition { group: group.parse().unwrap(), index: index.parse().unwrap(), position: 0 }
 }
 
 /// Replica `r` of node `r` on host `r`, by its own word.

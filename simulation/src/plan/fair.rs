@@ -14,7 +14,7 @@ use std::collections::BTreeSet;
 
 use longshore_raft::model::voters::voters_wanted;
 
-use super::{Fault, HostId, Plan};
+use super::{Fault, HostId, Plan, UNUSED_RING};
 
 /// Calm time after which a repaired host counts as whole: a failed voter is replaced after 10 s, and its substitute joins and catches up
 /// before that.
@@ -92,10 +92,16 @@ impl Host {
     }
 }
 
+/// Replicas of a group of the ring, if clients use it: for keys, or for operations, whose records are there too.
+fn replication(plan: &Plan) -> Option<usize> {
+    let replication = plan.fleet.ring.map_or(UNUSED_RING.replication, |ring| ring.replication);
+    (plan.fleet.ring.is_some() || plan.load.pulls > 0).then_some(usize::from(replication))
+}
+
 struct Fleet {
     hosts: Vec<Host>,
     rules: BTreeSet<String>,
-    /// Replicas of a group of the ring, if clients use it.
+    /// See [`replication`].
     replication: Option<usize>,
     /// Since when nothing has been wrong.
     calm_since_ms: Option<u64>,
@@ -108,7 +114,7 @@ impl Fleet {
         Self {
             hosts: plan.fleet.hosts.iter().map(|shape| host(shape.late)).collect(),
             rules: BTreeSet::new(),
-            replication: plan.fleet.ring.map(|ring| usize::from(ring.replication)),
+            replication: replication(plan),
             calm_since_ms: Some(0),
             now_ms: 0,
         }
@@ -285,6 +291,8 @@ mod tests {
         let mut plan = expand(1, &options);
         plan.fleet.hosts.iter_mut().skip(hosts).for_each(|host| host.late = true);
         plan.fault_ms = FULL_MS;
+        // Nothing but the control group.
+        plan.load.pulls = 0;
         plan.faults = faults
             .iter()
             .map(|(at_s, name, host)| Scheduled { at_ms: at_s * 1000, fault: fault(name, *host) })
@@ -381,6 +389,10 @@ mod tests {
         let two = &[(1, "wipe", 1), (5, "wipe", 4)];
         assert!(with_ring(5, two, &[]).unwrap_err().contains("a fleet of 5 stands 1"));
         assert_eq!(with_ring(5, &two[..1], &[]), Ok(()));
+        let mut pulls = plan(5, 0, two);
+        assert_eq!(is_fair(&pulls), Ok(()));
+        pulls.load.pulls = 1;
+        assert!(is_fair(&pulls).unwrap_err().contains("a fleet of 5 stands 1"), "records of operations");
         let one = &[(60, "wipe", 1)];
         assert_eq!(with_ring(4, one, &[weigh(1, 2, 0)]), Ok(()));
         assert!(with_ring(3, one, &[weigh(1, 2, 0)]).unwrap_err().contains("stands 0"));

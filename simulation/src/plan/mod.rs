@@ -16,6 +16,7 @@ pub mod scenario;
 mod shape;
 mod storm;
 
+use longshore_raft::model::ring::GroupCount;
 use serde::{Deserialize, Serialize};
 
 use crate::observation::{Key, STEADY, VOLATILE};
@@ -124,9 +125,16 @@ pub struct FleetShape {
     pub segment_bytes: u32,
     /// Log entries after which a group makes a snapshot.
     pub snapshot_entries: u64,
-    /// Without: two groups, of which nothing is asked.
+    /// Without: [`UNUSED_RING`], in which nothing is but the records of operations.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ring: Option<RingPlan>,
+}
+
+impl FleetShape {
+    /// Groups beside the control group.
+    pub fn groups(&self) -> GroupCount {
+        GroupCount::new(self.ring.unwrap_or(UNUSED_RING).groups).expect("the plan was checked")
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -136,6 +144,9 @@ pub struct RingPlan {
     pub groups: u32,
     pub replication: u8,
 }
+
+/// Of plans without keys: as cheap as one can be.
+pub const UNUSED_RING: RingPlan = RingPlan { groups: 2, replication: 3 };
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -193,7 +193,9 @@ pub(super) fn load(seed: u64, profile: Profile) -> Load {
     let min_us = dice.within(mean_us / 4..=mean_us);
     let pulls = match profile {
         Profile::Containers => dice.within(4..=20),
-        Profile::Ring | Profile::Storm => 0,
+        // Groups at rest are what a storm is about.
+        Profile::Storm => 0,
+        Profile::Ring => Dice::new(seed, "ring pulls").within(0..=2),
         _ => dice.within(0..=3),
     };
     let (ring, calms) = if profile.uses_ring() {

@@ -3,11 +3,13 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
+use longshore_model::operations::OperationId;
 use longshore_node::api::client::{Client, ClientError};
 use longshore_node::api::types::{
     ErrorCode, KeyCondition, KeyLifetime, NodeUpdate, OperationQuery, OperationRequest, OperationView,
     Strategy, TokenCreate,
 };
+use longshore_raft::model::ring::GroupCount;
 
 use crate::observation::{Key, Listed, LogPosition, Outcome, Serial};
 use crate::runtime::SimRuntime;
@@ -133,35 +135,41 @@ fn serial_of(image: &str) -> Option<Serial> {
     image.rsplit_once(":s")?.1.parse().ok()
 }
 
-pub(super) async fn submit(node: Node, serial: Serial) -> Answer {
+/// Operations of one session in three share one, so that a partition has more than one of them.
+fn session(serial: Serial) -> Option<String> {
+    (serial.is_multiple_of(3)).then(|| format!("session-{}", serial % 4))
+}
+
+pub(super) async fn submit(node: Node, groups: GroupCount, serial: Serial) -> Answer {
     let request = OperationRequest::Pull {
         images: vec![image(serial)],
         strategy: Strategy::Replicated,
         on: Vec::new(),
         timeout_ms: None,
+        session: session(serial),
     };
     match node.submit_operation(&request, Some(&format!("serial-{serial}"))).await {
-        Ok(view) => position(&view).map_or_else(Outcome::Unknown, Outcome::Submitted),
+        Ok(view) => position(groups, &view).map_or_else(Outcome::Unknown, Outcome::Submitted),
         Err(error) => failed(error),
     }
 }
 
-/// `op-INDEX-POSITION`: where the log put it.
-fn position(view: &OperationView) -> Result<LogPosition, String> {
-    let parts = view.id.strip_prefix("op-").and_then(|rest| rest.split_once('-'));
-    let parsed = parts.and_then(|(index, position)| Some((index.parse().ok()?, position.parse().ok()?)));
-    parsed.ok_or_else(|| format!("{:?} is not an operation's id", view.id))
+/// Where the log of a group put it.
+fn position(groups: GroupCount, view: &OperationView) -> Result<LogPosition, String> {
+    let OperationId { partition, index, position } = view.id.parse()?;
+    Ok(LogPosition { group: groups.group_of(partition).0, index, position })
 }
 
-pub(super) async fn list_operations(node: Node) -> Answer {
-    let views = match node.list_operations(&OperationQuery { limit: Some(LISTED_MAX), active: false }).await {
+pub(super) async fn list_operations(node: Node, groups: GroupCount) -> Answer {
+    let query = OperationQuery { limit: Some(LISTED_MAX), ..OperationQuery::default() };
+    let views = match node.list_operations(&query).await {
         Ok(views) => views,
         Err(error) => return failed(error),
     };
     let mut operations = BTreeMap::new();
     for view in &views {
         let serial = view.images.first().and_then(|image| serial_of(image)).unwrap_or(Serial::MAX);
-        match position(view) {
+        match position(groups, view) {
             Ok(at) => drop(operations.insert(at, Listed { serial, ended: view.state.is_terminal() })),
             Err(error) => return Outcome::Unknown(error),
         }

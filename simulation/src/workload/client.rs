@@ -340,10 +340,13 @@ impl SimClient {
         reads > 0
     }
 
+    fn groups(&self) -> GroupCount {
+        self.world.plan.fleet.groups()
+    }
+
     /// A key that the group carries.
     fn probe_key(&self, namespace: &'static str, group: u32, number: u32) -> Key {
-        let groups = self.world.plan.fleet.ring.map_or(2, |ring| ring.groups);
-        let groups = GroupCount::new(groups).expect("the plan was checked");
+        let groups = self.groups();
         let names = (0..).map(|n| format!("probe{number}-{n}"));
         let mut carried = names.filter(|name| groups.group_of(partition_of(name.as_bytes())).0 == group);
         Key::Ring { namespace, key: carried.next().expect("there are keys of each group") }
@@ -362,17 +365,18 @@ impl SimClient {
             self.call("last read", what, |node| calls::read(node, key)).await;
         }
         self.host = host;
-        self.call("last list", Call::ListOperations, calls::list_operations).await;
+        let groups = self.groups();
+        self.call("last list", Call::ListOperations, |node| calls::list_operations(node, groups)).await;
     }
 
     /// Submits a pull on all nodes under an idempotency key, again and again until the outcome is known.
     async fn pull(&mut self) {
         let serial = self.world.recorder.next_serial();
-        let image = calls::image(serial);
+        let (image, groups) = (calls::image(serial), self.groups());
         self.world.registry.publish(&image);
         for _ in 0..SUBMIT_ATTEMPTS {
             let what = Call::Submit { serial, image: image.clone() };
-            let outcome = self.call("submit", what, |node| calls::submit(node, serial)).await;
+            let outcome = self.call("submit", what, |node| calls::submit(node, groups, serial)).await;
             if !matches!(outcome, Outcome::Unknown(_)) {
                 return;
             }
@@ -383,7 +387,13 @@ impl SimClient {
 
     async fn other(&mut self) {
         match self.random.random_range(0..3) {
-            0 => drop(self.call("list", Call::ListOperations, calls::list_operations).await),
+            0 => {
+                let groups = self.groups();
+                drop(
+                    self.call("list", Call::ListOperations, |node| calls::list_operations(node, groups))
+                        .await,
+                );
+            }
             1 => {
                 let what = Call::Other { what: "nodes".into() };
                 drop(self.call("nodes", what, calls::list_nodes).await);

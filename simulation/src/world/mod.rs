@@ -307,8 +307,11 @@ impl World {
 
     /// Whether no operation is still to be carried out. Clients go on meanwhile, but few of their operations are under way at a time.
     pub async fn has_ended_operations(&self) -> bool {
+        if self.plan.load.pulls == 0 {
+            return true;
+        }
         let Some(client) = self.healthy().first().and_then(|id| self.client(*id)) else { return false };
-        let query = OperationQuery { limit: None, active: true };
+        let query = OperationQuery { active: true, ..OperationQuery::default() };
         client.list_operations(&query).await.is_ok_and(|active| active.len() <= ACTIVE_MAX)
     }
 

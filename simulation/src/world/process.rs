@@ -13,7 +13,7 @@ use longshore_node::node::{
 };
 use longshore_raft::consensus::config::Timings;
 use longshore_raft::consensus::machine::Role;
-use longshore_raft::model::ring::{GroupCount, Ring};
+use longshore_raft::model::ring::Ring;
 use longshore_raft::model::token::JoinToken;
 use longshore_raft::{NodeId, ReplicaId};
 use tokio_util::sync::CancellationToken;
@@ -24,7 +24,7 @@ use crate::disk;
 use crate::event;
 use crate::network::{Fabric, network_port};
 use crate::observation::{PlacementView, ReplicaStatus, RingView, Seen};
-use crate::plan::HostId;
+use crate::plan::{HostId, UNUSED_RING};
 use crate::random;
 use crate::recorder::Recorder;
 use crate::runtime::{self, Context, SimRuntime};
@@ -36,8 +36,6 @@ const OPERATOR_PAUSE: Duration = Duration::from_secs(5);
 /// How long a joiner keeps trying before its process ends, to be started again.
 const JOIN_PATIENCE: Duration = Duration::from_secs(20);
 
-/// Of plans that ask nothing of the ring: as cheap as one can be.
-const UNUSED_RING: RingShape = RingShape { groups: GroupCount::G2, replication: 3 };
 /// Until the replicas of a dead node are made anew elsewhere: within a run, unlike the five minutes of a real fleet.
 const DEATH_PAUSE: Duration = Duration::from_secs(20);
 
@@ -123,10 +121,10 @@ impl World {
             zone: host.shape.zone.clone(),
             labels: Default::default(),
             weight: host.weight,
-            ring: self.plan.fleet.ring.map_or(UNUSED_RING, |ring| RingShape {
-                groups: GroupCount::new(ring.groups).expect("the plan was checked"),
-                replication: ring.replication,
-            }),
+            ring: RingShape {
+                groups: self.plan.fleet.groups(),
+                replication: self.plan.fleet.ring.unwrap_or(UNUSED_RING).replication,
+            },
             death_pause: DEATH_PAUSE,
             partition_timings: Timings {
                 snapshot_every_entries: timings.snapshot_every_entries,

@@ -7,8 +7,8 @@ use bincode::{Decode, Encode};
 use longshore_raft::model::membership::{EngineReport, MembershipError, NodeProfile};
 use longshore_raft::{FleetId, GroupId, NodeId, ReplicaId};
 
+use super::led::Office;
 use super::ring::{RingCommand, RingShape};
-use crate::operations::{ClaimReply, OperationId, Progress, SubKey, Submission, SubmitError};
 
 /// The certificate authority of a fleet, as every member holds it. The key is secret: `Debug` hides it.
 #[derive(Clone, PartialEq, Eq, Encode, Decode)]
@@ -64,7 +64,6 @@ pub enum Command {
     Remove {
         node: NodeId,
         left: bool,
-        unix_ms: u64,
     },
     CreateToken {
         id: String,
@@ -75,40 +74,12 @@ pub enum Command {
     RevokeToken {
         id: String,
     },
-    Submit(Submission),
-    Claim {
-        sub: SubKey,
-        node: NodeId,
-        incarnation: u64,
-        unix_ms: u64,
-    },
-    Report {
-        reports: Vec<(SubKey, u32, Progress)>,
-    },
-    /// `transient` failures are tried again. `progress` is the last that was seen: a short attempt has reported none.
-    Finish {
-        sub: SubKey,
-        token: u32,
-        progress: Progress,
-        outcome: Result<String, Failure>,
-        unix_ms: u64,
-    },
-    /// Carry out what log time has made due.
-    Sweep {
-        unix_ms: u64,
-    },
     Ring(RingCommand),
-    /// A node says which groups it leads, and in which terms.
+    /// A node says which groups it leads, in which terms, and how much there is to do in them.
     Lead {
         node: NodeId,
-        terms: BTreeMap<GroupId, u64>,
+        offices: BTreeMap<GroupId, Office>,
     },
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
-pub struct Failure {
-    pub error: String,
-    pub transient: bool,
 }
 
 /// Whose fault a refusal is, and so what the caller can do.
@@ -148,35 +119,11 @@ impl From<MembershipError> for Refusal {
     }
 }
 
-impl From<SubmitError> for Refusal {
-    fn from(error: SubmitError) -> Self {
-        let kind = match error {
-            SubmitError::Busy => RefusalKind::Busy,
-            SubmitError::KeyReused(_) => RefusalKind::Conflict,
-            SubmitError::Empty | SubmitError::TooManySubs | SubmitError::Timeout => RefusalKind::Invalid,
-        };
-        Self::new(kind, error.to_string())
-    }
-}
-
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
 pub enum Reply {
     Done,
     Refused(Refusal),
-    Admitted {
-        node: NodeId,
-        replica: ReplicaId,
-    },
-    Submitted(OperationId),
-    Claimed(ClaimReply),
-    /// Sub-operations whose lease is no longer held.
-    Reported {
-        lost: Vec<SubKey>,
-    },
-    /// Whether the result counted.
-    Finished {
-        counted: bool,
-    },
+    Admitted { node: NodeId, replica: ReplicaId },
 }
 
 impl From<Result<Reply, Refusal>> for Reply {

@@ -13,17 +13,27 @@ use longshore_raft::{GroupId, NodeId};
 pub struct Led {
     pub node: NodeId,
     pub term: u64,
+    /// Entries a second, roughly.
+    pub load: u64,
+}
+
+/// What a node says of a group that it leads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
+pub struct Office {
+    pub term: u64,
+    /// As in [`Led`].
+    pub load: u64,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, Encode, Decode)]
 pub struct LedGroups(BTreeMap<GroupId, Led>);
 
 impl LedGroups {
-    /// Takes a node's word for groups and terms in which it leads them.
-    pub fn say(&mut self, node: NodeId, terms: BTreeMap<GroupId, u64>) {
-        for (group, term) in terms {
+    /// Takes a node's word for groups that it leads.
+    pub fn say(&mut self, node: NodeId, offices: BTreeMap<GroupId, Office>) {
+        for (group, Office { term, load }) in offices {
             if self.0.get(&group).is_none_or(|led| led.term <= term) {
-                self.0.insert(group, Led { node, term });
+                self.0.insert(group, Led { node, term, load });
             }
         }
     }
@@ -44,10 +54,10 @@ mod tests {
     #[test]
     fn a_later_term_stays() {
         let mut led = LedGroups::default();
-        let one = |term| BTreeMap::from([(GroupId(1), term)]);
+        let one = |term| BTreeMap::from([(GroupId(1), Office { term, load: 10 * term })]);
         led.say(NodeId(1), one(3));
         led.say(NodeId(2), one(2));
-        assert_eq!(led.by_group()[&GroupId(1)], Led { node: NodeId(1), term: 3 });
+        assert_eq!(led.by_group()[&GroupId(1)], Led { node: NodeId(1), term: 3, load: 30 });
         led.say(NodeId(2), one(4));
         assert_eq!(led.leaders(), BTreeMap::from([(GroupId(1), NodeId(2))]));
     }

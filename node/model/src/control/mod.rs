@@ -11,7 +11,7 @@ pub mod state;
 pub mod token;
 
 pub use command::*;
-pub use led::{Led, LedGroups};
+pub use led::{Led, LedGroups, Office};
 pub use ring::{RingCommand, RingShape, node_spec};
 pub use state::ControlState;
 pub use token::{TokenRecord, TokenState};

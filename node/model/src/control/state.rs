@@ -11,10 +11,9 @@ use super::led::LedGroups;
 use super::ring;
 use super::token::Tokens;
 use crate::codec;
-use crate::operations::{OperationId, Operations};
 
 /// Version of the encoded state and of commands. A node refuses a snapshot of a version it does not know.
-pub const STATE_VERSION: u16 = 2;
+pub const STATE_VERSION: u16 = 3;
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, Encode, Decode)]
 pub struct ControlState {
@@ -22,7 +21,6 @@ pub struct ControlState {
     pub fleet: Option<FleetRecord>,
     pub membership: Membership,
     pub tokens: Tokens,
-    pub operations: Operations,
     /// None until `Init` is applied.
     pub ring: Option<Ring>,
     /// Hints.
@@ -35,10 +33,6 @@ pub struct ControlState {
 pub struct FleetRecord {
     pub id: FleetId,
     pub authority: AuthorityRecord,
-}
-
-fn operation_refusal(node: &str) -> Refusal {
-    Refusal::new(RefusalKind::Conflict, format!("node {node} is leaving or has left and takes no new work"))
 }
 
 impl ControlState {
@@ -85,13 +79,12 @@ impl ControlState {
                 self.membership.set_standing(node, Standing::Leaving)?;
                 Ok(Reply::Done)
             }
-            Command::Remove { node, left, unix_ms } => {
+            Command::Remove { node, left } => {
                 let standing = if left { Standing::Left } else { Standing::Removed };
                 self.membership.set_standing(node, standing)?;
                 if let Some(ring) = &mut self.ring {
                     ring.forget_node(node);
                 }
-                self.sweep(now, unix_ms);
                 Ok(Reply::Done)
             }
             Command::CreateToken { id, secret_hash, ttl_ms, uses_max } => {
@@ -102,56 +95,19 @@ impl ControlState {
                 self.tokens.revoke(&id)?;
                 Ok(Reply::Done)
             }
-            Command::Submit(submission) => {
-                for node in &submission.nodes {
-                    match self.membership.get(*node) {
-                        Some(n) if n.standing == Standing::Active => {}
-                        Some(n) => return Err(operation_refusal(&n.profile.name)),
-                        None => return Err(operation_refusal(&node.to_string())),
-                    }
-                }
-                let id = OperationId { index: at.index, position: at.position };
-                Ok(Reply::Submitted(self.operations.submit(id, now, submission)?))
-            }
-            Command::Claim { sub, node, incarnation, unix_ms } => {
-                Ok(Reply::Claimed(self.operations.claim(sub, node, incarnation, now, unix_ms)))
-            }
-            Command::Report { reports } => {
-                Ok(Reply::Reported { lost: self.operations.report(&reports, now) })
-            }
-            Command::Finish { sub, token, progress, outcome, unix_ms } => {
-                self.operations.report(&[(sub, token, progress)], now);
-                let outcome = outcome.map_err(|f| (f.error, f.transient));
-                let counted = self.operations.finish(sub, token, outcome, now, unix_ms);
-                Ok(Reply::Finished { counted })
-            }
-            Command::Sweep { unix_ms } => {
-                self.sweep(now, unix_ms);
-                Ok(Reply::Done)
-            }
             Command::Ring(command) => {
                 let Some(ring) = &mut self.ring else { return Err(RingError::NotFounded.into()) };
                 ring::apply(ring, &mut self.membership, command)
             }
-            Command::Lead { node, mut terms } => {
+            Command::Lead { node, mut offices } => {
                 // Groups that the ring has, and so no more than it has.
-                terms.retain(|group, _| {
+                offices.retain(|group, _| {
                     self.ring.as_ref().is_some_and(|ring| ring.placement(*group).is_some())
                 });
-                self.led.say(node, terms);
+                self.led.say(node, offices);
                 Ok(Reply::Done)
             }
         }
-    }
-
-    fn sweep(&mut self, now: LogTime, unix_ms: u64) {
-        let Self { membership, operations, .. } = self;
-        operations.sweep(now, unix_ms, |node| membership.get(node).is_some_and(|n| n.standing.is_member()));
-    }
-
-    /// Log time at which [`Command::Sweep`] has something to do.
-    pub fn next_deadline(&self) -> Option<LogTime> {
-        self.operations.next_deadline()
     }
 }
 
@@ -196,7 +152,6 @@ mod tests {
     use super::*;
     use crate::control::RingShape;
     use crate::control::token::TokenState;
-    use crate::operations::{OperationKind, Strategy, Submission};
 
     /// A fleet of one whose log is written by the test: each command a new index, `ms` later than the last.
     struct Log {
@@ -292,7 +247,7 @@ mod tests {
         );
         assert!(refusal(log.join("once", 9, 3, "c")).contains("as often as it may be"));
         log.apply(1, create("short", 10, 0));
-        log.apply(20, Command::Sweep { unix_ms: 0 });
+        log.apply(20, Command::RevokeToken { id: "none".into() });
         assert!(refusal(log.join("short", 9, 3, "c")).contains("has expired"));
         log.apply(1, create("revoked", 1_000, 0));
         log.apply(1, Command::RevokeToken { id: "revoked".into() });
@@ -311,28 +266,12 @@ mod tests {
     }
 
     #[test]
-    fn a_node_that_leaves_gets_no_new_work_and_its_open_work_fails_when_it_is_gone() {
+    fn a_node_that_has_left_is_not_admitted_again_under_its_key() {
         let mut log = Log::new();
         log.apply(1, create("t", 10_000, 0));
         log.join("t", 9, 2, "b");
-        let submit = |node| {
-            Command::Submit(Submission {
-                kind: OperationKind::Pull { images: vec!["busybox".parse().unwrap()] },
-                strategy: Strategy::Local,
-                nodes: vec![node],
-                timeout_ms: 60_000,
-                submitted_by: NodeId(1),
-                unix_ms: 0,
-                key: None,
-            })
-        };
-        let Reply::Submitted(id) = log.apply(1, submit(NodeId(2))) else { panic!("not submitted") };
         log.apply(1, Command::StartLeaving { node: NodeId(2) });
-        assert!(refusal(log.apply(1, submit(NodeId(2)))).contains("takes no new work"));
-        assert!(log.state.operations.get(id).unwrap().ended.is_none());
-        log.apply(1, Command::Remove { node: NodeId(2), left: true, unix_ms: 5 });
-        let ended = log.state.operations.get(id).unwrap();
-        assert_eq!((ended.ended_unix_ms, ended.ended.is_some()), (Some(5), true));
+        log.apply(1, Command::Remove { node: NodeId(2), left: true });
         assert!(refusal(log.join("t", 9, 2, "b")).contains("no longer in the fleet"));
     }
 

@@ -8,8 +8,11 @@
 //! Invariants: at most one attempt of a sub-operation holds the lease; an ended sub-operation never changes again; an operation has
 //! ended exactly when all its sub-operations have; every record kept has at least one sub-operation.
 
+pub mod command;
+mod image;
 pub mod record;
 pub mod table;
 
+pub use command::{Failure, OperationCommand, OperationReply};
 pub use record::*;
-pub use table::{ClaimReply, Operations, Submission, SubmitError};
+pub use table::{ClaimReply, Listed, Listing, Operations, Submission, SubmitError};

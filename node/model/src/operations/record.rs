@@ -8,6 +8,7 @@ use longshore_raft::NodeId;
 use longshore_raft::consensus::machine::LogTime;
 
 use crate::image::ImageReference;
+use crate::partition::{PartitionId, partition_of};
 
 /// How long an attempt may go on without a renewal, in log time. Long enough for an election and a few lost reports,
 /// short enough that the work of a dead node does not wait for long.
@@ -16,24 +17,75 @@ pub const LEASE_MS: u64 = 15_000;
 pub const GRACE_MS: u64 = 5_000;
 /// Most attempts of a sub-operation whose failures are transient. With [`backoff_ms`] that is about half a minute.
 pub const ATTEMPTS_MAX: u32 = 6;
-/// Most bytes of an error or result kept in a record.
-pub const TEXT_BYTES_MAX: usize = 1024;
+/// Most bytes of an error or result kept in a record: the largest operation fits into a message (4 MiB) with all of them.
+pub const TEXT_BYTES_MAX: usize = 384;
 
 /// Pause before attempt `attempts + 1`, after `attempts` failures: 1, 2, 4, 8, 16 s.
 pub fn backoff_ms(attempts: u32) -> u64 {
     1_000 << attempts.saturating_sub(1).min(4)
 }
 
-/// Where in the log an operation was submitted: unique for ever, ordered by time. Written `op-<index>-<position>`.
+/// Longest name of a session, in bytes.
+pub const SESSION_BYTES_MAX: usize = 64;
+
+/// A client's unit of work, by its name: it lives in one partition, and its operations' records with it. Invariant: 1 to
+/// [`SESSION_BYTES_MAX`] of `A-Z a-z 0-9 . _ : -`.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode)]
+pub struct SessionId(String);
+
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0:?} is not a session's name: 1 to {SESSION_BYTES_MAX} of A-Z a-z 0-9 . _ : -")]
+pub struct SessionNameError(String);
+
+impl SessionId {
+    /// Of a client that names none: made of random bytes, or of what makes its request unique.
+    pub fn made_of(bytes: &[u8; 16]) -> Self {
+        Self(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
+    }
+
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// Where its records are.
+    pub fn partition(&self) -> PartitionId {
+        partition_of(self.0.as_bytes())
+    }
+
+    /// Whether a decoded one keeps the invariant.
+    pub(crate) fn is_valid(&self) -> bool {
+        self.0.parse::<Self>().is_ok()
+    }
+}
+
+impl FromStr for SessionId {
+    type Err = SessionNameError;
+
+    fn from_str(text: &str) -> Result<Self, SessionNameError> {
+        let fits = |c: char| c.is_ascii_alphanumeric() || ".-_:".contains(c);
+        let fine = (1..=SESSION_BYTES_MAX).contains(&text.len()) && text.chars().all(fits);
+        fine.then(|| Self(text.to_owned())).ok_or_else(|| SessionNameError(text.to_owned()))
+    }
+}
+
+impl fmt::Display for SessionId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// Where an operation was submitted: at a place in the log of the group that carries its session's partition. Unique for ever, and
+/// ordered by time within a group. Written `op-<partition>-<index>-<position>`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode)]
 pub struct OperationId {
     pub index: u64,
     pub position: u32,
+    pub partition: PartitionId,
 }
 
 impl fmt::Display for OperationId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "op-{}-{}", self.index, self.position)
+        write!(f, "op-{}-{}-{}", self.partition.0, self.index, self.position)
     }
 }
 
@@ -41,9 +93,13 @@ impl FromStr for OperationId {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let parts = text.strip_prefix("op-").and_then(|rest| rest.split_once('-'));
-        let id = parts.and_then(|(i, p)| Some(Self { index: i.parse().ok()?, position: p.parse().ok()? }));
-        id.ok_or_else(|| format!("{text:?} is not an operation id such as op-42-0"))
+        let parsed = text.strip_prefix("op-").and_then(|rest| {
+            let mut parts = rest.split('-');
+            let partition = PartitionId(parts.next()?.parse().ok()?);
+            let (index, position) = (parts.next()?.parse().ok()?, parts.next()?.parse().ok()?);
+            parts.next().is_none().then_some(Self { index, position, partition })
+        });
+        parsed.ok_or_else(|| format!("{text:?} is not an operation id such as op-171-42-0"))
     }
 }
 
@@ -148,6 +204,7 @@ pub enum OperationState {
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
 pub struct Operation {
     pub id: OperationId,
+    pub session: SessionId,
     pub kind: OperationKind,
     pub strategy: Strategy,
     pub submitted_by: NodeId,
@@ -161,6 +218,34 @@ pub struct Operation {
 }
 
 impl Operation {
+    /// All of it but its sub-operations.
+    pub(super) fn without_subs(&self) -> Self {
+        let Self {
+            id,
+            session,
+            kind,
+            strategy,
+            submitted_by,
+            submitted_unix_ms,
+            deadline,
+            ended,
+            ended_unix_ms,
+            ..
+        } = self;
+        Self {
+            id: *id,
+            session: session.clone(),
+            kind: kind.clone(),
+            strategy: *strategy,
+            submitted_by: *submitted_by,
+            submitted_unix_ms: *submitted_unix_ms,
+            deadline: *deadline,
+            ended: *ended,
+            ended_unix_ms: *ended_unix_ms,
+            subs: Vec::new(),
+        }
+    }
+
     pub fn state(&self) -> OperationState {
         let count = |f: fn(&SubState) -> bool| self.subs.iter().filter(|s| f(&s.state)).count();
         let succeeded = count(|s| matches!(s, SubState::Succeeded { .. }));
@@ -173,6 +258,28 @@ impl Operation {
             (_, 0) => OperationState::Succeeded,
             (0, _) => OperationState::Failed,
             _ => OperationState::Partial,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_and_sessions_are_read_as_they_are_written() {
+        let id = OperationId { index: 42, position: 1, partition: PartitionId(171) };
+        assert_eq!((id.to_string().as_str(), "op-171-42-1".parse()), ("op-171-42-1", Ok(id)));
+        for bad in ["", "op-", "op-1-2", "op-1-2-3-4", "op-256-1-0", "op-1--0", "171-42-1", "op-a-1-0"] {
+            assert!(bad.parse::<OperationId>().unwrap_err().contains("op-171-42-0"), "{bad}");
+        }
+        let made = SessionId::made_of(&[0xAB; 16]);
+        assert_eq!(made.as_str().parse(), Ok(made.clone()));
+        assert!(
+            "nightly:web.1_a-B".parse::<SessionId>().is_ok() && "x".repeat(64).parse::<SessionId>().is_ok()
+        );
+        for bad in ["", "a b", "a/b", "{a}", "\u{e4}", &"x".repeat(65)] {
+            assert!(bad.parse::<SessionId>().is_err(), "{bad}");
         }
     }
 }

@@ -1,39 +1,46 @@
 //! The table of operations and its transitions, all of them total: a bad request is a reply, never a panic.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bincode::{Decode, Encode};
 use longshore_raft::NodeId;
 use longshore_raft::consensus::machine::LogTime;
 
+use super::command::Failure;
 use super::record::*;
 
-/// Most operations that have not ended. Each is in every snapshot and is looked at by its nodes.
+/// Most operations of a group that have not ended. Each is in every snapshot and is offered to its nodes.
 pub const ACTIVE_MAX: usize = 1_000;
-/// Most ended operations kept, and for how long (log time).
+/// Most sub-operations of a group's operations that have not ended: 16 of the largest operations.
+pub const ACTIVE_SUBS_MAX: usize = 65_536;
+/// Most ended operations that a group keeps, most sub-operations of them, and for how long (log time).
 pub const ENDED_MAX: usize = 1_000;
+pub const ENDED_SUBS_MAX: usize = 65_536;
 pub const ENDED_KEPT_MS: u64 = 24 * 3_600_000;
 /// Most images of one operation.
 pub const IMAGES_MAX: usize = 64;
 /// Most sub-operations (images times nodes) of one operation.
 pub const SUBS_MAX: usize = 4_096;
+/// Most images and sub-operations in a page of a listing, so that it fits into an answer.
+pub const PAGE_PARTS_MAX: usize = SUBS_MAX;
 /// Longest time an operation may take.
 pub const TIMEOUT_MAX_MS: u64 = 24 * 3_600_000;
 
 /// A request for an operation, with the nodes already chosen.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
 pub struct Submission {
+    pub session: SessionId,
     pub kind: OperationKind,
     pub strategy: Strategy,
     pub nodes: Vec<NodeId>,
     pub timeout_ms: u64,
     pub submitted_by: NodeId,
     pub unix_ms: u64,
-    /// blake3 of the client's idempotency key: a second submission under the same key is the first one.
+    /// blake3 of the session and the client's idempotency key in it: a second submission under the same key is the first one.
     pub key: Option<[u8; 32]>,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error, Encode, Decode)]
 pub enum SubmitError {
     #[error("an operation needs at least one image and one node")]
     Empty,
@@ -41,8 +48,12 @@ pub enum SubmitError {
     TooManySubs,
     #[error("a timeout is between 1 ms and 24 h")]
     Timeout,
-    #[error("{ACTIVE_MAX} operations are under way, the most there can be")]
+    #[error(
+        "{ACTIVE_MAX} operations or {ACTIVE_SUBS_MAX} sub-operations are under way in the session's group, the most there can be"
+    )]
     Busy,
+    #[error("{0:?} is not a session of this partition")]
+    Session(String),
     #[error("this idempotency key was used for another request, {0}")]
     KeyReused(OperationId),
 }
@@ -58,7 +69,39 @@ pub enum ClaimReply {
     Gone,
 }
 
+/// Which operations are asked for, newest first.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Encode, Decode)]
+pub struct Listing {
+    /// Of this session only.
+    pub session: Option<SessionId>,
+    /// Only those that have not ended.
+    pub active: bool,
+    pub limit: u32,
+    /// Only those submitted before this one: the last of the page before.
+    pub before: Option<OperationId>,
+}
+
+/// A page of operations, newest first.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub struct Listed {
+    pub operations: Vec<Operation>,
+    /// There are more behind these that are asked for.
+    pub more: bool,
+}
+
+/// What became of an attempt's result.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Finished {
+    Ended,
+    /// The failure was a transient one.
+    Again {
+        after_ms: u64,
+    },
+    /// The lease was no longer held: the result does not count.
+    LeaseLost,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Operations {
     records: BTreeMap<OperationId, Operation>,
     by_key: BTreeMap<[u8; 32], OperationId>,
@@ -84,6 +127,9 @@ impl Operations {
             let same = self.records.get(known).is_some_and(|o| o.kind == submission.kind);
             return if same { Ok(*known) } else { Err(SubmitError::KeyReused(*known)) };
         }
+        if !submission.session.is_valid() || submission.session.partition() != id.partition {
+            return Err(SubmitError::Session(submission.session.to_string()));
+        }
         let images = submission.kind.images();
         let subs_wanted = images.len().saturating_mul(submission.nodes.len());
         match subs_wanted {
@@ -93,6 +139,9 @@ impl Operations {
                 return Err(SubmitError::Timeout);
             }
             _ if self.active().count() >= ACTIVE_MAX => return Err(SubmitError::Busy),
+            _ if self.active().map(|o| o.subs.len()).sum::<usize>() + subs_wanted > ACTIVE_SUBS_MAX => {
+                return Err(SubmitError::Busy);
+            }
             _ => {}
         }
         let sub = |node: NodeId, image: &crate::image::ImageReference| SubOperation {
@@ -108,6 +157,7 @@ impl Operations {
         let subs = submission.nodes.iter().flat_map(|n| images.iter().map(|i| sub(*n, i))).collect();
         let record = Operation {
             id,
+            session: submission.session,
             subs,
             kind: submission.kind,
             strategy: submission.strategy,
@@ -175,19 +225,18 @@ impl Operations {
         lost
     }
 
-    /// The end of an attempt. `Err((error, transient))`: a transient failure is tried again while attempts are left. False if
-    /// the lease was no longer held, so that the result does not count.
+    /// The end of an attempt. A transient failure is tried again while attempts are left.
     pub fn finish(
         &mut self,
         key: SubKey,
         token: u32,
-        outcome: Result<String, (String, bool)>,
+        outcome: Result<String, Failure>,
         now: LogTime,
         unix_ms: u64,
-    ) -> bool {
-        let Some(sub) = self.sub_mut(key) else { return false };
+    ) -> Finished {
+        let Some(sub) = self.sub_mut(key) else { return Finished::LeaseLost };
         if !matches!(&sub.state, SubState::Running(lease) if lease.token == token) {
-            return false;
+            return Finished::LeaseLost;
         }
         match outcome {
             Ok(result) => {
@@ -196,18 +245,20 @@ impl Operations {
                 sub.progress.layers_done = sub.progress.layers_total;
                 sub.progress.current_bytes = sub.progress.total_bytes;
             }
-            Err((error, true)) if sub.attempts < ATTEMPTS_MAX => {
+            Err(Failure { error, transient: true }) if sub.attempts < ATTEMPTS_MAX => {
+                let again_ms = backoff_ms(sub.attempts);
                 sub.last_error = Some(clip(error));
-                let not_before = LogTime(now.0 + backoff_ms(sub.attempts));
-                sub.state = SubState::Assigned { not_before };
+                sub.state = SubState::Assigned { not_before: LogTime(now.0 + again_ms) };
+                return Finished::Again { after_ms: again_ms };
             }
-            Err((error, _)) => sub.state = SubState::Failed { error: clip(error) },
+            Err(Failure { error, .. }) => {
+                sub.state = SubState::Failed { error: clip(error) };
+                sub.last_error = None;
+            }
         }
-        if sub.state.is_terminal() {
-            sub.ended_unix_ms = Some(unix_ms);
-            self.end_if_done(key.operation, now, unix_ms);
-        }
-        true
+        sub.ended_unix_ms = Some(unix_ms);
+        self.end_if_done(key.operation, now, unix_ms);
+        Finished::Ended
     }
 
     fn end_if_done(&mut self, id: OperationId, now: LogTime, unix_ms: u64) {
@@ -219,15 +270,16 @@ impl Operations {
     }
 
     /// What time alone brings about: expired leases are given up, late operations fail, old records go. The leader proposes it when
-    /// [`Self::next_deadline`] has passed. `is_member`: whether a node is still in the fleet.
-    pub fn sweep(&mut self, now: LogTime, unix_ms: u64, is_member: impl Fn(NodeId) -> bool) {
+    /// [`Self::next_deadline`] has passed, or when a node has left the fleet that has work: `gone` says which did. For good: ids are not
+    /// given out again.
+    pub fn sweep(&mut self, now: LogTime, unix_ms: u64, gone: &[NodeId]) {
         let active: Vec<OperationId> = self.active().map(|o| o.id).collect();
         for id in active {
             let operation = self.records.get_mut(&id).expect("active operations are on record");
             let late = now >= operation.deadline;
             for sub in operation.subs.iter_mut().filter(|s| !s.state.is_terminal()) {
                 let fate = match &sub.state {
-                    _ if !is_member(sub.node) => Some("its node has left the fleet".to_owned()),
+                    _ if gone.contains(&sub.node) => Some("its node has left the fleet".to_owned()),
                     _ if late => Some(match &sub.last_error {
                         Some(error) => format!("timed out; the last attempt said: {error}"),
                         None => "timed out".to_owned(),
@@ -240,7 +292,8 @@ impl Operations {
                     _ => None,
                 };
                 if let Some(error) = fate {
-                    sub.state = SubState::Failed { error };
+                    sub.state = SubState::Failed { error: clip(error) };
+                    sub.last_error = None;
                     sub.ended_unix_ms = Some(unix_ms);
                 }
             }
@@ -249,13 +302,15 @@ impl Operations {
         self.forget_old(now);
     }
 
+    /// Ended operations go when they are a day old, and the oldest ones when there are too many.
     fn forget_old(&mut self, now: LogTime) {
-        let mut ended: Vec<(LogTime, OperationId)> =
-            self.records.values().filter_map(|o| Some((o.ended?, o.id))).collect();
+        let mut ended: Vec<(LogTime, OperationId, usize)> =
+            self.records.values().filter_map(|o| Some((o.ended?, o.id, o.subs.len()))).collect();
         ended.sort_unstable();
-        let over = ended.len().saturating_sub(ENDED_MAX);
-        for (i, (at, id)) in ended.into_iter().enumerate() {
-            if i < over || now.0 >= at.0 + ENDED_KEPT_MS {
+        let mut subs = 0;
+        for (newer, (at, id, len)) in ended.into_iter().rev().enumerate() {
+            subs += len;
+            if newer >= ENDED_MAX || subs > ENDED_SUBS_MAX || now.0 >= at.0 + ENDED_KEPT_MS {
                 self.records.remove(&id);
             }
         }
@@ -263,15 +318,44 @@ impl Operations {
         by_key.retain(|_, id| records.contains_key(id));
     }
 
-    /// Log time of the next thing that [`Self::sweep`] would do, if any.
+    /// Log time at which [`Self::sweep`] next gives up a lease or an operation, if any.
     pub fn next_deadline(&self) -> Option<LogTime> {
-        let leases = self.active().flat_map(|o| o.subs.iter()).filter_map(|s| match &s.state {
+        let leases = self.open_subs().filter_map(|(_, sub)| match &sub.state {
             SubState::Running(lease) => Some(LogTime(lease.expires.0 + GRACE_MS)),
             _ => None,
         });
-        let deadlines = self.active().map(|o| o.deadline);
-        let kept = self.records.values().filter_map(|o| Some(LogTime(o.ended?.0 + ENDED_KEPT_MS)));
-        leases.chain(deadlines).chain(kept).min()
+        leases.chain(self.active().map(|o| o.deadline)).min()
+    }
+
+    /// Log time at which [`Self::sweep`] next forgets an ended operation, if any.
+    pub fn next_forgotten(&self) -> Option<LogTime> {
+        self.records.values().filter_map(|o| Some(LogTime(o.ended?.0 + ENDED_KEPT_MS))).min()
+    }
+
+    /// The idempotency key of each operation that has one.
+    pub(super) fn keys_by_id(&self) -> BTreeMap<OperationId, [u8; 32]> {
+        self.by_key.iter().map(|(key, id)| (*id, *key)).collect()
+    }
+
+    /// Adds an operation that was read from a snapshot; an error if it breaks an invariant.
+    pub(super) fn load(&mut self, operation: Operation, key: Option<[u8; 32]>) -> Result<(), String> {
+        let id = operation.id;
+        if operation.subs.is_empty()
+            || !operation.session.is_valid()
+            || operation.session.partition() != id.partition
+        {
+            return Err(format!("{id} has no parts, or another's session"));
+        }
+        if operation.ended.is_some() != operation.subs.iter().all(|sub| sub.state.is_terminal()) {
+            return Err(format!("{id} has ended without its parts, or they without it"));
+        }
+        if key.is_some_and(|key| self.by_key.insert(key, id).is_some()) {
+            return Err(format!("{id} has the idempotency key of another"));
+        }
+        match self.records.insert(id, operation) {
+            None => Ok(()),
+            Some(_) => Err(format!("{id} is there twice")),
+        }
     }
 
     pub fn get(&self, id: OperationId) -> Option<&Operation> {
@@ -279,8 +363,27 @@ impl Operations {
     }
 
     /// Oldest first.
-    pub fn all(&self) -> impl DoubleEndedIterator<Item = &Operation> {
+    pub fn all(&self) -> impl DoubleEndedIterator<Item = &Operation> + ExactSizeIterator {
         self.records.values()
+    }
+
+    /// A page of at most `limit` operations and, beyond the first, [`PAGE_PARTS_MAX`] images and sub-operations.
+    pub fn list(&self, listing: &Listing) -> Listed {
+        let Listing { session, active, limit, before } = listing;
+        let wanted = self.records.values().rev().filter(|operation| {
+            before.is_none_or(|before| operation.id < before)
+                && session.as_ref().is_none_or(|session| operation.session == *session)
+                && (!active || operation.ended.is_none())
+        });
+        let (mut operations, mut parts) = (Vec::new(), 0);
+        for operation in wanted.take(*limit as usize) {
+            parts += operation.kind.images().len() + operation.subs.len();
+            if parts > PAGE_PARTS_MAX && !operations.is_empty() {
+                return Listed { operations, more: true };
+            }
+            operations.push(operation.clone());
+        }
+        Listed { operations, more: false }
     }
 
     /// Operations that have not ended.
@@ -288,13 +391,16 @@ impl Operations {
         self.records.values().filter(|o| o.ended.is_none())
     }
 
-    /// Sub-operations that `node` should be carrying out.
-    pub fn assigned_to(&self, node: NodeId) -> impl Iterator<Item = (SubKey, &SubOperation)> {
-        self.active().flat_map(move |o| {
-            let key = move |i: usize| SubKey { operation: o.id, index: i as u32 };
-            let mine =
-                o.subs.iter().enumerate().filter(move |(_, s)| s.node == node && !s.state.is_terminal());
-            mine.map(move |(i, s)| (key(i), s))
+    /// Nodes that have work left.
+    pub fn nodes_at_work(&self) -> BTreeSet<NodeId> {
+        self.open_subs().map(|(_, sub)| sub.node).collect()
+    }
+
+    /// Sub-operations that have not ended, oldest operation first.
+    pub fn open_subs(&self) -> impl Iterator<Item = (SubKey, &SubOperation)> {
+        self.active().flat_map(|o| {
+            let open = o.subs.iter().enumerate().filter(|(_, sub)| !sub.state.is_terminal());
+            open.map(|(i, sub)| (SubKey { operation: o.id, index: i as u32 }, sub))
         })
     }
 }

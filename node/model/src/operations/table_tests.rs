@@ -5,12 +5,19 @@ use std::collections::BTreeMap;
 use proptest::prelude::{Just, any, prop, prop_assert, prop_assert_eq, prop_oneof, proptest};
 use proptest::strategy::Strategy as _;
 
+use longshore_raft::consensus::config::ANSWER_BYTES_MAX;
+
 use super::*;
+use crate::blocks::{BlockError, BlockReader, BlockWriter};
+use crate::codec;
+use crate::image::{ImageReference, MAX_REFERENCE_LENGTH};
+use crate::partition::{Answer, PartitionId, PartitionRange};
 
 const NODE: NodeId = NodeId(1);
 
 fn submission(nodes: &[u64], key: Option<u8>) -> Submission {
     Submission {
+        session: session(),
         kind: OperationKind::Pull { images: vec!["busybox".parse().unwrap()] },
         strategy: Strategy::Replicated,
         nodes: nodes.iter().map(|n| NodeId(*n)).collect(),
@@ -21,14 +28,30 @@ fn submission(nodes: &[u64], key: Option<u8>) -> Submission {
     }
 }
 
+fn session() -> SessionId {
+    "nightly".parse().unwrap()
+}
+
 fn id(index: u64) -> OperationId {
-    OperationId { index, position: 0 }
+    OperationId { index, position: 0, partition: session().partition() }
 }
 
 fn table() -> (Operations, SubKey) {
     let mut table = Operations::default();
     table.submit(id(1), LogTime(0), submission(&[1], None)).unwrap();
     (table, SubKey { operation: id(1), index: 0 })
+}
+
+fn failure(error: &str, transient: bool) -> Result<String, Failure> {
+    Err(Failure { error: error.into(), transient })
+}
+
+/// Through a snapshot and back.
+fn through_a_snapshot(table: &Operations) -> Result<Operations, BlockError> {
+    let mut blocks = BlockWriter::new(b"v");
+    table.write(&mut blocks);
+    let bytes = blocks.finish();
+    Operations::read(PartitionRange::new(0..=255).unwrap(), &mut BlockReader::new(b"v", &bytes[1..]))
 }
 
 fn granted(reply: ClaimReply) -> u32 {
@@ -45,9 +68,10 @@ fn a_result_counts_only_under_the_token_of_the_lease() {
     assert_eq!(t.claim(key, NodeId(2), 7, LogTime(0), 0), ClaimReply::Gone, "another node's");
     assert!(matches!(t.claim(key, NODE, 7, LogTime(0), 0), ClaimReply::NotYet { .. }));
     let second = granted(t.claim(key, NODE, 8, LogTime(1), 0));
-    assert!(!t.finish(key, first, Ok("old".into()), LogTime(2), 0), "the restarted node's old attempt");
+    let old = t.finish(key, first, Ok("old".into()), LogTime(2), 0);
+    assert_eq!(old, Finished::LeaseLost, "the restarted node's old attempt");
     assert_eq!(t.report(&[(key, first, Progress::default())], LogTime(2)), [key]);
-    assert!(t.finish(key, second, Ok("new".into()), LogTime(2), 0));
+    assert_eq!(t.finish(key, second, Ok("new".into()), LogTime(2), 0), Finished::Ended);
     let op = t.get(id(1)).unwrap();
     assert_eq!((op.state(), op.ended), (OperationState::Succeeded, Some(LogTime(2))));
     assert_eq!(t.claim(key, NODE, 9, LogTime(3), 0), ClaimReply::Gone);
@@ -60,9 +84,9 @@ fn a_lease_that_is_not_renewed_is_given_up_after_the_grace() {
     assert_eq!(t.report(&[(key, 1, Progress::default())], LogTime(5_000)), []);
     let due = LogTime(5_000 + LEASE_MS + GRACE_MS);
     assert_eq!(t.next_deadline(), Some(due));
-    t.sweep(LogTime(due.0 - 1), 0, |_| true);
+    t.sweep(LogTime(due.0 - 1), 0, &[]);
     assert!(matches!(t.get(id(1)).unwrap().subs[0].state, SubState::Running(_)));
-    t.sweep(due, 0, |_| true);
+    t.sweep(due, 0, &[]);
     assert!(matches!(t.get(id(1)).unwrap().subs[0].state, SubState::Assigned { .. }));
     assert_eq!(granted(t.claim(key, NODE, 7, due, 0)), 2);
 }
@@ -74,8 +98,9 @@ fn transient_failures_back_off_and_end_after_the_last_attempt() {
     for attempt in 1..=ATTEMPTS_MAX {
         let token = granted(t.claim(key, NODE, 7, now, 0));
         assert_eq!(token, attempt);
-        assert!(t.finish(key, token, Err(("registry down".into(), true)), now, 0));
+        let finished = t.finish(key, token, failure("registry down", true), now, 0);
         if attempt < ATTEMPTS_MAX {
+            assert_eq!(finished, Finished::Again { after_ms: backoff_ms(attempt) });
             let ClaimReply::NotYet { wait_ms } = t.claim(key, NODE, 7, now, 0) else { panic!("no backoff") };
             assert_eq!(wait_ms, backoff_ms(attempt));
             now.0 += wait_ms;
@@ -94,8 +119,8 @@ fn partial_success_and_timeouts_are_told_apart() {
     let token = granted(t.claim(key(0), NodeId(1), 7, LogTime(0), 0));
     t.finish(key(0), token, Ok("sha256:x".into()), LogTime(1), 0);
     let token = granted(t.claim(key(1), NodeId(2), 7, LogTime(0), 0));
-    t.finish(key(1), token, Err(("no route".into(), true)), LogTime(1), 0);
-    t.sweep(LogTime(600_000), 42, |_| true);
+    t.finish(key(1), token, failure("no route", true), LogTime(1), 0);
+    t.sweep(LogTime(600_000), 42, &[]);
     let op = t.get(id(1)).unwrap();
     assert_eq!((op.state(), op.ended_unix_ms), (OperationState::Partial, Some(42)));
     let SubState::Failed { error } = &op.subs[1].state else { panic!("not failed") };
@@ -134,14 +159,137 @@ fn ended_records_are_kept_for_a_day_and_in_bounded_number() {
         t.submit(id(i), LogTime(i), submission(&[1], Some((i % 200) as u8))).ok();
         let key = SubKey { operation: id(i), index: 0 };
         if let ClaimReply::Granted { token } = t.claim(key, NODE, 7, LogTime(i), 0) {
-            t.finish(key, token, Err(("x".repeat(TEXT_BYTES_MAX * 2), false)), LogTime(i), 0);
+            t.finish(key, token, failure(&"x".repeat(TEXT_BYTES_MAX * 2), false), LogTime(i), 0);
         }
     }
     assert!(t.all().count() <= ENDED_MAX + 1);
     let SubState::Failed { error } = &t.all().next().unwrap().subs[0].state else { panic!("not failed") };
     assert_eq!(error.len(), TEXT_BYTES_MAX);
-    t.sweep(LogTime(ENDED_KEPT_MS + 5_000), 0, |_| true);
-    assert_eq!((t.all().count(), t.next_deadline()), (0, None));
+    t.sweep(LogTime(ENDED_KEPT_MS + 5_000), 0, &[]);
+    assert_eq!((t.all().count(), t.next_deadline(), t.next_forgotten()), (0, None, None));
+}
+
+#[test]
+fn sub_operations_are_bounded_too() {
+    let mut t = Operations::default();
+    let many: Vec<u64> = (1..=SUBS_MAX as u64).collect();
+    let fit = (ACTIVE_SUBS_MAX / SUBS_MAX) as u64;
+    for i in 0..fit {
+        t.submit(id(i), LogTime(0), submission(&many, None)).unwrap();
+    }
+    assert_eq!(t.submit(id(fit), LogTime(0), submission(&[1], None)), Err(SubmitError::Busy));
+    // All of them end, and as many again: the oldest go.
+    t.sweep(LogTime(600_000), 0, &[]);
+    assert_eq!(t.all().len() as u64, fit);
+    for i in fit..fit + 3 {
+        t.submit(id(i), LogTime(600_000), submission(&many, None)).unwrap();
+    }
+    t.sweep(LogTime(1_200_000), 0, &[]);
+    let kept: Vec<OperationId> = t.all().map(|o| o.id).collect();
+    assert_eq!(kept, (3..fit + 3).map(id).collect::<Vec<_>>());
+}
+
+#[test]
+fn what_is_left_to_a_node_that_is_gone_fails() {
+    let mut t = Operations::default();
+    t.submit(id(1), LogTime(0), submission(&[1, 2], None)).unwrap();
+    assert_eq!(t.nodes_at_work(), [NodeId(1), NodeId(2)].into());
+    t.sweep(LogTime(1), 5, &[NodeId(2)]);
+    assert_eq!(t.nodes_at_work(), [NodeId(1)].into());
+    let SubState::Failed { error } = &t.get(id(1)).unwrap().subs[1].state else { panic!("not failed") };
+    assert_eq!(error, "its node has left the fleet");
+    t.sweep(LogTime(2), 6, &[NodeId(1)]);
+    assert_eq!(t.get(id(1)).unwrap().ended_unix_ms, Some(6));
+}
+
+#[test]
+fn a_session_has_its_place() {
+    let mut t = Operations::default();
+    let other = (0..=255).map(PartitionId).find(|p| *p != session().partition()).unwrap();
+    let astray = OperationId { partition: other, ..id(1) };
+    let refused = t.submit(astray, LogTime(0), submission(&[1], None));
+    assert_eq!(refused, Err(SubmitError::Session("nightly".into())));
+}
+
+#[test]
+fn pages_have_a_limit_and_follow_each_other() {
+    let mut t = Operations::default();
+    let weekly: SessionId = (0..)
+        .map(|i| format!("weekly{i}").parse().unwrap())
+        .find(|s: &SessionId| s.partition() == session().partition())
+        .unwrap();
+    for i in 0..10 {
+        let nodes: Vec<u64> = (1..=if i == 7 { SUBS_MAX as u64 } else { 2 }).collect();
+        let of = if i % 3 == 0 { weekly.clone() } else { session() };
+        t.submit(id(i), LogTime(0), Submission { session: of, ..submission(&nodes, None) }).unwrap();
+    }
+    let page = |listing: Listing| {
+        let Listed { operations, more } = t.list(&listing);
+        (operations.iter().map(|o| o.id.index).collect::<Vec<_>>(), more)
+    };
+    let all = |before| Listing { limit: 100, before, ..Listing::default() };
+    assert_eq!(page(all(None)), (vec![9, 8], true));
+    assert_eq!(page(all(Some(id(8)))), (vec![7], true), "however large, one at least");
+    assert_eq!(page(all(Some(id(7)))), (vec![6, 5, 4, 3, 2, 1, 0], false));
+    assert_eq!(page(Listing { limit: 2, ..all(Some(id(7))) }), (vec![6, 5], false));
+    assert_eq!(page(Listing { session: Some(weekly), ..all(None) }), (vec![9, 6, 3, 0], false));
+}
+
+/// Also the largest operation there can be, with the longest texts, is shown to nodes that have no replica of its group.
+#[test]
+fn the_largest_page_fits_into_an_answer() {
+    let digest = format!("sha256:{}", "a".repeat(64));
+    let path = "p".repeat(37);
+    let image = |i: usize| -> ImageReference {
+        let text = format!("registry.example/{path}:{i:0>128}@{digest}");
+        assert_eq!(text.len(), MAX_REFERENCE_LENGTH);
+        text.parse().unwrap()
+    };
+    let images: Vec<_> = (0..IMAGES_MAX).map(image).collect();
+    let nodes: Vec<NodeId> = (1..=(SUBS_MAX / IMAGES_MAX) as u64).map(NodeId).collect();
+    let mut t = Operations::default();
+    for i in 0..2 {
+        let kind = OperationKind::Pull { images: images.clone() };
+        t.submit(id(i), LogTime(0), Submission { kind, nodes: nodes.clone(), ..submission(&[1], None) })
+            .unwrap();
+        for (index, node) in nodes.iter().flat_map(|node| images.iter().map(move |_| *node)).enumerate() {
+            let key = SubKey { operation: id(i), index: index as u32 };
+            let token = granted(t.claim(key, node, 7, LogTime(0), 0));
+            t.finish(key, token, failure(&"x".repeat(9_999), i == 0), LogTime(0), 0);
+        }
+    }
+    let Listed { operations, more } = t.list(&Listing { limit: 100, ..Listing::default() });
+    assert_eq!((operations.len(), more), (1, true));
+    for operation in t.all() {
+        let answer = Answer::Operations(Listed { operations: vec![operation.clone()], more: true });
+        let len = codec::encode(&answer).unwrap().len();
+        assert!(len <= ANSWER_BYTES_MAX, "{len} bytes");
+    }
+}
+
+#[test]
+fn a_snapshot_that_breaks_a_rule_is_refused() {
+    let (t, _) = table();
+    let good = t.get(id(1)).unwrap();
+    let mut empty = good.clone();
+    empty.subs.clear();
+    let ended = Operation { ended: Some(LogTime(1)), ..good.clone() };
+    let astray = Operation { id: OperationId { partition: PartitionId(0), ..id(1) }, ..good.clone() };
+    for (bad, why) in [(empty, "no parts"), (ended, "has ended"), (astray, "another's session")] {
+        assert!(Operations::default().load(bad, None).unwrap_err().contains(why), "{why}");
+    }
+    let mut twice = Operations::default();
+    twice.load(good.clone(), Some([1; 32])).unwrap();
+    assert!(twice.load(good.clone(), None).unwrap_err().contains("twice"));
+    let second = Operation { id: id(2), ..good.clone() };
+    assert!(twice.load(second, Some([1; 32])).unwrap_err().contains("key of another"));
+    let mut blocks = BlockWriter::new(b"v");
+    t.write(&mut blocks);
+    let bytes = blocks.finish();
+    let elsewhere = if session().partition().0 < 128 { 128..=255 } else { 0..=127 };
+    let range = PartitionRange::new(elsewhere).unwrap();
+    let refused = Operations::read(range, &mut BlockReader::new(b"v", &bytes[1..])).unwrap_err();
+    assert!(refused.to_string().contains("another group"));
 }
 
 #[derive(Debug, Clone)]
@@ -190,12 +338,12 @@ proptest! {
                     leases.get_mut(&token).expect("a renewed lease was granted").1 = LogTime(now.0 + LEASE_MS);
                 },
                 Step::Finish { token, ok, transient } => {
-                    let outcome = if ok { Ok("r".into()) } else { Err(("e".into(), transient)) };
-                    if t.finish(key, token, outcome, now, 0) {
+                    let outcome = if ok { Ok("r".into()) } else { failure("e", transient) };
+                    if t.finish(key, token, outcome, now, 0) != Finished::LeaseLost {
                         leases.get_mut(&token).expect("a finished lease was granted").1 = now;
                     }
                 }
-                Step::Sweep => t.sweep(now, 0, |_| true),
+                Step::Sweep => t.sweep(now, 0, &[]),
             }
             let Some(op) = t.get(key.operation) else { break };
             let state = &op.subs[0].state;
@@ -207,5 +355,6 @@ proptest! {
             }
             prop_assert_eq!(op.ended.is_some(), op.subs.iter().all(|s| s.state.is_terminal()));
         }
+        prop_assert_eq!(through_a_snapshot(&t).unwrap(), t);
     }
 }

@@ -1,11 +1,13 @@
 //! Commands of a group with partitions, and their replies. Both are versioned by the state's version (see `machine.rs`).
 
 use bincode::{Decode, Encode};
+use longshore_raft::NodeId;
 use longshore_raft::consensus::machine::LogTime;
 use longshore_raft::model::ring::ChangeId;
 
 use super::{PartitionId, PartitionRange};
 use crate::keys::{KeyCommand, KeyError, KeyReply};
+use crate::operations::{OperationCommand, OperationReply};
 
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
 pub enum Command {
@@ -13,6 +15,9 @@ pub enum Command {
     Request(Envelope),
     /// Remove what has expired; proposed by the leader. Log time alone decides, so that one too many does no harm.
     Sweep { keys_max: u32 },
+    /// Do what time alone brings about for operations, and fail what was left to nodes that are no members any more; proposed by the
+    /// leader.
+    SweepOperations { gone: Vec<NodeId>, unix_ms: u64 },
     /// The control group's record of this group has a new epoch. A lower one than is known changes nothing.
     SetEpoch { epoch: u64 },
     /// This change of the group's members, and all before it, must not be carried on by any later leader.
@@ -32,11 +37,14 @@ pub struct Envelope {
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
 pub enum PartitionCommand {
     Key(KeyCommand),
+    Operation(OperationCommand),
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
 pub enum Reply {
     Key(Result<KeyReply, KeyError>),
+    Operation(OperationReply),
+    OperationsSwept,
     Swept {
         removed: u32,
         /// When the next key expires; not later than the command's own time if more are left to sweep.

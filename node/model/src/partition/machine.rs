@@ -8,9 +8,11 @@ use super::command::{Command, Envelope, PartitionCommand, Reply};
 use super::{PartitionId, PartitionRange};
 use crate::blocks::{BlockReader, BlockWriter};
 use crate::keys::{Found, KeyError, KeyStats, Keys, Page, Scan};
+use crate::operations::table::Finished;
+use crate::operations::{OperationCommand, OperationId, OperationReply, Operations};
 
 /// Version of the encoded state and of commands. A node refuses a snapshot of a version it does not know.
-pub const STATE_VERSION: u16 = 1;
+pub const STATE_VERSION: u16 = 2;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PartitionMachine {
@@ -21,6 +23,7 @@ pub struct PartitionMachine {
     forbidden: ChangeId,
     /// Log time of the last command.
     time: LogTime,
+    operations: Operations,
     keys: Keys,
 }
 
@@ -47,7 +50,14 @@ struct Head {
 impl PartitionMachine {
     /// The empty state, the same on every replica of the group.
     pub fn new(range: PartitionRange) -> Self {
-        Self { range, epoch: 0, forbidden: ChangeId(0), time: LogTime(0), keys: Keys::new(range) }
+        Self {
+            range,
+            epoch: 0,
+            forbidden: ChangeId(0),
+            time: LogTime(0),
+            operations: Operations::default(),
+            keys: Keys::new(range),
+        }
     }
 
     pub fn range(&self) -> PartitionRange {
@@ -86,6 +96,11 @@ impl PartitionMachine {
         self.keys.scan(now.max(self.time), scan)
     }
 
+    /// As of the last command.
+    pub fn operations(&self) -> &Operations {
+        &self.operations
+    }
+
     /// From when on a [`Command::Sweep`] has something to do.
     pub fn next_expiry(&self) -> Option<LogTime> {
         self.keys.next_expiry()
@@ -102,12 +117,44 @@ impl PartitionMachine {
         }
     }
 
-    fn request(&mut self, now: LogTime, request: Envelope) -> Reply {
+    fn request(&mut self, at: ApplyContext, request: Envelope) -> Reply {
         if let Err(refusal) = self.admit(request.epoch, request.partition) {
             return refusal;
         }
         match request.command {
-            PartitionCommand::Key(command) => Reply::Key(self.keys.apply(now, request.partition, command)),
+            PartitionCommand::Key(command) => {
+                Reply::Key(self.keys.apply(at.time, request.partition, command))
+            }
+            PartitionCommand::Operation(command) => {
+                let id = OperationId { index: at.index, position: at.position, partition: request.partition };
+                Reply::Operation(self.operate(at.time, id, command))
+            }
+        }
+    }
+
+    /// `id`: of an operation that begins here.
+    fn operate(&mut self, now: LogTime, id: OperationId, command: OperationCommand) -> OperationReply {
+        match command {
+            OperationCommand::Submit(submission) => {
+                OperationReply::Submitted(self.operations.submit(id, now, submission))
+            }
+            OperationCommand::Claim { sub, node, incarnation, unix_ms } => {
+                OperationReply::Claimed(self.operations.claim(sub, node, incarnation, now, unix_ms))
+            }
+            OperationCommand::Report { reports } => {
+                OperationReply::Reported { lost: self.operations.report(&reports, now) }
+            }
+            OperationCommand::Finish { sub, token, progress, outcome, unix_ms } => {
+                self.operations.report(&[(sub, token, progress)], now);
+                let finished = self.operations.finish(sub, token, outcome, now, unix_ms);
+                OperationReply::Finished {
+                    counted: finished != Finished::LeaseLost,
+                    again_ms: match finished {
+                        Finished::Again { after_ms } => Some(after_ms),
+                        Finished::Ended | Finished::LeaseLost => None,
+                    },
+                }
+            }
         }
     }
 }
@@ -120,10 +167,14 @@ impl StateMachine for PartitionMachine {
         assert!(at.time >= self.time, "log time went back from {:?} to {:?}", self.time, at.time);
         self.time = at.time;
         match command {
-            Command::Request(envelope) => self.request(at.time, envelope),
+            Command::Request(envelope) => self.request(at, envelope),
             Command::Sweep { keys_max } => {
                 let removed = self.keys.sweep(at.time, keys_max);
                 Reply::Swept { removed, next: self.keys.next_expiry() }
+            }
+            Command::SweepOperations { gone, unix_ms } => {
+                self.operations.sweep(at.time, unix_ms, &gone);
+                Reply::OperationsSwept
             }
             Command::SetEpoch { epoch } => {
                 self.epoch = self.epoch.max(epoch);
@@ -144,6 +195,7 @@ impl StateMachine for PartitionMachine {
             forbidden: self.forbidden,
             time: self.time,
         });
+        self.operations.write(&mut blocks);
         self.keys.write(&mut blocks);
         blocks.finish()
     }
@@ -165,9 +217,10 @@ impl StateMachine for PartitionMachine {
         let Some(Head { range, epoch, forbidden, time }) = head.filter(|h| h.range.is_valid()) else {
             return Err("the state has no valid head".into());
         };
+        let operations = Operations::read(range, &mut blocks).map_err(|e| e.to_string())?;
         let keys = Keys::read(range, &mut blocks).map_err(|e| e.to_string())?;
         match blocks.record::<u8>() {
-            Ok(None) => Ok(Self { range, epoch, forbidden, time, keys }),
+            Ok(None) => Ok(Self { range, epoch, forbidden, time, operations, keys }),
             Ok(Some(_)) => Err("records are left over after the keys".into()),
             Err(error) => Err(error.to_string()),
         }

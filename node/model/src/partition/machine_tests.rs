@@ -1,11 +1,16 @@
 //! Epochs, partitions and snapshots of the machine. Keys have tests of their own.
 
-use longshore_raft::consensus::machine::{ApplyContext, LogTime, StateMachine};
+use longshore_raft::NodeId;
+use longshore_raft::consensus::machine::{ApplyContext, LogTime, Queries, StateMachine};
 use proptest::prelude::*;
 
 use super::*;
 use crate::blocks;
 use crate::keys::{Condition, KeyCommand, KeyReply, Lifetime, Value};
+use crate::operations::{
+    ClaimReply, Failure, Listing, OperationCommand, OperationKind, OperationReply, Progress, SessionId,
+    Strategy, SubKey, SubState, Submission,
+};
 
 /// The machine of the first of 32 groups, with a log that the test writes.
 struct Log {
@@ -43,7 +48,7 @@ fn set(key: &[u8], value: &[u8], lifetime: Lifetime) -> PartitionCommand {
 }
 
 fn request(epoch: u64, command: PartitionCommand) -> Command {
-    let PartitionCommand::Key(of) = &command;
+    let PartitionCommand::Key(of) = &command else { panic!("not about a key") };
     Command::Request(Envelope { epoch, partition: partition_of(of.key()), command })
 }
 
@@ -196,4 +201,64 @@ proptest! {
             machine.apply(at, Command::Sweep { keys_max: 100 });
         }
     }
+}
+
+/// A session that the group carries.
+fn session() -> SessionId {
+    (0..).map(|i| format!("s{i}").parse().unwrap()).find(|s: &SessionId| s.partition().0 < 8).unwrap()
+}
+
+fn operate(epoch: u64, command: OperationCommand) -> Command {
+    let command = PartitionCommand::Operation(command);
+    Command::Request(Envelope { epoch, partition: session().partition(), command })
+}
+
+fn submit(key: Option<[u8; 32]>) -> OperationCommand {
+    OperationCommand::Submit(Submission {
+        session: session(),
+        kind: OperationKind::Pull { images: vec!["busybox".parse().unwrap()] },
+        strategy: Strategy::Local,
+        nodes: vec![NodeId(1), NodeId(2)],
+        timeout_ms: 60_000,
+        submitted_by: NodeId(1),
+        unix_ms: 0,
+        key,
+    })
+}
+
+#[test]
+fn an_operation_lives_in_the_log_of_its_group() {
+    let mut log = Log::new();
+    log.apply(1, Command::SetEpoch { epoch: 5 });
+    assert_eq!(log.apply(1, operate(4, submit(None))), Reply::WrongEpoch { current: 5 });
+    let Reply::Operation(OperationReply::Submitted(Ok(id))) = log.apply(1, operate(5, submit(Some([1; 32]))))
+    else {
+        panic!("not submitted")
+    };
+    assert_eq!((id.index, id.partition), (log.at.index, session().partition()));
+    let again = log.apply(1, operate(5, submit(Some([1; 32]))));
+    assert_eq!(again, Reply::Operation(OperationReply::Submitted(Ok(id))), "once for a key");
+    let sub = SubKey { operation: id, index: 0 };
+    let claim = OperationCommand::Claim { sub, node: NodeId(1), incarnation: 1, unix_ms: 0 };
+    let granted = Reply::Operation(OperationReply::Claimed(ClaimReply::Granted { token: 1 }));
+    assert_eq!(log.apply(1, operate(5, claim)), granted);
+    let outcome = Err(Failure { error: "no route".into(), transient: true });
+    let finish =
+        OperationCommand::Finish { sub, token: 1, progress: Progress::default(), outcome, unix_ms: 0 };
+    let finished = OperationReply::Finished { counted: true, again_ms: Some(1_000) };
+    assert_eq!(log.apply(1, operate(5, finish)), Reply::Operation(finished));
+    log.apply(1, Command::SweepOperations { gone: vec![NodeId(1)], unix_ms: 9 });
+    let restored = PartitionMachine::restore(&log.machine.snapshot()).unwrap();
+    assert_eq!(restored, log.machine);
+    let query = |read| Query { epoch: 5, partition: session().partition(), read };
+    let Answer::Operation(Some(operation)) = restored.query(LogTime(0), query(Read::Operation(id))) else {
+        panic!("it is there")
+    };
+    assert_eq!(operation.subs[0].state, SubState::Failed { error: "its node has left the fleet".into() });
+    assert!(matches!(operation.subs[1].state, SubState::Assigned { .. }));
+    let listing = Listing { limit: 10, active: true, ..Listing::default() };
+    let Answer::Operations(listed) = restored.query(LogTime(0), query(Read::Operations(listing))) else {
+        panic!("no list")
+    };
+    assert_eq!(listed.operations, [*operation]);
 }

@@ -1,4 +1,4 @@
-//! The state machine of a group that carries partitions: keys now.
+//! The state machine of a group that carries partitions: keys, and the operations of sessions.
 //!
 //! Invariants: deterministic; total (a bad command is a reply, never a panic); a command that was sent under a superseded epoch of
 //! the group, or to a partition that the group does not carry, changes nothing. Must never: know where its replicas are.

@@ -5,6 +5,7 @@ use longshore_raft::consensus::machine::{LogTime, Queries};
 
 use super::{PartitionId, PartitionMachine, PartitionStatus};
 use crate::keys::{Found, KeyError, Page, Scan};
+use crate::operations::{Listed, Listing, Operation, OperationId};
 
 /// A question, and where its sender believed that it belongs.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
@@ -18,9 +19,15 @@ pub struct Query {
 
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
 pub enum Read {
-    Key { namespace: String, key: Vec<u8> },
+    Key {
+        namespace: String,
+        key: Vec<u8>,
+    },
     Scan(Scan),
     Status,
+    Operation(OperationId),
+    /// Of all the group's partitions.
+    Operations(Listing),
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
@@ -28,6 +35,8 @@ pub enum Answer {
     Key(Result<Option<Found>, KeyError>),
     Page(Result<Page, KeyError>),
     Status(Box<PartitionStatus>),
+    Operation(Option<Box<Operation>>),
+    Operations(Listed),
     /// The query's epoch is superseded: look at the ring again, at least as new as `current`, and retry.
     WrongEpoch {
         current: u64,
@@ -51,6 +60,8 @@ impl Queries for PartitionMachine {
             Read::Key { namespace, key } => Answer::Key(self.get(now, &namespace, &key)),
             Read::Scan(scan) => Answer::Page(self.scan(now, &scan)),
             Read::Status => Answer::Status(Box::new(self.status())),
+            Read::Operation(id) => Answer::Operation(self.operations().get(id).cloned().map(Box::new)),
+            Read::Operations(listing) => Answer::Operations(self.operations().list(&listing)),
         }
     }
 }

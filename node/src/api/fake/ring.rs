@@ -30,6 +30,7 @@ pub(crate) fn placement(number: u32) -> PlacementView {
         target: members.clone(),
         members,
         leader: stuck_without.is_empty().then_some(leader),
+        load: 0,
         change,
         stuck_without,
         failure: (number == 4).then(|| "it is damaged: block 3".to_owned()),

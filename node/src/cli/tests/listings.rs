@@ -13,7 +13,7 @@ address:     10.0.0.1:7400
 leader:      alpha
 nodes:       2 of 3 alive, 3 voting
 log:         term 3, committed 42, applied 41
-operations:  1 running
+operations:  1 running in this node's groups
 engine:      Docker 26.1.5 (API 1.45, x86_64)
 version:     0.1.0
 up for:      1h 2m

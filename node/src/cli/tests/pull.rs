@@ -120,6 +120,7 @@ fn listings_of_operations() {
     let expected = format!(
         "\
 id:         op1
+session:    nightly
 kind:       pull
 state:      partial
 strategy:   replicated
@@ -161,8 +162,13 @@ fn submissions_with_an_unknown_outcome_are_repeated_under_their_key() {
     // In the end, the key is told.
     site.fleet.fail("submit_operation", (0..6).map(|_| unknown()));
     let client = Client::new(Target::Unix(site.socket.clone()));
-    let request =
-        OperationRequest::Pull { images: vec![], strategy: Strategy::Local, on: vec![], timeout_ms: None };
+    let request = OperationRequest::Pull {
+        images: vec![],
+        strategy: Strategy::Local,
+        on: vec![],
+        timeout_ms: None,
+        session: None,
+    };
     let pauses = Pauses { next: Duration::from_millis(1), longest: Duration::from_millis(1) };
     let error = block_on(submit(&client, &request, "k1", pauses)).unwrap().unwrap_err();
     assert_eq!((error.exit, error.message.as_str()), (Exit::Failed, "no answer in time"));

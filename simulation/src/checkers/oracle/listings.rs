@@ -1,8 +1,8 @@
 //! Operations, by what linearizable listings may show of them.
 //!
-//! An operation's id is where the log put it, and a listing is the state at one place in the log. So an operation that was acknowledged
-//! or listed before a listing began is in it; a listing that shows one operation shows all that are before it in the
-//! log; and an operation that was first submitted when another was already known lies behind that one.
+//! An operation's id is where the log of its group put it, and what a listing shows of a group is the state at one place in its log. So an
+//! operation that was acknowledged or listed before a listing began is in it; a listing that shows one operation shows all that are
+//! before it in the same log; and an operation that was first submitted when another of its group was already known lies behind that one.
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
@@ -29,22 +29,24 @@ struct Known {
 struct Submission {
     calls: u64,
     refused: u64,
-    /// Last operation that was known when it was first submitted.
-    behind: Option<LogPosition>,
+    /// The last operation of each group that was known when it was first submitted.
+    behind: BTreeMap<u32, LogPosition>,
 }
 
 #[derive(Debug, Default)]
 pub(crate) struct Listings {
     submissions: BTreeMap<Serial, Submission>,
     known: BTreeMap<LogPosition, Known>,
-    /// Of all listings so far: the last operation, and the call that listed it.
-    furthest: Option<(LogPosition, CallId)>,
+    /// Of all listings so far: the last operation of each group, and the call that listed it.
+    furthest: BTreeMap<u32, (LogPosition, CallId)>,
     acknowledged: Option<Moment>,
     last_listing_began: Option<Moment>,
 }
 
-fn show((index, position): LogPosition) -> String {
-    format!("op-{index}-{position}")
+/// The last one of each group.
+fn last_of_each(places: impl Iterator<Item = LogPosition>) -> BTreeMap<u32, LogPosition> {
+    // In order, so that the last one stays.
+    places.map(|at| (at.group, at)).collect()
 }
 
 impl Listings {
@@ -53,9 +55,9 @@ impl Listings {
     }
 
     pub(crate) fn submission_began(&mut self, serial: Serial) {
-        let behind = self.known.last_key_value().map(|(at, _)| *at);
-        let submission = self.submissions.entry(serial);
-        submission.or_insert_with(|| Submission { behind, ..Submission::default() }).calls += 1;
+        let known = &self.known;
+        let first = || Submission { behind: last_of_each(known.keys().copied()), ..Submission::default() };
+        self.submissions.entry(serial).or_insert_with(first).calls += 1;
     }
 
     pub(crate) fn acknowledged(
@@ -80,9 +82,7 @@ impl Listings {
             Some((at, known)) => Err(format!(
                 "submission call {call} of serial {serial} was refused at {now}, as certainly not done, as were all before it; but \
                  it is {} by call {} at {}",
-                show(*at),
-                known.call,
-                known.since,
+                at, known.call, known.since,
             )),
             None => Ok(()),
         }
@@ -96,16 +96,19 @@ impl Listings {
         now: Moment,
     ) -> Result<(), String> {
         self.last_listing_began = self.last_listing_began.max(Some(began));
-        let last = listed.last_key_value().map(|(at, _)| *at);
+        let last = last_of_each(listed.keys().copied());
         if self.known.len() <= KEPT_MAX {
-            self.nothing_missing(listed, last, call, began)?;
+            self.nothing_missing(listed, &last, call, began)?;
         }
         for (at, operation) in listed {
             let known = Known { serial: operation.serial, since: now, call, listed: true };
             self.learn(*at, known)?;
         }
-        if let Some(last) = last.filter(|last| self.furthest.is_none_or(|(furthest, _)| *last > furthest)) {
-            self.furthest = Some((last, call));
+        for (group, last) in last {
+            let furthest = self.furthest.entry(group).or_insert((last, call));
+            if last > furthest.0 {
+                *furthest = (last, call);
+            }
         }
         Ok(())
     }
@@ -113,7 +116,7 @@ impl Listings {
     fn nothing_missing(
         &self,
         listed: &BTreeMap<LogPosition, Listed>,
-        last: Option<LogPosition>,
+        last: &BTreeMap<u32, LogPosition>,
         call: CallId,
         began: Moment,
     ) -> Result<(), String> {
@@ -123,14 +126,13 @@ impl Listings {
             if since < began {
                 return Err(format!(
                     "{} (serial {serial}) was {how} by call {by} at {since}, but listing call {call}, which began at {began}, is without it",
-                    show(*at)
+                    at
                 ));
             }
-            if let Some(last) = last.filter(|last| last > at) {
+            if let Some(last) = last.get(&at.group).filter(|last| *last > at) {
                 return Err(format!(
                     "listing call {call} shows {} but not {} (serial {serial}; {how} by call {by}), which is before it in the log",
-                    show(last),
-                    show(*at)
+                    last, at
                 ));
             }
         }
@@ -143,29 +145,26 @@ impl Listings {
         let Some(submission) = self.submissions.get(&serial) else {
             return Err(format!(
                 "call {call} shows {} with serial {serial} at {now}, which nobody has submitted",
-                show(at)
+                at
             ));
         };
         if submission.refused == submission.calls {
             return Err(format!(
                 "call {call} shows {} with serial {serial} at {now}, but each of its {} submissions was refused, as certainly not done",
-                show(at),
-                submission.calls
+                at, submission.calls
             ));
         }
-        if let Some(behind) = submission.behind.filter(|behind| at <= *behind) {
+        if let Some(behind) = submission.behind.get(&at.group).filter(|behind| at <= **behind) {
             return Err(format!(
                 "call {call} shows serial {serial} as {} at {now}, but it was first submitted when {} was known: the log went back",
-                show(at),
-                show(behind)
+                at, behind
             ));
         }
-        if let Some((furthest, by)) = self.furthest.filter(|(furthest, _)| at < *furthest) {
+        if let Some((furthest, by)) = self.furthest.get(&at.group).filter(|(furthest, _)| at < *furthest) {
             return Err(format!(
                 "call {call} shows {} (serial {serial}) at {now}, but listing call {by} was without it and showed {}, \
                  which is behind it in the log",
-                show(at),
-                show(furthest)
+                at, furthest
             ));
         }
         vacant.insert(known);

@@ -57,6 +57,14 @@ fn operations() {
         ("refused, then listed", "a:s1 a=no b:l b=[3:1]", Some("was refused")),
         ("listed, then refused", "a:s1 b:l b=[3:1] a=no", Some("as were all before it")),
         ("a hole", "a:s1 c:l a=op3 b:s2 b=op4 c=[4:2]", Some("which is before it in the log")),
+        ("no hole: another log", "a:s1 c:l a=op1.3 b:s2 b=op2.4 c=[2.4:2]", None),
+        (
+            "two logs, both with a hole",
+            "a:s1 c:l a=op1.3 b:s2 b=op1.4 c=[1.4:2]",
+            Some("which is before it in the log"),
+        ),
+        ("behind what another log has", "a:s1 a=op1.9 b:s2 b=op2.3 c:l c=[1.9:1,2.3:2]", None),
+        ("the log went back", "a:s1 a=op1.9 b:s2 b=op1.3", Some("the log went back")),
         ("fills a hole", "a:s1 b:s2 c:l c=[4:2] a=op3", Some("which is behind it in the log")),
         ("the log goes back", "a:s1 a=op5 b:s2 b=op4", Some("the log went back")),
     ];

@@ -1,0 +1,226 @@
+//! How a node hears of its work: whoever leads the group of an operation offers each node its part, again and again until it is done.
+//!
+//! An offer grants nothing; the claim does, in the group's log. So an offer that is lost, late, repeated or wrong costs a message.
+//! Must never: be the only word of an offer (a node that restarts has forgotten it), or grow without a limit.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bincode::{Decode, Encode};
+use bytes::Bytes;
+use longshore_model::codec;
+use longshore_model::image::ImageReference;
+use longshore_model::operations::SubKey;
+use longshore_raft::consensus::runtime::Instant as _;
+use longshore_raft::transport::{Lane, TransportRef};
+use longshore_raft::{NodeId, Runtime};
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+
+/// First byte of a message of offers, its version included. Consensus has 0xC0 to 0xCF.
+pub(crate) const OFFERS_TAG: u8 = 0xD0;
+/// Most offers to one node in one message; more follow when these are taken.
+pub(crate) const OFFERED_MAX: usize = 64;
+/// Most offers that a node keeps in mind.
+const KEPT_MAX: usize = 4_096;
+/// How long an offer is kept in mind that is not made again.
+const KEPT: Duration = Duration::from_secs(15);
+/// Nobody waits for the reply, but what cannot be delivered should not pile up.
+const SEND_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// A sub-operation for the node that it is sent to.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub(crate) struct Offer {
+    pub(crate) sub: SubKey,
+    pub(crate) image: ImageReference,
+    /// It may not begin earlier than so long from now.
+    pub(crate) wait_ms: u64,
+}
+
+fn encode(offers: &Vec<Offer>) -> Bytes {
+    let mut bytes = vec![OFFERS_TAG];
+    codec::encode_into(offers, &mut bytes);
+    bytes.into()
+}
+
+/// The offers of a message; an error if it is none, or has too many.
+fn decode(body: &[u8]) -> Result<Vec<Offer>, String> {
+    let offers = body.strip_prefix(&[OFFERS_TAG]).ok_or("not a message of offers")?;
+    let offers: Vec<Offer> = codec::decode(offers).map_err(|e| e.to_string())?;
+    match offers.len() <= OFFERED_MAX {
+        true => Ok(offers),
+        false => Err(format!("{} offers in one message, {OFFERED_MAX} are the most", offers.len())),
+    }
+}
+
+#[derive(Debug)]
+struct Kept<R: Runtime> {
+    image: ImageReference,
+    /// Not to be begun before.
+    due: R::Instant,
+    heard: R::Instant,
+    /// In which order they came.
+    number: u64,
+}
+
+#[derive(Debug)]
+struct Board<R: Runtime> {
+    kept: BTreeMap<SubKey, Kept<R>>,
+    next: u64,
+}
+
+/// What this node was offered, and the way to offer to others. One per node.
+pub(crate) struct Offers<R: Runtime> {
+    me: NodeId,
+    board: Mutex<Board<R>>,
+    changed: Notify,
+}
+
+/// What may be begun, oldest first, and when the next one may.
+pub(crate) struct Due<R: Runtime> {
+    pub(crate) now: Vec<(SubKey, ImageReference)>,
+    pub(crate) next: Option<R::Instant>,
+}
+
+impl<R: Runtime> Offers<R> {
+    pub(crate) fn new(me: NodeId) -> Arc<Self> {
+        let board = Mutex::new(Board { kept: BTreeMap::new(), next: 0 });
+        Arc::new(Self { me, board, changed: Notify::new() })
+    }
+
+    /// Offers a node its work, this node too. Returns at once; what cannot be delivered is offered again.
+    pub(crate) fn send(&self, transport: &TransportRef, to: NodeId, offers: Vec<Offer>) {
+        if to == self.me {
+            return self.take(offers);
+        }
+        let sent = transport.request(to, Lane::Control, encode(&offers), SEND_TIMEOUT);
+        drop(R::spawn(async move {
+            if let Err(error) = sent.await {
+                tracing::debug!(%to, %error, "an offer of work could not be delivered; it is made again");
+            }
+        }));
+    }
+
+    /// Takes a message of offers from another node.
+    pub(crate) fn receive(&self, body: &[u8]) -> Result<(), String> {
+        decode(body).map(|offers| self.take(offers))
+    }
+
+    fn take(&self, offers: Vec<Offer>) {
+        let now = R::Instant::now();
+        let mut board = self.board.lock();
+        board.kept.retain(|_, kept| now < kept.heard + KEPT);
+        for Offer { sub, image, wait_ms } in offers {
+            if let Some(known) = board.kept.get_mut(&sub) {
+                // What the log said about when stands.
+                known.heard = now;
+            } else if board.kept.len() < KEPT_MAX {
+                let (due, number) = (now + Duration::from_millis(wait_ms), board.next);
+                board.next += 1;
+                board.kept.insert(sub, Kept { image, due, heard: now, number });
+            }
+        }
+        drop(board);
+        self.changed.notify_one();
+    }
+
+    /// Resolves when there are other offers than before. For one who waits.
+    pub(crate) async fn changed(&self) {
+        self.changed.notified().await;
+    }
+
+    /// What `is_busy` does not hold already.
+    pub(crate) fn due(&self, is_busy: impl Fn(&SubKey) -> bool) -> Due<R> {
+        let now = R::Instant::now();
+        let board = self.board.lock();
+        let free = board.kept.iter().filter(|(sub, kept)| now < kept.heard + KEPT && !is_busy(sub));
+        let (ready, later): (Vec<_>, Vec<_>) = free.partition(|(_, kept)| kept.due <= now);
+        let mut ready: Vec<_> =
+            ready.into_iter().map(|(sub, kept)| (kept.number, *sub, &kept.image)).collect();
+        ready.sort_unstable_by_key(|(number, ..)| *number);
+        Due {
+            now: ready.into_iter().map(|(_, sub, image)| (sub, image.clone())).collect(),
+            next: later.into_iter().map(|(_, kept)| kept.due).min(),
+        }
+    }
+
+    /// The log said that it may not begin before so long from now.
+    pub(crate) fn put_off(&self, sub: SubKey, wait: Duration) {
+        if let Some(kept) = self.board.lock().kept.get_mut(&sub) {
+            kept.due = R::Instant::now() + wait;
+        }
+    }
+
+    /// There is nothing left to do, as far as this node knows.
+    pub(crate) fn forget(&self, sub: SubKey) {
+        self.board.lock().kept.remove(&sub);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use longshore_model::operations::OperationId;
+    use longshore_model::partition::PartitionId;
+    use longshore_raft::consensus::runtime::TokioRuntime;
+    use tokio::time::advance;
+
+    use super::*;
+
+    type Tested = Offers<TokioRuntime>;
+
+    fn offer(index: u64, wait_ms: u64) -> Offer {
+        let operation = OperationId { index, position: 0, partition: PartitionId(1) };
+        Offer { sub: SubKey { operation, index: 0 }, image: "busybox".parse().unwrap(), wait_ms }
+    }
+
+    fn due(offers: &Tested) -> Vec<u64> {
+        offers.due(|_| false).now.iter().map(|(sub, _)| sub.operation.index).collect()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn offers_are_due_in_the_order_they_came_when_their_time_has_come() {
+        let offers = Tested::new(NodeId(1));
+        offers.receive(&encode(&vec![offer(5, 0), offer(3, 0), offer(4, 1_000)])).unwrap();
+        offers.changed().await;
+        assert_eq!(due(&offers), [5, 3]);
+        assert!(offers.due(|_| false).next.is_some());
+        advance(Duration::from_millis(1_000)).await;
+        assert_eq!(due(&offers), [5, 3, 4]);
+        offers.put_off(offer(5, 0).sub, Duration::from_secs(3));
+        offers.receive(&encode(&vec![offer(5, 0)])).unwrap();
+        assert_eq!(due(&offers), [3, 4], "an offer made again does not overrule the log");
+        offers.forget(offer(3, 0).sub);
+        assert_eq!(offers.due(|sub| sub.operation.index == 4).now, []);
+        advance(Duration::from_secs(3)).await;
+        assert_eq!(due(&offers), [5, 4]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_not_offered_again_is_forgotten_and_there_is_a_limit() {
+        let offers = Tested::new(NodeId(1));
+        offers.take((0..5_000).map(|index| offer(index, 0)).collect());
+        assert_eq!(due(&offers).len(), KEPT_MAX);
+        advance(KEPT / 2).await;
+        offers.take(vec![offer(0, 0)]);
+        advance(KEPT / 2).await;
+        assert_eq!(due(&offers), [0]);
+        offers.take(vec![offer(4_999, 0)]);
+        assert_eq!(due(&offers), [0, 4_999]);
+    }
+
+    #[test]
+    fn messages_that_make_no_sense_are_refused() {
+        let offers = Tested::new(NodeId(1));
+        let many = encode(&vec![offer(1, 0); OFFERED_MAX + 1]);
+        let cases: [(&[u8], &str); 4] = [
+            (b"", "not a message"),
+            (&[0xC1, 0], "not a message"),
+            (&[OFFERS_TAG, 9], "decode"),
+            (&many, "65 offers"),
+        ];
+        for (body, why) in cases {
+            assert!(offers.receive(body).unwrap_err().contains(why), "{why}");
+        }
+    }
+}
