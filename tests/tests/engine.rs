@@ -207,8 +207,10 @@ async fn an_engine_killed_midway_interrupts_and_the_pull_works_when_it_is_back()
     let proxy = CountingProxy::start(hosts.dir().join("p"), hosts.socket(0)).expect("a socket");
     let (direct, proxied) = (engine(hosts.socket(0)), engine(proxy.socket()));
 
-    let pulls = [spawn_pull(&direct, &image), spawn_pull(&proxied, &image)];
+    // One after the other: a pull that has not reached the engine yet would not be interrupted.
+    let first = spawn_pull(&direct, &image);
     await_download(&registry);
+    let pulls = [first, spawn_pull(&proxied, &image)];
     eventually("the proxy to see the pull", PATIENCE, || proxy.pulls(&image).under_way == 1);
     hosts.kill(0).expect("the engine is killed");
     for pull in pulls {

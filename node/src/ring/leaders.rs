@@ -90,6 +90,7 @@ impl<R: Runtime> Leaders<R> {
         let now = R::Instant::now();
         let after = now.saturating_duration_since(self.measured);
         self.measured = now;
+        let said = self.core.group.with_state(|state| state.led.by_group().clone());
         let (mut offices, mut gauges) = (BTreeMap::new(), BTreeMap::new());
         for (group, replica) in self.replicas.all() {
             if !replica.is_leader() {
@@ -97,8 +98,12 @@ impl<R: Runtime> Leaders<R> {
             }
             let status = replica.status();
             let applied = status.applied.unwrap_or(0);
-            let mut gauge = self.gauges.remove(&group).unwrap_or(Gauge::new(applied));
-            gauge.see(applied, after);
+            let known = self.gauges.remove(&group).map(|mut gauge| {
+                gauge.see(applied, after);
+                gauge
+            });
+            let said = said.get(&group).map_or(0, |led| led.load);
+            let gauge = known.unwrap_or(Gauge::new(applied, said));
             offices.insert(group, Office { term: status.term, load: gauge.per_second() });
             gauges.insert(group, gauge);
         }

@@ -17,9 +17,9 @@ pub(super) struct Gauge {
 }
 
 impl Gauge {
-    /// Begins at this index.
-    pub(super) fn new(applied: u64) -> Self {
-        Self { applied, per_second: 0.0 }
+    /// Begins at this index with what the leader before measured, so that a group does not look idle because it changed hands.
+    pub(super) fn new(applied: u64, said: u64) -> Self {
+        Self { applied, per_second: said as f64 }
     }
 
     /// The last applied index, so long after the one before.
@@ -48,7 +48,7 @@ mod tests {
 
     #[test]
     fn a_steady_load_is_measured_and_forgotten() {
-        let mut gauge = Gauge::new(1_000);
+        let mut gauge = Gauge::new(1_000, 0);
         let second = Duration::from_secs(1);
         for i in 1..=30 {
             gauge.see(1_000 + i * 400, second);
@@ -60,6 +60,7 @@ mod tests {
         assert_eq!(gauge.per_second(), 0);
         gauge.see(5_000, second);
         assert_eq!(gauge.per_second(), 0, "a replica that was made anew begins below");
+        assert_eq!(Gauge::new(5_000, 120).per_second(), 120);
         gauge.see(5_100, Duration::ZERO);
         assert!(gauge.per_second.is_finite());
     }
