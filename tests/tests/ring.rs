@@ -103,7 +103,7 @@ fn busy_groups_are_not_all_led_by_one_node() {
         let nodes: BTreeSet<_> = led.iter().flatten().collect();
         if nodes.len() == busy.len() { Ok(loads) } else { Err(format!("led by {led:?}, loads {loads:?}")) }
     });
-    println!("groups with {loads:?} entries a second are led by three nodes");
+    println!("groups with {loads:?} commands a second are led by three nodes");
     assert!(loads.iter().all(|load| *load >= 50), "{loads:?}");
     fleet.leaders_spread();
     for (record, key) in writers.finish().iter().zip(&keys) {

@@ -177,7 +177,7 @@ pub(super) async fn list_operations(
 
 /// Submits an operation. Replies once its record is committed; the work goes on after that.
 #[utoipa::path(post, path = "/v1/operations", tag = "operations", request_body = OperationRequest, params(
-    ("Idempotency-Key" = Option<String>, Header, description = "The same key gives the same operation, at every node")),
+    ("Idempotency-Key" = Option<String>, Header, description = "The same key, in the same session, gives the same operation, at every node")),
     responses((status = 202, body = OperationView), (status = "default", body = ApiError)))]
 pub(super) async fn submit_operation(
     State(api): State<ApiState>,

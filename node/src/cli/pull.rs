@@ -65,7 +65,7 @@ pub(super) struct PullArgs {
     /// Print the operation's id and do not wait
     #[arg(long, short)]
     detach: bool,
-    /// The same key gives the same operation, at every node
+    /// The same key, in the same session, gives the same operation, at every node
     #[arg(long, value_name = "KEY")]
     idempotency_key: Option<String>,
     /// The session that it belongs to, by a name of yours; without one it gets a session of its own
@@ -134,11 +134,20 @@ pub(super) async fn submit(
         if may_have_happened(&error) {
             let hint = format!("try again with --idempotency-key {key}: it will not be done twice");
             unknown = Some(CliError::from(error).hint(hint));
-        } else if unknown.is_none() || !error.is_transient() {
+        } else if unknown.is_none() || is_wrong(&error) {
             return Err(error.into());
+        } else if !error.is_transient() {
+            // A node has begun to leave, say: that undoes nothing of an earlier attempt.
+            break;
         }
     }
-    Err(unknown.expect("the loop goes on only when the outcome is unknown"))
+    Err(unknown.expect("the loop ends otherwise only when the outcome is unknown"))
+}
+
+/// The request itself is: no attempt can have done anything.
+fn is_wrong(error: &ClientError) -> bool {
+    let wrong = [ErrorCode::Invalid, ErrorCode::TooLarge, ErrorCode::Denied];
+    matches!(error, ClientError::Api { error, .. } if wrong.contains(&error.code))
 }
 
 fn may_have_happened(error: &ClientError) -> bool {

@@ -247,12 +247,12 @@ impl<R: Runtime> Node<R> {
         let front = Front::new(Arc::clone(&core), Arc::clone(&replicas));
         let executor = Executor::new(Arc::clone(&core), front, Arc::clone(&offers), tasks.clone());
         drop(R::spawn(executor.run()));
-        let dispatcher = Dispatcher {
-            core: Arc::clone(&core),
-            replicas: Arc::clone(&replicas),
-            offers: Arc::clone(&offers),
-            transport: Arc::clone(&transport),
-        };
+        let dispatcher = Dispatcher::new(
+            Arc::clone(&core),
+            Arc::clone(&replicas),
+            Arc::clone(&offers),
+            Arc::clone(&transport),
+        );
         drop(R::spawn(dispatcher.run(tasks.clone())));
         let work = Work { offers, transport: Arc::clone(&transport) };
         let service =

@@ -14,6 +14,9 @@ use crate::core::Core;
 use crate::docker::{EngineError, PullProgress, PulledImage};
 use crate::ring::Front;
 
+/// How long a claim waits for the group's log: an election. It holds one of the few places for attempts meanwhile, which others
+/// may need whose groups are well.
+const CLAIM_PATIENCE: Duration = Duration::from_secs(3);
 /// Pause between two tries to bring a result into the log when there is no quorum.
 const FINISH_RETRY: Duration = Duration::from_millis(500);
 /// How long a result is worth bringing into the log: after lease and grace the attempt does not count any more.
@@ -24,6 +27,8 @@ pub(super) enum Claimed<R: Runtime> {
     Granted(Arc<HeldLease<R>>),
     /// Ask again after so long.
     Later(Duration),
+    /// Nobody could answer: the group has no quorum, or elects.
+    Unanswered,
     Nothing,
 }
 
@@ -36,7 +41,12 @@ pub(super) async fn claim<R: Runtime>(core: &Core<R>, front: &Front<R>, key: Sub
         incarnation: core.incarnation,
         unix_ms: R::unix_time_ms(),
     };
-    match front.operate(key.operation.partition, command).await {
+    let claimed = R::timeout(CLAIM_PATIENCE, front.operate(key.operation.partition, command)).await;
+    let Ok(claimed) = claimed else {
+        // One that is granted too late runs out.
+        return Claimed::Unanswered;
+    };
+    match claimed {
         Ok(OperationReply::Claimed(ClaimReply::Granted { token })) => {
             Claimed::Granted(Arc::new(HeldLease::new(key, token, asked)))
         }
@@ -46,7 +56,7 @@ pub(super) async fn claim<R: Runtime>(core: &Core<R>, front: &Front<R>, key: Sub
         Ok(_) => Claimed::Nothing,
         Err(error) => {
             tracing::debug!(operation = %key.operation, %error, "cannot claim; trying again");
-            Claimed::Later(Duration::from_secs(1))
+            Claimed::Unanswered
         }
     }
 }

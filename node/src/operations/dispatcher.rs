@@ -11,7 +11,8 @@ use longshore_model::operations::{Operations, SubKey, SubOperation, SubState};
 use longshore_model::partition::Command;
 use longshore_raft::consensus::machine::LogTime;
 use longshore_raft::transport::TransportRef;
-use longshore_raft::{GroupId, NodeId, Runtime};
+use longshore_raft::{GroupId, NodeId, ReplicaId, Runtime};
+use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 
 use super::offers::{OFFERED_MAX, Offer, Offers};
@@ -25,50 +26,83 @@ const FORGET_SLACK_MS: u64 = 10 * 60_000;
 
 /// See the module's docs. One per node.
 pub(crate) struct Dispatcher<R: Runtime> {
-    pub(crate) core: Arc<Core<R>>,
-    pub(crate) replicas: Arc<Replicas<R>>,
-    pub(crate) offers: Arc<Offers<R>>,
-    pub(crate) transport: TransportRef,
+    core: Arc<Core<R>>,
+    replicas: Arc<Replicas<R>>,
+    offers: Arc<Offers<R>>,
+    transport: TransportRef,
+    /// Groups of which a sweep is under way.
+    sweeping: Arc<Mutex<BTreeSet<GroupId>>>,
+    /// Groups in which there is nothing to do: at which replica and version of its state that was seen, and until when it holds.
+    at_rest: BTreeMap<GroupId, ((ReplicaId, u64), LogTime)>,
 }
 
 impl<R: Runtime> Dispatcher<R> {
-    pub(crate) async fn run(self, stop: CancellationToken) {
+    pub(crate) fn new(
+        core: Arc<Core<R>>,
+        replicas: Arc<Replicas<R>>,
+        offers: Arc<Offers<R>>,
+        transport: TransportRef,
+    ) -> Self {
+        let (sweeping, at_rest) = (Arc::default(), BTreeMap::new());
+        Self { core, replicas, offers, transport, sweeping, at_rest }
+    }
+
+    pub(crate) async fn run(mut self, stop: CancellationToken) {
         loop {
             tokio::select! {
                 biased;
                 () = stop.cancelled() => return,
                 () = R::sleep(LOOK_EVERY) => {}
             }
-            let led = self.replicas.all().into_iter().filter(|(_, replica)| replica.is_leader());
-            let swept = led.map(|(group, replica)| self.see_to(group, replica));
-            futures_util::future::join_all(swept).await;
+            for (group, replica) in self.replicas.all() {
+                if replica.is_leader() {
+                    self.see_to(group, replica);
+                }
+            }
         }
     }
 
-    async fn see_to(&self, group: GroupId, replica: Partitions<R>) {
-        let now = replica.log_time();
-        let Some((at_work, is_due)) = replica.with_state(|machine| {
+    /// Waits for nothing, so that a group without a quorum holds up no other.
+    fn see_to(&mut self, group: GroupId, replica: Partitions<R>) {
+        // Before the look at the state: what changes after it is seen the next time.
+        let (version, now) = ((replica.replica(), replica.version()), replica.log_time());
+        if self.at_rest.get(&group).is_some_and(|(seen, until)| *seen == version && now < *until) {
+            return;
+        }
+        let (at_work, is_due, next) = replica.with_state(|machine| {
             let operations = machine.operations();
-            (operations.all().len() > 0).then(|| (operations.nodes_at_work(), is_due(operations, now)))
-        }) else {
-            return;
-        };
-        let gone = self.gone(&at_work);
-        if is_due || !gone.is_empty() {
-            let command = Command::SweepOperations { gone, unix_ms: R::unix_time_ms() };
-            if let Err(error) = replica.propose(command).await {
-                tracing::debug!(%group, %error, "operations were not swept; trying again");
-            }
-        }
-        if at_work.is_empty() {
+            (operations.nodes_at_work(), is_due(operations, now), operations.next_forgotten())
+        });
+        if at_work.is_empty() && !is_due {
+            let until = next.map_or(u64::MAX, |at| at.0 + FORGET_SLACK_MS);
+            self.at_rest.insert(group, (version, LogTime(until)));
             return;
         }
+        self.at_rest.remove(&group);
         let offers = replica.with_state(|machine| offers_of(machine.operations().open_subs(), now));
         for (node, offers) in offers {
             if self.core.is_alive(node) {
                 self.offers.send(&self.transport, node, offers);
             }
         }
+        let gone = self.gone(&at_work);
+        if is_due || !gone.is_empty() {
+            self.sweep(group, replica, gone);
+        }
+    }
+
+    fn sweep(&self, group: GroupId, replica: Partitions<R>, gone: Vec<NodeId>) {
+        if !self.sweeping.lock().insert(group) {
+            return;
+        }
+        let sweeping = Arc::clone(&self.sweeping);
+        drop(R::spawn(async move {
+            let command = Command::SweepOperations { gone, unix_ms: R::unix_time_ms() };
+            if let Err(error) = replica.propose(command).await {
+                tracing::debug!(%group, %error, "operations were not swept; trying again");
+            }
+            sweeping.lock().remove(&group);
+        }));
     }
 
     /// Which of these nodes are members no more. One that this node has not heard of yet is not gone.

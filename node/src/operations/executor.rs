@@ -1,8 +1,7 @@
 //! Claims what this node was offered, runs a bounded number of attempts, and reports for all of them at once.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use longshore_model::image::ImageReference;
@@ -31,10 +30,10 @@ pub(crate) struct Executor<R: Runtime> {
     front: Front<R>,
     offers: Arc<Offers<R>>,
     slots: Mutex<BTreeMap<SubKey, Slot<R>>>,
-    /// An attempt ended or got its lease, or a report ended.
+    /// An attempt ended or got its lease.
     changed: Notify,
-    /// One report is under way at most: without a quorum each takes as long as a proposal may.
-    reporting: AtomicBool,
+    /// Partitions that a report to is under way.
+    reporting: Mutex<BTreeSet<PartitionId>>,
     stop: CancellationToken,
 }
 
@@ -59,7 +58,7 @@ impl<R: Runtime> Executor<R> {
             offers,
             slots: Mutex::default(),
             changed: Notify::new(),
-            reporting: AtomicBool::new(false),
+            reporting: Mutex::default(),
             stop,
         })
     }
@@ -69,8 +68,7 @@ impl<R: Runtime> Executor<R> {
         let mut next_report = R::Instant::now();
         loop {
             let wake = self.start_due();
-            let to_report = !self.reporting.load(Ordering::Acquire)
-                && self.slots.lock().values().any(|s| matches!(s, Slot::Running(_)));
+            let to_report = self.slots.lock().values().any(|s| matches!(s, Slot::Running(_)));
             let wake = if to_report { wake.min(next_report) } else { wake };
             tokio::select! {
                 biased;
@@ -81,25 +79,19 @@ impl<R: Runtime> Executor<R> {
             }
             if to_report && R::Instant::now() >= next_report {
                 next_report = R::Instant::now() + REPORT_EVERY;
-                // Not awaited here: new work starts, and leases are asked for, while a report waits for a quorum.
-                self.reporting.store(true, Ordering::Release);
-                let this = Arc::clone(&self);
-                drop(R::spawn(async move {
-                    this.report().await;
-                    this.reporting.store(false, Ordering::Release);
-                    this.changed.notify_one();
-                }));
+                self.report();
             }
         }
     }
 
     /// Starts attempts for sub-operations that are due; gives back when to look again if nothing changes before.
     fn start_due(self: &Arc<Self>) -> R::Instant {
-        let mut slots = self.slots.lock();
-        let due = self.offers.due(|sub| slots.contains_key(sub));
-        let free = ATTEMPTS_AT_ONCE.saturating_sub(slots.len());
+        // One lock at a time; nobody else begins attempts.
+        let busy: BTreeSet<SubKey> = self.slots.lock().keys().copied().collect();
+        let due = self.offers.due(|sub| busy.contains(sub));
+        let free = ATTEMPTS_AT_ONCE.saturating_sub(busy.len());
         for (sub, image) in due.now.into_iter().take(free) {
-            slots.insert(sub, Slot::Claiming);
+            self.slots.lock().insert(sub, Slot::Claiming);
             let this = Arc::clone(self);
             drop(R::spawn(async move { this.attempt(sub, image).await }));
         }
@@ -114,36 +106,46 @@ impl<R: Runtime> Executor<R> {
                 attempt::carry_out(&self.core, &self.front, lease, image, self.stop.clone()).await
             }
             Claimed::Later(wait) => Some(wait),
+            Claimed::Unanswered => {
+                self.offers.back_off(sub);
+                return self.free(sub);
+            }
             Claimed::Nothing => None,
         };
         match again {
             Some(wait) => self.offers.put_off(sub, wait),
             None => self.offers.forget(sub),
         }
+        self.free(sub);
+    }
+
+    fn free(&self, sub: SubKey) {
         self.slots.lock().remove(&sub);
         self.changed.notify_one();
     }
 
-    async fn report(&self) {
+    /// Reports what is due, each partition for itself: without a quorum a report takes as long as a proposal may, and neither new work nor
+    /// other partitions wait for it.
+    fn report(self: &Arc<Self>) {
         let sent = R::Instant::now();
-        let due: Vec<_> = {
-            let slots = self.slots.lock();
-            let running = slots.values().filter_map(|slot| match slot {
-                Slot::Running(lease) => Some(Arc::clone(lease)),
-                _ => None,
-            });
-            running.filter_map(|lease| Some((lease.due_report(sent)?, lease))).collect()
-        };
-        if due.is_empty() {
-            return;
-        }
         let mut by_partition: BTreeMap<PartitionId, Vec<Reported<R>>> = BTreeMap::new();
-        for reported in due {
-            by_partition.entry(reported.1.key.operation.partition).or_default().push(reported);
+        for slot in self.slots.lock().values() {
+            let Slot::Running(lease) = slot else { continue };
+            if let Some(progress) = lease.due_report(sent) {
+                let partition = lease.key.operation.partition;
+                by_partition.entry(partition).or_default().push((progress, Arc::clone(lease)));
+            }
         }
-        let all =
-            by_partition.into_iter().map(|(partition, reported)| self.report_to(partition, reported, sent));
-        futures_util::future::join_all(all).await;
+        for (partition, reported) in by_partition {
+            if !self.reporting.lock().insert(partition) {
+                continue;
+            }
+            let this = Arc::clone(self);
+            drop(R::spawn(async move {
+                this.report_to(partition, reported, sent).await;
+                this.reporting.lock().remove(&partition);
+            }));
+        }
     }
 
     async fn report_to(&self, partition: PartitionId, reported: Vec<Reported<R>>, sent: R::Instant) {

@@ -26,6 +26,9 @@ pub(crate) const OFFERED_MAX: usize = 64;
 const KEPT_MAX: usize = 4_096;
 /// How long an offer is kept in mind that is not made again.
 const KEPT: Duration = Duration::from_secs(15);
+/// Pause after a claim that nobody answered; doubled with each in a row, so often at most.
+const UNANSWERED_PAUSE: Duration = Duration::from_secs(1);
+const UNANSWERED_DOUBLINGS_MAX: u32 = 4;
 /// Nobody waits for the reply, but what cannot be delivered should not pile up.
 const SEND_TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -60,8 +63,10 @@ struct Kept<R: Runtime> {
     /// Not to be begun before.
     due: R::Instant,
     heard: R::Instant,
-    /// In which order they came.
+    /// In which order they came, or were put behind the others.
     number: u64,
+    /// Claims in a row that nobody answered.
+    unanswered: u32,
 }
 
 #[derive(Debug)]
@@ -118,7 +123,7 @@ impl<R: Runtime> Offers<R> {
             } else if board.kept.len() < KEPT_MAX {
                 let (due, number) = (now + Duration::from_millis(wait_ms), board.next);
                 board.next += 1;
-                board.kept.insert(sub, Kept { image, due, heard: now, number });
+                board.kept.insert(sub, Kept { image, due, heard: now, number, unanswered: 0 });
             }
         }
         drop(board);
@@ -149,6 +154,21 @@ impl<R: Runtime> Offers<R> {
     pub(crate) fn put_off(&self, sub: SubKey, wait: Duration) {
         if let Some(kept) = self.board.lock().kept.get_mut(&sub) {
             kept.due = R::Instant::now() + wait;
+            kept.unanswered = 0;
+        }
+    }
+
+    /// Nobody answered the claim: again after 1, 2, 4, 8, 16 s, and behind all others, so that a group without a quorum does not hold up work
+    /// of those that have one.
+    pub(crate) fn back_off(&self, sub: SubKey) {
+        let mut board = self.board.lock();
+        let number = board.next;
+        board.next += 1;
+        if let Some(kept) = board.kept.get_mut(&sub) {
+            kept.due =
+                R::Instant::now() + UNANSWERED_PAUSE * (1 << kept.unanswered.min(UNANSWERED_DOUBLINGS_MAX));
+            kept.number = number;
+            kept.unanswered += 1;
         }
     }
 
@@ -194,6 +214,27 @@ mod tests {
         assert_eq!(offers.due(|sub| sub.operation.index == 4).now, []);
         advance(Duration::from_secs(3)).await;
         assert_eq!(due(&offers), [5, 4]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_is_not_answered_goes_behind_the_others() {
+        let offers = Tested::new(NodeId(1));
+        offers.take(vec![offer(1, 0), offer(2, 0)]);
+        assert_eq!(due(&offers), [1, 2]);
+        for pause_s in [1, 2, 4, 8, 16, 16] {
+            offers.back_off(offer(1, 0).sub);
+            for ms in [pause_s * 500, pause_s * 500 - 1] {
+                advance(Duration::from_millis(ms)).await;
+                offers.take(vec![offer(1, 0), offer(2, 0)]);
+            }
+            assert_eq!(due(&offers), [2], "{pause_s} s");
+            advance(Duration::from_millis(1)).await;
+            assert_eq!(due(&offers), [2, 1], "{pause_s} s");
+        }
+        offers.put_off(offer(1, 0).sub, Duration::ZERO);
+        offers.back_off(offer(1, 0).sub);
+        advance(Duration::from_secs(1)).await;
+        assert_eq!(due(&offers), [2, 1], "an answer counts");
     }
 
     #[tokio::test(start_paused = true)]

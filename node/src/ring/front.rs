@@ -7,6 +7,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::StreamExt;
 use longshore_model::keys::{Found, KeyCommand, KeyError, KeyReply, Page, Scan};
 use longshore_model::operations::{
     Listed, Listing, Operation, OperationCommand, OperationId, OperationReply,
@@ -26,6 +27,9 @@ use crate::core::Core;
 const EPOCH_RETRIES: u32 = 5;
 /// How long a request waits for this node's copy of the ring to reach the epoch that a group has heard of.
 const RING_PATIENCE: Duration = Duration::from_secs(5);
+
+/// Groups whose operations are listed at a time.
+const GROUPS_LISTED_AT_ONCE: usize = 4;
 
 /// Why a request was not done.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -123,11 +127,17 @@ impl<R: Runtime> Front<R> {
             Some(session) => vec![session.partition()],
             None => first_of_each(groups),
         };
+        let limit = listing.limit as usize;
+        // A few at a time, and no more than are asked for: a group can hold many, and large ones.
         let all = partitions.into_iter().map(|partition| self.operations_at(partition, listing.clone()));
-        let mut all = futures_util::future::try_join_all(all).await?.concat();
-        all.sort_by_key(|operation| std::cmp::Reverse((operation.submitted_unix_ms, operation.id)));
-        all.truncate(listing.limit as usize);
-        Ok(all)
+        let mut all = futures_util::stream::iter(all).buffered(GROUPS_LISTED_AT_ONCE);
+        let mut newest: Vec<Operation> = Vec::new();
+        while let Some(operations) = all.next().await {
+            newest.extend(operations?);
+            newest.sort_by_key(|operation| std::cmp::Reverse((operation.submitted_unix_ms, operation.id)));
+            newest.truncate(limit);
+        }
+        Ok(newest)
     }
 
     async fn operations_at(

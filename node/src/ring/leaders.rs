@@ -96,15 +96,14 @@ impl<R: Runtime> Leaders<R> {
             if !replica.is_leader() {
                 continue;
             }
-            let status = replica.status();
-            let applied = status.applied.unwrap_or(0);
+            let applied = replica.commands_applied();
             let known = self.gauges.remove(&group).map(|mut gauge| {
                 gauge.see(applied, after);
                 gauge
             });
             let said = said.get(&group).map_or(0, |led| led.load);
             let gauge = known.unwrap_or(Gauge::new(applied, said));
-            offices.insert(group, Office { term: status.term, load: gauge.per_second() });
+            offices.insert(group, Office { term: replica.status().term, load: gauge.per_second() });
             gauges.insert(group, gauge);
         }
         self.gauges = gauges;

@@ -2,14 +2,14 @@
 
 use std::time::Duration;
 
-/// Entries a second by which a group's load must have changed to be worth saying: it is an entry in the control group's log.
+/// Commands a second by which a group's load must have changed to be worth saying: it is an entry in the control group's log.
 const NEWS_MIN: u64 = 50;
 /// Share of what was said before, by which it must have changed too.
 const NEWS_SHARE: u64 = 2;
 /// Time in which what was measured before loses most of its weight.
 const MEMORY: Duration = Duration::from_secs(5);
 
-/// Measures entries a second from what was applied.
+/// Measures commands a second. Not entries: a busy group has many commands in each.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct Gauge {
     applied: u64,
@@ -17,12 +17,12 @@ pub(super) struct Gauge {
 }
 
 impl Gauge {
-    /// Begins at this index with what the leader before measured, so that a group does not look idle because it changed hands.
+    /// Begins at this count with what the leader before measured, so that a group does not look idle because it changed hands.
     pub(super) fn new(applied: u64, said: u64) -> Self {
         Self { applied, per_second: said as f64 }
     }
 
-    /// The last applied index, so long after the one before.
+    /// Commands applied so far, so long after the count before.
     pub(super) fn see(&mut self, applied: u64, after: Duration) {
         let after_s = after.as_secs_f64().max(0.001);
         let measured = applied.saturating_sub(self.applied) as f64 / after_s;

@@ -161,7 +161,7 @@ impl<R: Runtime> Watch<R> {
         if self.ended {
             return None;
         }
-        let give_up = R::Instant::now() + WATCH_PATIENCE;
+        let mut give_up = R::Instant::now() + WATCH_PATIENCE;
         loop {
             match self.front.operation(self.id).await {
                 Ok(Some(operation)) if self.shown.as_ref() != Some(&operation) => {
@@ -172,7 +172,12 @@ impl<R: Runtime> Watch<R> {
                     }
                     return Some((Ok(view), self));
                 }
-                Ok(Some(_)) => self.seen = self.front.news(self.id.partition, self.seen, WATCH_LOOK).await,
+                Ok(Some(_)) => {
+                    give_up = R::Instant::now() + WATCH_PATIENCE;
+                    // Whatever is applied in the group ends the wait, and much may be.
+                    R::sleep(WATCH_PAUSE).await;
+                    self.seen = self.front.news(self.id.partition, self.seen, WATCH_LOOK).await;
+                }
                 Ok(None) => {
                     self.ended = true;
                     let message = format!("operation {} is no longer on record", self.id);
@@ -250,13 +255,13 @@ fn targets<R: Runtime>(
             let hint = "use --strategy replicated for more than one";
             return Err(invalid("the local strategy runs on one node".to_owned()).hint(hint));
         }
-        let mut nodes = on.iter().map(|name| named(core, state, name)).collect::<Result<Vec<_>, _>>()?;
+        let mut nodes = on.iter().map(|name| named(core.me, state, name)).collect::<Result<Vec<_>, _>>()?;
         nodes.sort_unstable();
         nodes.dedup();
         return Ok(nodes);
     }
     if strategy == Strategy::Local {
-        return Ok(vec![core.me]);
+        return Ok(vec![named(core.me, state, "self")?]);
     }
     let able = |n: &&NodeRecord| {
         n.standing == Standing::Active
@@ -271,16 +276,49 @@ fn targets<R: Runtime>(
     Ok(nodes)
 }
 
-fn named<R: Runtime>(core: &Core<R>, state: &ControlState, name: &str) -> Result<NodeId, ApiError> {
-    if name == "self" {
-        return Ok(core.me);
-    }
-    let node = state.membership.resolve(name).map_err(|e| {
-        ApiError::new(ErrorCode::NotFound, e.to_string()).hint("`longshore node ls` lists the nodes")
-    })?;
+/// An active node by name, id, or `self`.
+fn named(me: NodeId, state: &ControlState, name: &str) -> Result<NodeId, ApiError> {
+    let found = match name {
+        "self" => state.membership.get(me).ok_or_else(|| format!("{me} is no member")),
+        _ => state.membership.resolve(name).map_err(|e| e.to_string()),
+    };
+    let node = found
+        .map_err(|why| ApiError::new(ErrorCode::NotFound, why).hint("`longshore node ls` lists the nodes"))?;
     if node.standing != Standing::Active {
         let message = format!("node {} is leaving or has left", name_of(state, node.id));
         return Err(ApiError::new(ErrorCode::Conflict, message));
     }
     Ok(node.id)
+}
+
+#[cfg(test)]
+mod tests {
+    use longshore_raft::model::membership::NodeProfile;
+
+    use super::*;
+
+    #[test]
+    fn a_node_that_leaves_gets_no_new_work_not_even_its_own() {
+        let mut state = ControlState::default();
+        for (key, name) in [(1, "alder"), (2, "birch")] {
+            let profile = NodeProfile {
+                name: name.into(),
+                address: ([127, 0, 0, 1], 7400).into(),
+                zone: None,
+                labels: Default::default(),
+                version: "0.1.0".into(),
+                weight: 1024,
+            };
+            state.membership.admit([key; 32], profile, 0).unwrap();
+        }
+        assert_eq!(named(NodeId(2), &state, "self").unwrap(), NodeId(2));
+        assert_eq!(named(NodeId(1), &state, "birch").unwrap(), NodeId(2));
+        state.membership.set_standing(NodeId(2), Standing::Leaving).unwrap();
+        for (me, name) in [(2, "self"), (2, "birch"), (1, "birch")] {
+            let refused = named(NodeId(me), &state, name).unwrap_err();
+            assert_eq!(refused.code, ErrorCode::Conflict, "{refused}");
+            assert!(refused.message.contains("birch is leaving"), "{refused}");
+        }
+        assert_eq!(named(NodeId(1), &state, "cedar").unwrap_err().code, ErrorCode::NotFound);
+    }
 }

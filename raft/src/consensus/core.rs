@@ -70,8 +70,8 @@ pub(crate) struct Core<R: Runtime> {
     pub(crate) inbox: Inbox<R>,
     /// Whether an election is being pressed for.
     pub(crate) pressing: AtomicBool,
-    /// Until when the restart of the leader is reason enough to press.
-    pub(crate) restart_counts_until: Mutex<Option<R::Instant>>,
+    /// A leader that has restarted, and until when that is reason enough to press.
+    pub(crate) restarted: Mutex<Option<(ReplicaId, R::Instant)>>,
     pub(crate) ballots: Arc<Ballots<R>>,
     pub(crate) promises: Arc<Promises>,
     pub(crate) news: Arc<News>,
@@ -124,7 +124,7 @@ impl<R: Runtime> Core<R> {
             queue,
             session: Arc::default(),
             pressing: AtomicBool::new(false),
-            restart_counts_until: Mutex::new(None),
+            restarted: Mutex::new(None),
             ballots,
             promises,
             news,

@@ -116,22 +116,22 @@ impl<R: Runtime> Core<R> {
     fn start_pressing(self: Arc<Self>, leader: Member, restarted: bool) {
         if restarted {
             // Also for one that presses already: when it hears that the leader lives again, that one leads no more.
-            *self.restart_counts_until.lock() = Some(R::Instant::now() + RESTART_PATIENCE);
+            *self.restarted.lock() = Some((leader.replica, R::Instant::now() + RESTART_PATIENCE));
         }
         if self.pressing.swap(true, Ordering::AcqRel) {
             return;
         }
         self.rouse("its leader is lost");
         let _task = R::spawn(async move {
-            loop {
-                let dead = Dead { leader, term: self.server(|m| m.vote.leader_id.term) };
-                let Ok(last) = self.press(dead).await else { break };
+            let mut dead = Dead { leader, term: self.server(|m| m.vote.leader_id.term) };
+            while let Ok(last) = self.press(dead).await {
                 self.pressing.store(false, Ordering::Release);
-                // A restart may have been heard of between the last look and the end.
-                let left = matches!(self.task(last), Task::Elect(_));
-                if !left || self.pressing.swap(true, Ordering::AcqRel) {
+                // A death or a restart may have been heard of between the last look and the end.
+                let Task::Elect(next) = self.task(last) else { return };
+                if self.pressing.swap(true, Ordering::AcqRel) {
                     return;
                 }
+                dead = next;
             }
             self.pressing.store(false, Ordering::Release);
         });
@@ -285,7 +285,10 @@ impl<R: Runtime> Core<R> {
         // Whoever voted since follows the old leader no more, even if that one is back.
         let reason = later
             || self.router.is_suspect(dead.leader.node)
-            || self.restart_counts_until.lock().is_some_and(|until| R::Instant::now() < until);
+            || self
+                .restarted
+                .lock()
+                .is_some_and(|(leader, until)| leader == dead.leader.replica && R::Instant::now() < until);
         if reason { Task::Elect(dead) } else { Task::Nothing }
     }
 

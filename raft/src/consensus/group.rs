@@ -113,6 +113,11 @@ impl<R: Runtime, M: StateMachine> Group<R, M> {
         read(machine.expect("the machine is of the type that the group was opened with"))
     }
 
+    /// Commands that this process has applied to its replica so far.
+    pub fn commands_applied(&self) -> u64 {
+        self.core.state.applied.read().commands
+    }
+
     /// Log time as far as this replica can tell: of the last entry applied, plus the time since.
     pub fn log_time(&self) -> LogTime {
         self.core.state.applied.read().now()

@@ -47,7 +47,7 @@ pub(crate) async fn send<R: Runtime>(
     let data = snapshot.snapshot.clone();
     let hash = R::blocking(move || *blake3::hash(&data).as_bytes()).await;
     let hash = hash.map_err(|e| StreamingError::Network(NetworkError::new(&e)))?;
-    let pace = Pace { bytes_per_s, free: R::Instant::now() };
+    let pace = Pace::new(bytes_per_s, snapshot.snapshot.len() as u64);
     let mut sender = Sender::<R> { link, vote, snapshot, hash, furthest: 0, pace };
     let mut failures = 0;
     loop {
@@ -66,7 +66,13 @@ pub(crate) async fn send<R: Runtime>(
     }
 }
 
-/// Spreads what is sent over time: so many bytes a second, and never a burst above a chunk.
+/// Longest time that a limit may make a transfer take: meanwhile the log goes on, and is purged up to the next snapshot. One that takes longer than
+/// that would have to begin again, for ever.
+const PACED_MAX_S: u64 = 30;
+/// Time that is made up for if it was not used: timers are as coarse as that.
+const PACE_SLACK: Duration = Duration::from_millis(10);
+
+/// Spreads what is sent over time.
 struct Pace<R: Runtime> {
     bytes_per_s: Option<NonZeroU64>,
     /// When the next chunk may go.
@@ -74,13 +80,25 @@ struct Pace<R: Runtime> {
 }
 
 impl<R: Runtime> Pace<R> {
-    /// Takes its turn for so many bytes; when it comes.
-    fn turn(&mut self, bytes: u64) -> R::Instant {
-        let turn = self.free.max(R::Instant::now());
-        if let Some(bytes_per_s) = self.bytes_per_s {
-            self.free = turn + Duration::from_micros(bytes.saturating_mul(1_000_000) / bytes_per_s);
+    /// For so many bytes in all.
+    fn new(bytes_per_s: Option<NonZeroU64>, len: u64) -> Self {
+        let least = NonZeroU64::new(len.div_ceil(PACED_MAX_S));
+        Self {
+            bytes_per_s: bytes_per_s.map(|limit| least.map_or(limit, |least| limit.max(least))),
+            free: R::Instant::now(),
         }
-        turn
+    }
+
+    /// Takes its turn for so many bytes: when it comes, if it has not.
+    fn turn(&mut self, bytes: u64) -> Option<R::Instant> {
+        let bytes_per_s = self.bytes_per_s?;
+        let now = R::Instant::now();
+        if self.free + PACE_SLACK < now {
+            self.free = now;
+        }
+        let turn = self.free;
+        self.free = turn + Duration::from_micros(bytes.saturating_mul(1_000_000) / bytes_per_s);
+        (turn > now).then_some(turn)
     }
 }
 
@@ -121,7 +139,9 @@ impl<R: Runtime> Sender<'_, R> {
         while arrived < len {
             while next < len && waiting.len() < CHUNKS_IN_FLIGHT {
                 let end = len.min(next + CHUNK_BYTES as u64);
-                R::sleep_until(self.pace.turn(end - next)).await;
+                if let Some(turn) = self.pace.turn(end - next) {
+                    R::sleep_until(turn).await;
+                }
                 let data = self.snapshot.snapshot.slice(next as usize..end as usize);
                 let part = SnapshotPart::Chunk { hash: self.hash, offset: next, data: Blob(data) };
                 let (offset, reply) = (next, self.ask(part, SNAPSHOT_STEP_TIMEOUT));
@@ -215,18 +235,22 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn chunks_take_their_turns() {
-        let pace = |bytes_per_s| Pace::<TokioRuntime> {
-            bytes_per_s: NonZeroU64::new(bytes_per_s),
-            free: Now::now(),
-        };
-        let (mut limited, mut free) = (pace(64 << 10), pace(0));
+        let pace = |bytes_per_s, len| Pace::<TokioRuntime>::new(NonZeroU64::new(bytes_per_s), len);
         let start = Now::now();
-        let turns: Vec<u64> = (0..4).map(|_| (limited.turn(32 << 10) - start).as_millis() as u64).collect();
-        assert_eq!(turns, [0, 500, 1000, 1500]);
-        assert!((0..4).all(|_| free.turn(1 << 30) == start));
+        let turns = |pace: &mut Pace<TokioRuntime>, count: u64| -> Vec<u64> {
+            let turn = |_| pace.turn(32 << 10).unwrap_or(Now::now());
+            (0..count).map(turn).map(|turn| (turn - start).as_millis() as u64).collect()
+        };
+        let (mut limited, mut free) = (pace(64 << 10, 256 << 10), pace(0, 1 << 30));
+        assert_eq!(turns(&mut limited, 4), [0, 500, 1000, 1500]);
+        assert!((0..4).all(|_| free.turn(1 << 30).is_none()), "no limit, no timers");
         tokio::time::advance(Duration::from_secs(9)).await;
-        let turns: Vec<u64> = (0..2).map(|_| (limited.turn(32 << 10) - start).as_millis() as u64).collect();
-        assert_eq!(turns, [9_000, 9_500], "time that was not used is not saved up");
+        assert_eq!(turns(&mut limited, 2), [9_000, 9_500], "time that was not used is not saved up");
+        let mut large = pace(1, 300 << 20);
+        let chunks = (300 << 20) / (32 << 10);
+        let last = *turns(&mut large, chunks).last().unwrap();
+        assert!((38_000..=39_000).contains(&last), "30 s are the most: {last} ms");
+        assert_eq!(pace(7, 0).bytes_per_s, NonZeroU64::new(7));
     }
 
     const ONE: [u8; 32] = [1; 32];

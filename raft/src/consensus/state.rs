@@ -103,6 +103,8 @@ pub(crate) struct Applied<R: Runtime> {
     time: LogTime,
     /// A time that it was, from that or from a leader, and when; reads add what has passed since.
     heard: (LogTime, R::Instant),
+    /// Commands applied by this process: how busy the group is. Not part of the state.
+    pub(crate) commands: u64,
 }
 
 impl<R: Runtime> Applied<R> {
@@ -145,6 +147,7 @@ impl<R: Runtime> Applied<R> {
 
     fn apply_batch(&mut self, index: u64, batch: &Batch) -> Vec<OpReply> {
         self.advance_time(batch.time);
+        self.commands += batch.ops.len() as u64;
         let time = self.time;
         let context = |position: usize| ApplyContext { index, position: position as u32, time };
         batch.ops.iter().enumerate().map(|(i, op)| self.apply_op(context(i), op)).collect()
@@ -225,6 +228,7 @@ impl<R: Runtime> State<R> {
             membership: StoredMembership::default(),
             time: LogTime(0),
             heard: (LogTime(0), R::Instant::now()),
+            commands: 0,
         };
         Self {
             applied: Arc::new(RwLock::new(applied)),

@@ -13,7 +13,7 @@ use longshore_raft::{GroupId, NodeId};
 pub struct Led {
     pub node: NodeId,
     pub term: u64,
-    /// Entries a second, roughly.
+    /// Commands a second, roughly.
     pub load: u64,
 }
 

@@ -21,8 +21,8 @@ pub const ENDED_KEPT_MS: u64 = 24 * 3_600_000;
 pub const IMAGES_MAX: usize = 64;
 /// Most sub-operations (images times nodes) of one operation.
 pub const SUBS_MAX: usize = 4_096;
-/// Most images and sub-operations in a page of a listing, so that it fits into an answer.
-pub const PAGE_PARTS_MAX: usize = SUBS_MAX;
+/// Most images and sub-operations in a page of a listing; its first operation may have more.
+pub const PAGE_PARTS_MAX: usize = 1_024;
 /// Longest time an operation may take.
 pub const TIMEOUT_MAX_MS: u64 = 24 * 3_600_000;
 

@@ -116,7 +116,7 @@ pub struct PlacementView {
     pub target: Vec<String>,
     /// As the leaders themselves last said; an election is over before it is heard of here.
     pub leader: Option<String>,
-    /// Entries a second, roughly, as its leader last said; below 50 is not worth saying.
+    /// Commands a second, roughly, as its leader last said; below 50 is not worth saying.
     pub load: u64,
     pub change: Option<ChangeView>,
     /// Members that are missing, if it has no quorum without them: it serves nothing until enough are back.

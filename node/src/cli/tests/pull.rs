@@ -159,6 +159,10 @@ fn submissions_with_an_unknown_outcome_are_repeated_under_their_key() {
     // Wrong is wrong, also after an unknown outcome.
     site.fleet.fail("submit_operation", [unknown(), ApiError::new(ErrorCode::Invalid, "bad image")]);
     site.run(&["op", "pull", "a", "--detach"]).fails(Exit::Usage, "bad image", "");
+    // What was refused for how things are now may have been done before.
+    site.fleet.fail("submit_operation", [unknown(), ApiError::new(ErrorCode::Conflict, "beta is leaving")]);
+    let ended = site.run(&["op", "pull", "a", "--detach"]);
+    ended.fails(Exit::Failed, "no answer in time", "try again with --idempotency-key");
     // In the end, the key is told.
     site.fleet.fail("submit_operation", (0..6).map(|_| unknown()));
     let client = Client::new(Target::Unix(site.socket.clone()));
