@@ -31,7 +31,6 @@ const CAUGHT_UP_ENTRIES: u64 = 64;
 pub(crate) struct Leaders<R: Runtime> {
     core: Arc<Core<R>>,
     replicas: Arc<Replicas<R>>,
-    limits: LeaderLimits,
     /// Of the groups that this node leads.
     gauges: BTreeMap<GroupId, Gauge>,
     measured: R::Instant,
@@ -40,7 +39,7 @@ pub(crate) struct Leaders<R: Runtime> {
 impl<R: Runtime> Leaders<R> {
     pub(crate) fn new(core: Arc<Core<R>>, replicas: Arc<Replicas<R>>) -> Self {
         let (gauges, measured) = (BTreeMap::new(), R::Instant::now());
-        Self { core, replicas, limits: LeaderLimits::default(), gauges, measured }
+        Self { core, replicas, gauges, measured }
     }
 
     pub(crate) async fn run(mut self, stop: CancellationToken) {
@@ -134,7 +133,7 @@ impl<R: Runtime> Leaders<R> {
             (views, usable)
         });
         let mut any = false;
-        for transfer in plan_transfers(&views, &usable, &self.limits) {
+        for transfer in plan_transfers(&views, &usable, &LeaderLimits::for_groups(views.len())) {
             let Some(replica) = self.replicas.get(transfer.group) else { continue };
             if replica.replica() != transfer.from || !replica.is_leader() {
                 continue;

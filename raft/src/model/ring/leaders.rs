@@ -35,6 +35,14 @@ pub struct LeaderLimits {
     pub load_min: u64,
 }
 
+impl LeaderLimits {
+    /// For so many groups: one in sixteen at a time, so that a new fleet is even within a minute however many it has.
+    pub fn for_groups(groups: usize) -> Self {
+        let usual = Self::default();
+        Self { transfers: usual.transfers.max(groups / 16), ..usual }
+    }
+}
+
 impl Default for LeaderLimits {
     fn default() -> Self {
         Self { transfers: 4, gain_percent: 10, load_min: 50 }
@@ -298,6 +306,12 @@ mod tests {
         let transfers = plan_transfers(&parse(text), &nodes(usable), &limits);
         let words: Vec<String> = transfers.iter().map(|t| format!("{}>{}", t.group, t.to.0 % 10)).collect();
         words.join(" ")
+    }
+
+    #[test]
+    fn more_groups_are_handed_over_at_a_time() {
+        let transfers = [2, 32, 64, 128, 256].map(|groups| LeaderLimits::for_groups(groups).transfers);
+        assert_eq!(transfers, [4, 4, 4, 8, 16]);
     }
 
     #[test]
