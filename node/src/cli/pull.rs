@@ -123,25 +123,29 @@ pub(super) async fn submit(
     mut pauses: Pauses,
 ) -> Result<OperationView, CliError> {
     let mut unknown: Option<CliError> = None;
-    for attempt in 0..SUBMIT_ATTEMPTS {
-        if attempt > 0 {
-            pauses.pause().await;
-        }
+    let mut attempts = 0;
+    loop {
         let error = match client.submit_operation(request, Some(key)).await {
             Ok(operation) => return Ok(operation),
             Err(error) => error,
         };
-        if may_have_happened(&error) {
+        let (left, may_help) = if may_have_happened(&error) {
             let hint = format!("try again with --idempotency-key {key}: it will not be done twice");
-            unknown = Some(CliError::from(error).hint(hint));
-        } else if unknown.is_none() || is_wrong(&error) {
-            return Err(error.into());
-        } else if !error.is_transient() {
-            // A node has begun to leave, say: that undoes nothing of an earlier attempt.
-            break;
+            (CliError::from(error).hint(hint), true)
+        } else {
+            match unknown.take() {
+                // A node has begun to leave, say: that undoes nothing of an earlier attempt.
+                Some(earlier) if !is_wrong(&error) => (earlier, error.is_transient()),
+                _ => return Err(error.into()),
+            }
+        };
+        attempts += 1;
+        if !may_help || attempts == SUBMIT_ATTEMPTS {
+            return Err(left);
         }
+        unknown = Some(left);
+        pauses.pause().await;
     }
-    Err(unknown.expect("the loop ends otherwise only when the outcome is unknown"))
 }
 
 /// The request itself is: no attempt can have done anything.

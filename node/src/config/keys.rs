@@ -182,7 +182,7 @@ pub const KEYS: &[Key] = &[
         "ring.copy_rate",
         "LONGSHORE_RING_COPY_RATE",
         "\"64MiB\"",
-        "Bytes a second that this node sends at most when data is copied to other nodes; two groups are copied at a time, each at half of it, or so that it takes 30 s.",
+        "Bytes a second that this node sends when data is copied to other nodes: two groups move at a time, each at half of it, or faster if it would take over 30 s.",
     ),
     limit(
         "limits.api_connections",

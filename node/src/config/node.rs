@@ -289,7 +289,7 @@ impl Reader<'_> {
 const MIN_TIMEOUT: Duration = Duration::from_millis(100);
 const MAX_TIMEOUT: Duration = Duration::from_secs(600);
 
-/// Half a gigabit of the network: the rest is for clients. Slower than the least, and a move takes longer than a host stays as it is.
+/// Half a gigabit of the network: the rest is for clients.
 const COPY_RATE: usize = 64 << 20;
 const COPY_RATE_MIN: usize = 1 << 20;
 const COPY_RATE_MAX: usize = 100 << 30;

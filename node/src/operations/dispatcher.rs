@@ -54,10 +54,8 @@ impl<R: Runtime> Dispatcher<R> {
                 () = stop.cancelled() => return,
                 () = R::sleep(LOOK_EVERY) => {}
             }
-            for (group, replica) in self.replicas.all() {
-                if replica.is_leader() {
-                    self.see_to(group, replica);
-                }
+            for (group, replica) in self.replicas.led() {
+                self.see_to(group, replica);
             }
         }
     }
@@ -69,23 +67,22 @@ impl<R: Runtime> Dispatcher<R> {
         if self.at_rest.get(&group).is_some_and(|(seen, until)| *seen == version && now < *until) {
             return;
         }
-        let (at_work, is_due, next) = replica.with_state(|machine| {
+        let (offers, is_due, next) = replica.with_state(|machine| {
             let operations = machine.operations();
-            (operations.nodes_at_work(), is_due(operations, now), operations.next_forgotten())
+            (offers_of(operations.open_subs(), now), is_due(operations, now), operations.next_forgotten())
         });
-        if at_work.is_empty() && !is_due {
+        if offers.is_empty() && !is_due {
             let until = next.map_or(u64::MAX, |at| at.0 + FORGET_SLACK_MS);
             self.at_rest.insert(group, (version, LogTime(until)));
             return;
         }
         self.at_rest.remove(&group);
-        let offers = replica.with_state(|machine| offers_of(machine.operations().open_subs(), now));
+        let gone = self.gone(offers.keys());
         for (node, offers) in offers {
             if self.core.is_alive(node) {
                 self.offers.send(&self.transport, node, offers);
             }
         }
-        let gone = self.gone(&at_work);
         if is_due || !gone.is_empty() {
             self.sweep(group, replica, gone);
         }
@@ -106,12 +103,12 @@ impl<R: Runtime> Dispatcher<R> {
     }
 
     /// Which of these nodes are members no more. One that this node has not heard of yet is not gone.
-    fn gone(&self, nodes: &BTreeSet<NodeId>) -> Vec<NodeId> {
+    fn gone<'a>(&self, nodes: impl Iterator<Item = &'a NodeId>) -> Vec<NodeId> {
         self.core.group.with_state(|state| {
             let gone = |node: &&NodeId| {
                 state.membership.get(**node).is_some_and(|record| !record.standing.is_member())
             };
-            nodes.iter().filter(gone).copied().collect()
+            nodes.filter(gone).copied().collect()
         })
     }
 }

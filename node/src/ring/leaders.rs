@@ -91,10 +91,7 @@ impl<R: Runtime> Leaders<R> {
         self.measured = now;
         let said = self.core.group.with_state(|state| state.led.by_group().clone());
         let (mut offices, mut gauges) = (BTreeMap::new(), BTreeMap::new());
-        for (group, replica) in self.replicas.all() {
-            if !replica.is_leader() {
-                continue;
-            }
+        for (group, replica) in self.replicas.led() {
             let applied = replica.commands_applied();
             let known = self.gauges.remove(&group).map(|mut gauge| {
                 gauge.see(applied, after);

@@ -152,6 +152,11 @@ impl<R: Runtime> Replicas<R> {
         self.open.read().iter().map(|(group, replica)| (*group, Arc::clone(replica))).collect()
     }
 
+    /// Those that lead their group, as far as they know.
+    pub(crate) fn led(&self) -> Vec<(GroupId, Partitions<R>)> {
+        self.all().into_iter().filter(|(_, replica)| replica.is_leader()).collect()
+    }
+
     /// Why this node's replica of a group is not open, if it should be and cannot.
     pub(crate) fn failure(&self, group: GroupId) -> Option<String> {
         self.failed.read().iter().find(|((failed, _), _)| *failed == group).map(|(_, why)| why.clone())

@@ -36,8 +36,8 @@ impl<R: Runtime> Sweeper<R> {
                 () = stop.cancelled() => return,
                 () = R::sleep(LOOK_EVERY) => {}
             }
-            for (group, replica) in self.replicas.all() {
-                if replica.is_leader() && is_due(&replica) {
+            for (group, replica) in self.replicas.led() {
+                if is_due(&replica) {
                     sweep(group, &replica).await;
                 }
             }

@@ -1,6 +1,6 @@
 //! The table of operations and its transitions, all of them total: a bad request is a reply, never a panic.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use bincode::{Decode, Encode};
 use longshore_raft::NodeId;
@@ -389,11 +389,6 @@ impl Operations {
     /// Operations that have not ended.
     pub fn active(&self) -> impl Iterator<Item = &Operation> {
         self.records.values().filter(|o| o.ended.is_none())
-    }
-
-    /// Nodes that have work left.
-    pub fn nodes_at_work(&self) -> BTreeSet<NodeId> {
-        self.open_subs().map(|(_, sub)| sub.node).collect()
     }
 
     /// Sub-operations that have not ended, oldest operation first.
