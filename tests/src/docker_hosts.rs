@@ -3,13 +3,18 @@
 //! Everything is in a folder of its own and goes with the value, also when the test panics; when the test process is
 //! killed, a watcher of the script sees to it. Processes are known by the pids that the script recorded.
 
+use std::io::ErrorKind;
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use longshore_model::image::ImageReference;
 use rustix::process::{Pid, Signal, kill_process};
 use serde::Deserialize;
+
+use crate::wait::eventually;
 
 /// Why engines cannot be run on this machine, one reason a line.
 #[derive(Debug, thiserror::Error)]
@@ -138,9 +143,16 @@ impl DockerHosts {
         self.script_on("stop", &name(engine))
     }
 
-    /// Kills an engine with SIGKILL. Its containerd is left, as when it dies for real.
+    /// Kills an engine with SIGKILL and waits until nothing listens on its socket. Its containerd is left, as when it
+    /// dies for real.
     pub fn kill(&self, engine: usize) -> Result<()> {
-        self.signal(engine, Signal::KILL)
+        self.signal(engine, Signal::KILL)?;
+        // The kernel closes a dead process's files one after the other: its last connection before, say, its listener.
+        eventually("the killed engine to listen no more", Duration::from_secs(10), || {
+            UnixStream::connect(self.socket(engine))
+                .is_err_and(|error| error.kind() == ErrorKind::ConnectionRefused)
+        });
+        Ok(())
     }
 
     /// Stops an engine's process where it stands (SIGSTOP): connections stay open, and nothing answers.

@@ -35,7 +35,7 @@ pub(crate) struct Inbox<R: Runtime> {
     raft: Raft<Types<R>, State<R>>,
     state: State<R>,
     pipelines: Mutex<BTreeMap<NodeId, Pipeline<R>>>,
-    snapshot: Receiver,
+    snapshot: Arc<Receiver>,
     in_work: Arc<Semaphore>,
 }
 
@@ -52,7 +52,7 @@ fn refuse(replier: Replier, refusal: Refusal) {
 impl<R: Runtime> Inbox<R> {
     pub(crate) fn new(raft: Raft<Types<R>, State<R>>, state: State<R>) -> Self {
         let in_work = Arc::new(Semaphore::new(REQUESTS_MAX));
-        Self { raft, state, pipelines: Mutex::default(), snapshot: Receiver::default(), in_work }
+        Self { raft, state, pipelines: Mutex::default(), snapshot: Arc::default(), in_work }
     }
 
     fn on_append(&self, from: NodeId, lane: Lane, append: Append, replier: Replier) {
@@ -133,8 +133,14 @@ impl<R: Runtime> Inbox<R> {
                 replier.reply(wire::encode_reply(&self.snapshot.chunk(hash, offset, &data)));
             }
             SnapshotPart::Install { vote, hash, meta } => {
-                let Some(data) = self.snapshot.take(hash) else {
-                    return refuse(replier, Refusal::BrokenPipeline);
+                let mine: Vote = self.raft.server_metrics().borrow_watched().vote;
+                let (data, installing) = match self.snapshot.take(hash) {
+                    Ok(taken) => taken,
+                    // The reply to an earlier request was lost, or its sender was.
+                    Err(_) if self.state.applied.read().last >= meta.last_log_id() => {
+                        return replier.reply(wire::encode_reply(&Reply::SnapshotDone((&mine).into())));
+                    }
+                    Err(reply) => return replier.reply(wire::encode_reply(&reply)),
                 };
                 let raft = self.raft.clone();
                 self.work(replier, async move {
@@ -146,7 +152,9 @@ impl<R: Runtime> Inbox<R> {
                         return Reply::Refused(Refusal::Invalid("the data does not match its hash".into()));
                     }
                     let snapshot = Snapshot { meta, snapshot: data };
-                    match Box::pin(raft.install_full_snapshot(vote.into(), snapshot)).await {
+                    let installed = Box::pin(raft.install_full_snapshot(vote.into(), snapshot)).await;
+                    drop(installing);
+                    match installed {
                         Ok(response) => Reply::SnapshotDone((&response.vote).into()),
                         Err(_) => Reply::Refused(Refusal::Stopped),
                     }

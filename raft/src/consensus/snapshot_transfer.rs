@@ -4,6 +4,7 @@
 //! reply, or by the next leader) goes on where it stopped. Invariant: data is installed only when its hash is right.
 
 use std::num::NonZeroU64;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -32,6 +33,8 @@ pub(crate) const SNAPSHOT_BYTES_MAX: u64 = 1 << 30;
 const FAILURES_MAX: u32 = 5;
 /// Lost chunks that are sent again at once within one attempt; the next one costs a timeout.
 const REWINDS_MAX: u32 = 64;
+/// Longest time that the receiver may take to install what it has in whole. It is asked again meanwhile.
+const INSTALL_TIMEOUT: Duration = Duration::from_secs(50);
 /// Wait after a failure; times the failures in a row.
 const FAILURE_PAUSE: Duration = Duration::from_millis(100);
 
@@ -124,11 +127,23 @@ impl<R: Runtime> Sender<'_, R> {
             _ => return Err(LinkError::Unexpected),
         };
         self.send_chunks(start).await?;
-        let meta = (&self.snapshot.meta).into();
-        let install = SnapshotPart::Install { vote, hash, meta };
-        match self.ask(install, SNAPSHOT_STEP_TIMEOUT * 10).await? {
-            Reply::SnapshotDone(vote) => Ok(vote.into()),
-            _ => Err(LinkError::Unexpected),
+        let until = R::Instant::now() + INSTALL_TIMEOUT;
+        loop {
+            let meta = (&self.snapshot.meta).into();
+            let install = SnapshotPart::Install { vote, hash, meta };
+            // Only the reply may be lost: what is installed by then says so when it is asked again.
+            let late = R::Instant::now() >= until;
+            match self.ask(install, SNAPSHOT_STEP_TIMEOUT).await {
+                Ok(Reply::SnapshotDone(vote) | Reply::HigherVote(vote)) => return Ok(vote.into()),
+                Err(error @ LinkError::Transport(TransportError::NoReply { .. })) if late => {
+                    return Err(error);
+                }
+                Err(LinkError::Transport(TransportError::NoReply { .. })) => {}
+                Ok(Reply::SnapshotNext(at)) if at == len && !late => {}
+                Ok(_) => return Err(LinkError::Unexpected),
+                Err(error) => return Err(error),
+            }
+            R::sleep(FAILURE_PAUSE).await;
         }
     }
 
@@ -178,9 +193,21 @@ impl<R: Runtime> Sender<'_, R> {
     }
 }
 
-/// The receiving side: at most one transfer a replica is being assembled.
+/// The receiving side: at most one transfer a replica is being assembled, and at most one is being installed.
 #[derive(Default)]
-pub(crate) struct Receiver(Mutex<Option<Partial>>);
+pub(crate) struct Receiver(Mutex<Received>);
+
+#[derive(Default)]
+struct Received {
+    partial: Option<Partial>,
+    installing: Option<Installing>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Installing {
+    hash: [u8; 32],
+    len: u64,
+}
 
 struct Partial {
     hash: [u8; 32],
@@ -195,11 +222,14 @@ impl Receiver {
             let why = format!("a snapshot of {len} bytes is over the limit of {SNAPSHOT_BYTES_MAX}");
             return Reply::Refused(Refusal::Invalid(why));
         }
-        let mut partial = self.0.lock();
-        match &*partial {
+        let mut received = self.0.lock();
+        if received.installing == Some(Installing { hash, len }) {
+            return Reply::SnapshotNext(len);
+        }
+        match &received.partial {
             Some(p) if p.hash == hash && p.len == len => Reply::SnapshotNext(p.data.len() as u64),
             _ => {
-                *partial = Some(Partial { hash, len, data: Vec::new() });
+                received.partial = Some(Partial { hash, len, data: Vec::new() });
                 Reply::SnapshotNext(0)
             }
         }
@@ -207,8 +237,8 @@ impl Receiver {
 
     /// Takes a chunk if it is the next one; says which is wanted either way.
     pub(crate) fn chunk(&self, hash: [u8; 32], offset: u64, chunk: &[u8]) -> Reply {
-        let mut partial = self.0.lock();
-        let Some(p) = partial.as_mut().filter(|p| p.hash == hash) else {
+        let mut received = self.0.lock();
+        let Some(p) = received.partial.as_mut().filter(|p| p.hash == hash) else {
             return Reply::Refused(Refusal::BrokenPipeline);
         };
         let have = p.data.len() as u64;
@@ -218,18 +248,49 @@ impl Receiver {
         Reply::SnapshotNext(p.data.len() as u64)
     }
 
-    /// The assembled data, to be checked against its hash. `None` if it is not complete.
-    pub(crate) fn take(&self, hash: [u8; 32]) -> Option<Bytes> {
-        let mut partial = self.0.lock();
-        let complete = partial.as_ref().is_some_and(|p| p.hash == hash && p.data.len() as u64 == p.len);
-        if complete { partial.take().map(|p| p.data.into()) } else { None }
+    /// The assembled data, to be checked against its hash and installed.
+    ///
+    /// # Errors
+    /// What to answer instead: it is not complete, or is being installed already, or another one is.
+    pub(crate) fn take(self: &Arc<Self>, hash: [u8; 32]) -> Result<(Bytes, InstallGuard), Reply> {
+        let mut received = self.0.lock();
+        if let Some(installing) = received.installing {
+            let same = installing.hash == hash;
+            return Err(if same {
+                Reply::SnapshotNext(installing.len)
+            } else {
+                Reply::Refused(Refusal::Busy)
+            });
+        }
+        match received.partial.take_if(|p| p.hash == hash && p.data.len() as u64 == p.len) {
+            None => Err(Reply::Refused(Refusal::BrokenPipeline)),
+            Some(Partial { hash, len, data }) => {
+                received.installing = Some(Installing { hash, len });
+                Ok((data.into(), InstallGuard(self.clone())))
+            }
+        }
+    }
+}
+
+/// Lets the next snapshot be installed when it goes.
+pub(crate) struct InstallGuard(Arc<Receiver>);
+
+impl Drop for InstallGuard {
+    fn drop(&mut self) {
+        self.0.0.lock().installing = None;
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::collections::VecDeque;
+    use std::net::SocketAddr;
+
     use super::super::runtime::{AsyncRuntime, TokioRuntime};
+    use super::super::wire::{self, GroupRequest, Message};
     use super::*;
+    use crate::model::ids::{GroupId, NodeId, ReplicaId};
+    use crate::transport::{BoxFuture, Transport};
 
     type Now = <TokioRuntime as AsyncRuntime>::Instant;
 
@@ -253,23 +314,111 @@ mod tests {
         assert_eq!(pace(7, 0).bytes_per_s, NonZeroU64::new(7));
     }
 
+    /// Takes every chunk, and answers requests to install by a list.
+    struct Scripted {
+        installs: Mutex<VecDeque<Option<Reply>>>,
+        asked: Mutex<Vec<&'static str>>,
+    }
+
+    impl Transport for Scripted {
+        fn request(
+            &self,
+            to: NodeId,
+            _: Lane,
+            body: Bytes,
+            timeout: Duration,
+        ) -> BoxFuture<Result<Bytes, TransportError>> {
+            let Ok(Message::Group(GroupRequest { body: GroupBody::Snapshot(part), .. })) =
+                wire::decode_message(&body)
+            else {
+                panic!("parts of a snapshot only")
+            };
+            let (name, reply) = match part {
+                SnapshotPart::Begin { .. } => ("begin", Some(Reply::SnapshotNext(0))),
+                SnapshotPart::Chunk { offset, data, .. } => {
+                    ("chunk", Some(Reply::SnapshotNext(offset + data.0.len() as u64)))
+                }
+                SnapshotPart::Install { .. } => {
+                    ("install", self.installs.lock().pop_front().expect("asked too often"))
+                }
+            };
+            self.asked.lock().push(name);
+            Box::pin(async move {
+                match reply {
+                    Some(reply) => Ok(wire::encode_reply(&reply)),
+                    None => {
+                        tokio::time::sleep(timeout).await;
+                        Err(TransportError::NoReply { to, reason: "timed out".into() })
+                    }
+                }
+            })
+        }
+        fn cancel_pending(&self, _: NodeId) {}
+        fn set_peers(&self, _: Vec<(NodeId, SocketAddr)>, _: Vec<NodeId>) {}
+        fn local_addr(&self) -> SocketAddr {
+            unimplemented!("nobody asks")
+        }
+        fn close(&self) -> BoxFuture<()> {
+            Box::pin(async {})
+        }
+    }
+
+    /// Sends 100 bytes; what was asked, and for how many seconds it went on.
+    async fn sent(installs: &[Option<Reply>]) -> (bool, Vec<&'static str>, u64) {
+        let transport = Arc::new(Scripted {
+            installs: Mutex::new(installs.iter().cloned().collect()),
+            asked: Mutex::default(),
+        });
+        let link = Link {
+            transport: transport.clone(),
+            group: GroupId(1),
+            from: ReplicaId(1),
+            to: ReplicaId(2),
+            node: NodeId(2),
+        };
+        let snapshot = Snapshot { meta: Default::default(), snapshot: Bytes::from_static(&[7; 100]) };
+        let start = Now::now();
+        let sent = send::<TokioRuntime>(&link, Vote::new(1, ReplicaId(1)), snapshot, None).await;
+        let asked = transport.asked.lock().clone();
+        (sent.is_ok(), asked, (Now::now() - start).as_secs())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_lost_reply_to_the_last_step_costs_one_timeout_and_no_data_is_sent_again() {
+        let done = || Some(Reply::SnapshotDone((&Vote::new(1, ReplicaId(1))).into()));
+        assert_eq!(sent(&[None, done()]).await, (true, vec!["begin", "chunk", "install", "install"], 5));
+        let slowly = [None, Some(Reply::SnapshotNext(100)), Some(Reply::SnapshotNext(100)), done()];
+        assert_eq!(sent(&slowly).await.0, true, "it was being installed");
+        let (done, asked, s) = sent(&vec![None; 80]).await;
+        assert!(!done && asked.iter().filter(|part| **part == "begin").count() == FAILURES_MAX as usize);
+        assert!(s <= u64::from(FAILURES_MAX) * 60, "openraft is told: {s} s");
+    }
+
     const ONE: [u8; 32] = [1; 32];
     const TWO: [u8; 32] = [2; 32];
 
     #[test]
     fn chunks_are_taken_in_order_and_a_transfer_goes_on_where_it_stopped() {
-        let receiver = Receiver::default();
+        let receiver = Arc::new(Receiver::default());
+        let refused = |taken: Result<(Bytes, InstallGuard), Reply>| taken.err();
         assert_eq!(receiver.begin(ONE, 10), Reply::SnapshotNext(0));
         assert_eq!(receiver.chunk(ONE, 0, b"abcd"), Reply::SnapshotNext(4));
         assert_eq!(receiver.chunk(ONE, 8, b"ij"), Reply::SnapshotNext(4), "a chunk is missing");
         assert_eq!(receiver.chunk(ONE, 0, b"abcd"), Reply::SnapshotNext(4), "a repeat");
-        assert_eq!(receiver.take(ONE), None, "not complete");
+        let unknown = Some(Reply::Refused(Refusal::BrokenPipeline));
+        assert_eq!(refused(receiver.take(ONE)), unknown, "not complete");
         assert_eq!(receiver.begin(ONE, 10), Reply::SnapshotNext(4), "the next leader sends the same");
         assert_eq!(receiver.chunk(ONE, 4, b"efghij"), Reply::SnapshotNext(10));
         assert_eq!(receiver.chunk(ONE, 10, b"k"), Reply::SnapshotNext(10), "more than was announced");
-        assert_eq!(receiver.take(TWO), None);
-        assert_eq!(receiver.take(ONE).as_deref(), Some(&b"abcdefghij"[..]));
-        assert_eq!(receiver.take(ONE), None, "once");
+        assert_eq!(refused(receiver.take(TWO)), unknown);
+        let (data, installing) = receiver.take(ONE).unwrap_or_else(|reply| panic!("{reply:?}"));
+        assert_eq!(data, &b"abcdefghij"[..]);
+        assert_eq!(refused(receiver.take(ONE)), Some(Reply::SnapshotNext(10)), "it is being installed");
+        assert_eq!(receiver.begin(ONE, 10), Reply::SnapshotNext(10), "nothing of it is wanted again");
+        assert_eq!(receiver.begin(TWO, 4), Reply::SnapshotNext(0), "the next one may come");
+        assert_eq!(refused(receiver.take(TWO)), Some(Reply::Refused(Refusal::Busy)), "one at a time");
+        drop(installing);
+        assert_eq!(refused(receiver.take(ONE)), unknown, "it was taken");
     }
 
     #[test]

@@ -66,6 +66,13 @@ pub(crate) struct WSnapshotMeta {
     membership: WMembership,
 }
 
+impl WSnapshotMeta {
+    /// The last entry that the snapshot stands for.
+    pub(crate) fn last_log_id(&self) -> Option<LogId> {
+        self.last.map(Into::into)
+    }
+}
+
 /// Anything that one node asks of another.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
 pub(crate) enum Message {
@@ -154,7 +161,7 @@ pub(crate) enum SnapshotPart {
     Begin { vote: WVote, last: Option<WLogId>, hash: [u8; 32], len: u64 },
     /// Answered with [`Reply::SnapshotNext`]: the offset that is wanted next.
     Chunk { hash: [u8; 32], offset: u64, data: Blob },
-    /// Verifies and installs; answered with [`Reply::SnapshotDone`].
+    /// Verifies and installs; answered with [`Reply::SnapshotDone`], or with [`Reply::SnapshotNext`] and its length if that is under way.
     Install { vote: WVote, hash: [u8; 32], meta: WSnapshotMeta },
 }
 

@@ -5,7 +5,8 @@
 //! copy of the log may be gone or given up (it is wiped, its log rots, a sync fails) until it has been repaired and *everything* was calm for
 //! [`REPAIR_MS`]: in that time the fleet replaces the failed voter, and the new one catches up. Rot is repaired by wiping the host and starting
 //! it, the others by starting it. Being down, paused, cut off, full or slow is no damage, however many hosts it
-//! happens to, but it is not calm either.
+//! happens to, but it is not calm either. For the groups of the ring a host that is wiped again before that counts once more: it comes back as
+//! another node and may have been given a second replica of a group by then, beside the one that was lost.
 //!
 //! Who votes is not known to a plan, nor whether a leave or a join succeeds. So the rule counts in the way that allows less: hosts that
 //! left make the fleet smaller at once, hosts that joined make it larger only after a calm time.
@@ -81,6 +82,8 @@ struct Host {
     /// Left or was removed, and was not wiped and started since.
     out: bool,
     damage: Option<Damage>,
+    /// How often it was wiped since it was whole.
+    wiped: usize,
     /// It holds nothing of the ring, or has not got anything back for certain.
     weightless: bool,
     weight_zero: bool,
@@ -131,7 +134,7 @@ impl Fleet {
                 host.absent = false;
                 host.weightless = host.weight_zero;
                 if host.damage == Some(Damage::Repaired) {
-                    host.damage = None;
+                    (host.damage, host.wiped) = (None, 0);
                 }
             }
         }
@@ -168,6 +171,7 @@ impl Fleet {
             Fault::Pause { .. } => host.paused = host.down.is_none() && !host.waits,
             Fault::Resume { .. } => host.paused = false,
             Fault::Wipe { .. } => {
+                host.wiped += usize::from(host.down != Some(Down::Wiped));
                 end(host, Down::Wiped, at_ms);
                 host.down = Some(Down::Wiped);
                 host.damage = Some(Damage::Broken);
@@ -244,10 +248,17 @@ impl Fleet {
     }
 
     fn check_minority(&self, members: usize, broken: &[HostId], how: &str) -> Result<(), String> {
-        let most = tolerated(members).min(self.tolerated_by_groups());
+        let groups = self.tolerated_by_groups();
+        let most = tolerated(members).min(groups);
         if broken.len() > most {
             return Err(format!(
                 "hosts {broken:?} are {how}, and a fleet of {members} stands {most} of those at a time"
+            ));
+        }
+        let nodes: usize = broken.iter().map(|id| self.hosts[*id as usize - 1].wiped.max(1)).sum();
+        if nodes > groups {
+            return Err(format!(
+                "hosts {broken:?} are {how}, wiped again before they were whole, and a group stands the loss of {groups}"
             ));
         }
         Ok(())
@@ -393,6 +404,10 @@ mod tests {
         assert_eq!(is_fair(&pulls), Ok(()));
         pulls.load.pulls = 1;
         assert!(is_fair(&pulls).unwrap_err().contains("a fleet of 5 stands 1"), "records of operations");
+        let again = [(1, "wipe", 1), (5, "start", 1), (30, "wipe", 1), (31, "start", 1), (36, "wipe", 1)];
+        assert!(with_ring(5, &again[..3], &[]).unwrap_err().contains("wiped again"));
+        assert_eq!(is_fair(&plan(5, 0, &again)), Ok(()), "a fleet's voters are replaced, not added to");
+        assert_eq!(with_ring(5, &[again[0], again[1], again[4]], &[]), Ok(()));
         let one = &[(60, "wipe", 1)];
         assert_eq!(with_ring(4, one, &[weigh(1, 2, 0)]), Ok(()));
         assert!(with_ring(3, one, &[weigh(1, 2, 0)]).unwrap_err().contains("stands 0"));
