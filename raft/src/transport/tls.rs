@@ -36,6 +36,11 @@ const KEEP_ALIVE: Duration = Duration::from_secs(1);
 /// Round trip that is assumed before one was measured: a lost first packet is sent again after three times this.
 const INITIAL_RTT: Duration = Duration::from_millis(33);
 
+/// A receiver acknowledges this many packets at once, or what it has after this time (RFC 9000's defaults: every other one, 25 ms). Requests
+/// are answered sooner and acknowledged with the answer: at 32 clients a tenth of a node's processor time went into packets that bring nothing else.
+const ACK_EVERY_PACKETS: u32 = 10;
+const ACK_DELAY: Duration = Duration::from_millis(5);
+
 /// Bytes that a peer may send on one stream ahead of our reading it: 40 MB/s at a round trip of 50 ms.
 const STREAM_WINDOW_BYTES: u32 = 2 << 20;
 
@@ -152,6 +157,8 @@ pub(super) fn endpoint_config<R: Runtime>(secret: &[u8; 32]) -> quinn::EndpointC
 
 fn transport_config(streams: u32, receive_window: u32) -> Arc<quinn::TransportConfig> {
     let mut config = quinn::TransportConfig::default();
+    let mut acks = quinn::AckFrequencyConfig::default();
+    acks.ack_eliciting_threshold(ACK_EVERY_PACKETS.into()).max_ack_delay(Some(ACK_DELAY));
     let idle = quinn::IdleTimeout::try_from(IDLE_TIMEOUT).expect("three seconds fit in QUIC's range");
     config
         .max_idle_timeout(Some(idle))
@@ -162,7 +169,8 @@ fn transport_config(streams: u32, receive_window: u32) -> Arc<quinn::TransportCo
         .datagram_receive_buffer_size(None)
         .stream_receive_window(STREAM_WINDOW_BYTES.into())
         .receive_window(receive_window.into())
-        .send_window(SEND_WINDOW_BYTES);
+        .send_window(SEND_WINDOW_BYTES)
+        .ack_frequency_config(Some(acks));
     Arc::new(config)
 }
 

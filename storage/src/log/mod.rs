@@ -100,7 +100,7 @@ pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 /// Every call on a stream with damage in what was acknowledged fails with `Damaged`, but a tombstone.
 pub trait LogStore: Send + Sync + 'static {
     /// Takes the operations, in order, or none of them. Never blocks. `Busy` when the queue is full: await [`ready`], try
-    /// again. `on_durable` is dropped unfired if this fails.
+    /// again. `on_durable` is dropped unfired if this fails. It may be called before this returns if nothing in `ops` has to become durable.
     ///
     /// [`ready`]: LogStore::ready
     fn submit(&self, ops: Vec<LogOp>, on_durable: OnDurable) -> StorageResult<()>;

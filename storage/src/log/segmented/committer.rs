@@ -192,6 +192,7 @@ impl Committer {
     /// that the last batch was acknowledged, and carries the committed positions that found no batch to ride along with.
     /// The next batch overwrites it. Returns whether it wrote.
     pub fn mark(&mut self) -> bool {
+        self.take_hints(true);
         if self.phase != Phase::Idle || self.marked {
             return false;
         }
@@ -215,6 +216,19 @@ impl Committer {
         }
         self.marked = true;
         true
+    }
+
+    /// Takes the hints that nobody was woken for. They are older than all that was not received yet: they are taken only while all is durable.
+    /// Returns whether the log was stopped by a fault.
+    fn take_hints(&mut self, quiet: bool) -> bool {
+        let mut state = self.shared.state.lock();
+        state.queue.quiet = quiet;
+        let hints = std::mem::take(&mut state.queue.hints);
+        let poisoned = matches!(state.stopped, Some(Stopped::Poisoned(_)));
+        drop(state);
+        self.marked &= hints.is_empty();
+        self.hints.extend(hints);
+        poisoned
     }
 
     fn receive(&mut self) {
@@ -243,7 +257,7 @@ impl Committer {
     fn begin(&mut self) -> Step {
         self.receive();
         self.nudged = false;
-        if matches!(self.shared.state.lock().stopped, Some(Stopped::Poisoned(_))) {
+        if self.take_hints(false) {
             return self.stop();
         }
         let hinted = self.fire_leading_hints();

@@ -106,6 +106,11 @@ pub(super) struct Item {
 const NO_STREAM: StreamId = StreamId { group: 0, replica: 0 };
 
 impl Record {
+    /// It does not have to become durable.
+    pub(super) fn is_hint(&self) -> bool {
+        matches!(self, Self::Committed { .. })
+    }
+
     pub(super) fn kind(&self) -> Kind {
         match self {
             Self::Entry { .. } => Kind::Entry,

@@ -83,6 +83,10 @@ pub(super) struct Queue {
     pub(super) wakers: Vec<Waker>,
     /// A nudge is in the channel.
     pub(super) nudged: bool,
+    /// Committed positions that came while everything was durable: nobody is woken to write them, they ride along with the next batch or mark.
+    pub(super) hints: BTreeMap<StreamId, Bytes>,
+    /// The committer has marked the end of the log and waits without a limit: the next hint has to wake it, to be in a mark.
+    pub(super) quiet: bool,
     /// Called after each message into the channel, and when it ends.
     pub(super) wake: Option<Wake>,
 }
@@ -169,7 +173,7 @@ impl From<&Stopped> for StorageError {
 impl Submit {
     /// Nothing in it has to become durable.
     pub(super) fn is_hint(&self) -> bool {
-        self.records.iter().all(|record| matches!(record, Record::Committed { .. }))
+        self.records.iter().all(Record::is_hint)
     }
 }
 

@@ -59,6 +59,28 @@ fn a_driver_that_is_woken_does_all_that_is_to_do() {
 }
 
 #[test]
+fn a_hint_wakes_a_driver_only_behind_a_mark() {
+    let (_, mut bench) = Bench::in_memory();
+    bench.put(vec![filler(A, 1, 1, 10)]);
+    let sleepers = Sleepers::of(&bench);
+    sleepers.run(&mut bench);
+    let woken = |sleepers: &Sleepers| sleepers.commit.load(Ordering::Relaxed);
+    bench.submit(1, vec![committed(A, "c1")]).unwrap();
+    assert!(!woken(&sleepers), "the quiet moment is still to come");
+    assert!(bench.committer.mark());
+    for (n, text) in [(2, "c2"), (3, "c3")] {
+        bench.submit(n, vec![committed(A, text)]).unwrap();
+        assert!(woken(&sleepers), "{text}: nobody would write it");
+        sleepers.run(&mut bench);
+        bench.submit(10 + n, vec![committed(A, "more")]).unwrap();
+        assert!(!woken(&sleepers), "{text}: a quiet moment will come");
+        bench.submit(20 + n, vec![committed(A, text)]).unwrap();
+        assert!(bench.committer.mark(), "{text}");
+    }
+    assert_eq!(bench.reopen().log.state(A).unwrap().committed.unwrap(), "c3");
+}
+
+#[test]
 fn a_driver_is_woken_by_a_close_and_by_a_fault() {
     let (disk, mut bench) = Bench::in_memory();
     let sleepers = Sleepers::of(&bench);
