@@ -21,6 +21,20 @@ pub fn resident_bytes(pid: u32) -> u64 {
         .unwrap_or_else(|| panic!("no VmRSS in /proc/{pid}/status"))
 }
 
+/// UDP datagrams that this machine has sent since it started: every node's messages, if nothing else sends.
+pub fn datagrams_sent() -> u64 {
+    let snmp = std::fs::read_to_string("/proc/net/snmp").expect("Linux counts datagrams");
+    sent(&snmp).unwrap_or_else(|| panic!("no Udp OutDatagrams in /proc/net/snmp: {snmp}"))
+}
+
+/// `OutDatagrams` of the two lines that begin with `Udp:`, names and values.
+fn sent(snmp: &str) -> Option<u64> {
+    let mut udp = snmp.lines().filter_map(|line| line.strip_prefix("Udp:"));
+    let (names, values) = (udp.next()?, udp.next()?);
+    let column = names.split_ascii_whitespace().position(|name| name == "OutDatagrams")?;
+    values.split_ascii_whitespace().nth(column)?.parse().ok()
+}
+
 /// Fields 14 and 15 of `/proc/pid/stat` (proc(5)). The name, field 2, may hold spaces and parentheses.
 fn cpu_ticks(stat: &str) -> Option<u64> {
     let after_name = &stat[stat.rfind(')')? + 1..];
@@ -43,6 +57,16 @@ mod tests {
     fn ticks_are_found_after_an_awkward_name() {
         let stat = "42 (a ) b) S 1 42 42 0 -1 4194304 100 0 0 0 17 25 0 0 20 0 1 0 100 1 1";
         assert_eq!(cpu_ticks(stat), Some(42));
+    }
+
+    #[test]
+    fn datagrams_are_counted() {
+        let snmp = "Udp: InDatagrams NoPorts InErrors OutDatagrams\nUdp: 1 2 3 45\nUdpLite: InDatagrams\nUdpLite: 0\n";
+        assert_eq!(sent(snmp), Some(45));
+        let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        let before = datagrams_sent();
+        socket.send_to(b"x", socket.local_addr().unwrap()).unwrap();
+        assert!(datagrams_sent() > before);
     }
 
     #[test]

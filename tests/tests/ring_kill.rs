@@ -11,6 +11,7 @@ use longshore_node::api::types::{GroupView, NodeState, ReplicaRole};
 use longshore_tests::canary::Canary;
 use longshore_tests::keys::{self, KeyRecord, Writers};
 use longshore_tests::probe::{now_us, percentile};
+use longshore_tests::procfs::{datagrams_sent, resident_bytes};
 use longshore_tests::{Fleet, eventually_value, machine};
 
 /// Names the number of groups; `scripts/bench kill` also measures 256.
@@ -66,18 +67,20 @@ fn every_group_serves_again_soon() {
     }
     let wrong = keys::wrong_keys(&keys, &mut records, &fleet.clients());
     assert!(wrong.is_empty(), "{wrong:#?}\n{report}");
+    let memory = fleet.peers.iter().map(|peer| resident_bytes(peer.pid())).max().expect("three peers");
     outages.sort_unstable();
     let (median, worst) = (percentile(&outages, 50), percentile(&outages, 100));
     println!(
         "{report}kill -9 of one of three nodes, {groups} groups, {rounds} rounds: until every group serves again"
     );
     println!(
-        "p50 {:.3} s (limit {:.1}), worst {:.3} s (limit {:.1}), least {:.3} s",
+        "p50 {:.3} s (limit {:.1}), worst {:.3} s (limit {:.1}), least {:.3} s; then a node takes {} MiB at most",
         median.as_secs_f64(),
         MEDIAN_MAX.as_secs_f64(),
         worst.as_secs_f64(),
         WORST_MAX.as_secs_f64(),
-        outages[0].as_secs_f64()
+        outages[0].as_secs_f64(),
+        memory >> 20
     );
     assert!(median <= MEDIAN_MAX && worst <= WORST_MAX, "p50 {median:?}, worst {worst:?}\n{report}");
 }
@@ -95,9 +98,10 @@ fn one_round(
     writers.all_acknowledged_since(now_us(), OUTAGE_TIMEOUT);
     let terms = fleet.terms(survivors[0]);
 
-    let killed_us = now_us();
+    let (killed_us, sent) = (now_us(), datagrams_sent());
     fleet.peers[victim].kill9();
     let served_us = writers.all_acknowledged_since(killed_us, OUTAGE_TIMEOUT);
+    let sent = datagrams_sent() - sent;
     let elections = fleet.terms(survivors[0]) - terms;
 
     fleet.peers[victim].restart();
@@ -110,7 +114,7 @@ fn one_round(
         assert!(record.wrong.is_empty(), "{key}: {:#?}", record.wrong);
     }
     let line = format!(
-        "{} killed, which led {led} groups; terms went up by {elections}; {}",
+        "{} killed, which led {led} groups; terms went up by {elections}, {sent} datagrams were sent; {}",
         fleet.peers[victim].name(),
         keys::summary(&records)
     );

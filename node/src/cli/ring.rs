@@ -341,7 +341,10 @@ impl WatchLines {
         let mut now = BTreeMap::new();
         for RingChangeView { group, change } in &view.changes {
             let names = |nodes: &[String]| if nodes.is_empty() { NONE.to_owned() } else { nodes.join(", ") };
-            let what = format!("{} -> {}: {}", names(&change.from), names(&change.to), stage(change.stage));
+            // A damaged copy is replaced where it is.
+            let anew = if change.from == change.to { " (anew)" } else { "" };
+            let (from, to) = (names(&change.from), names(&change.to));
+            let what = format!("{from} -> {to}{anew}: {}", stage(change.stage));
             if self.said.get(group) != Some(&what) {
                 text.push_str(&format!(
                     "{group}: {what}; it waits for {}\n",

@@ -1,7 +1,8 @@
 //! This node's replicas of groups with partitions: opens those that the ring's record gives it, destroys those that it tombstones.
 //!
 //! Invariants: a replica is opened only while the record has it on this node, under the id that the record gives it; a damaged one is not
-//! opened at all, since it must not vote again; requests stop coming to a replica before it is taken apart.
+//! opened at all, since it must not vote again, and the record is asked for a new one in its place; requests stop coming to a replica before it is
+//! taken apart.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -12,15 +13,16 @@ use longshore_model::control::{Command, RingCommand};
 use longshore_model::partition::{PartitionMachine, PartitionRange};
 use longshore_raft::consensus::config::Timings;
 use longshore_raft::consensus::group::{Group, GroupOptions};
-use longshore_raft::consensus::machine::{GroupError, GroupStatus};
+use longshore_raft::consensus::machine::GroupStatus;
 use longshore_raft::consensus::remote::{RemoteGroup, RemoteOptions};
 use longshore_raft::consensus::router::Router;
 use longshore_raft::consensus::runtime::Instant as _;
-use longshore_raft::model::ring::GroupCount;
+use longshore_raft::consensus::snapshots::Snapshots;
+use longshore_raft::model::ring::{GroupCount, Placement};
 use longshore_raft::transport::{BoxFuture, TransportRef};
 use longshore_raft::{GroupId, NodeId, ReplicaId, Runtime};
 use longshore_storage::snapshot::SnapshotStore;
-use longshore_storage::{LogOp, LogStore, StreamId};
+use longshore_storage::{LogOp, LogStore, StorageError, StreamId};
 use parking_lot::RwLock;
 use tokio::sync::{Notify, oneshot};
 use tokio_util::sync::CancellationToken;
@@ -31,6 +33,8 @@ use crate::node::{Observer, ReplicaView};
 
 /// Replicas that are opened at a time: each waits for the disk a few times when it is new.
 const OPENED_AT_ONCE: usize = 16;
+/// Damaged replicas of this node that are made anew at a time; as many as are copied to it anyway.
+const RENEWED_AT_ONCE: usize = 2;
 /// How long what is under way at a replica may take before it is taken apart: as long as a proposal may.
 const DRAIN_PATIENCE: Duration = Duration::from_secs(10);
 /// How long a request waits for this node's replica where there is no other: as long as a proposal may.
@@ -81,10 +85,17 @@ pub(crate) struct Replicas<R: Runtime> {
     open: RwLock<BTreeMap<GroupId, Partitions<R>>>,
     /// Groups of which this node has no replica, as far as somebody asked for them.
     afar: RwLock<BTreeMap<GroupId, Arc<RemoteGroup<R, PartitionMachine>>>>,
-    /// Replicas that could not be opened, and why; tried again by the next process.
-    failed: RwLock<BTreeMap<(GroupId, ReplicaId), String>>,
+    failed: RwLock<BTreeMap<(GroupId, ReplicaId), Failure>>,
     /// A replica was opened or taken away, or cannot be opened.
     pub(super) changed: Notify,
+}
+
+/// Why a replica cannot be opened.
+#[derive(Debug, Clone)]
+struct Failure {
+    why: String,
+    /// What it acknowledged is damaged, so that it is made anew; anything else is tried again by the next process.
+    damaged: bool,
 }
 
 /// Whoever serves a group, from here.
@@ -159,7 +170,7 @@ impl<R: Runtime> Replicas<R> {
 
     /// Why this node's replica of a group is not open, if it should be and cannot.
     pub(crate) fn failure(&self, group: GroupId) -> Option<String> {
-        self.failed.read().iter().find(|((failed, _), _)| *failed == group).map(|(_, why)| why.clone())
+        self.failed.read().iter().find(|((failed, _), _)| *failed == group).map(|(_, f)| f.why.clone())
     }
 
     /// Whoever serves a group. Where no other node has it, that is this node's own replica as soon as it is open: a node takes requests
@@ -237,13 +248,49 @@ impl<R: Runtime> Replicas<R> {
         });
         let Some((groups, wanted, tombstones)) = record else { return true };
         self.retire(&wanted).await;
+        let given: BTreeSet<_> = wanted.iter().map(|wanted| (wanted.group, wanted.replica)).collect();
+        self.failed.write().retain(|replica, _| given.contains(replica));
         let opened = futures_util::stream::iter(wanted)
             .map(|wanted| self.bring_up(groups, wanted))
             .buffer_unordered(OPENED_AT_ONCE)
             .all(async |done| done)
             .await;
         let destroyed = self.destroy(&tombstones).await;
-        opened && destroyed
+        let renewed = self.renew().await;
+        opened && destroyed && renewed
+    }
+
+    /// Asks the record for new replicas in the place of damaged ones, a few at a time; false if that has to be tried again although nothing
+    /// changed.
+    async fn renew(&self) -> bool {
+        let damaged: Vec<ReplicaId> =
+            self.failed.read().iter().filter(|(_, f)| f.damaged).map(|((_, replica), _)| *replica).collect();
+        if damaged.is_empty() {
+            return true;
+        }
+        let me = self.core.me;
+        let due: Vec<ReplicaId> = self.core.group.with_state(|state| {
+            let Some(ring) = &state.ring else { return Vec::new() };
+            let coming =
+                |p: &Placement| p.change.as_ref().is_some_and(|c| c.added.values().any(|on| *on == me));
+            let under_way = ring.placements().filter(|(_, placement)| coming(placement)).count();
+            let due = damaged.into_iter().filter(|replica| ring.renewal(me, *replica).is_ok());
+            due.take(RENEWED_AT_ONCE.saturating_sub(under_way)).collect()
+        });
+        for replica in due {
+            let command = RingCommand::Renew { node: me, replica };
+            match self.core.group.propose(Command::Ring(command)).await {
+                // Refused: the record has gone on, and will wake this node when it shows here.
+                Ok(reply) => {
+                    tracing::info!(%replica, ?reply, "a new replica is made in the place of a damaged one")
+                }
+                Err(error) => {
+                    tracing::debug!(%error, "it could not be said that a replica is damaged; trying again");
+                    return false;
+                }
+            }
+        }
+        true
     }
 
     /// Takes apart the replicas that the record does not give to this node any more.
@@ -283,9 +330,9 @@ impl<R: Runtime> Replicas<R> {
         }
         let opened = match self.open(groups, group, replica, hints).await {
             Ok(opened) => opened,
-            Err(why) => {
-                tracing::error!(%group, %replica, %why, "this node's replica of the group cannot be used");
-                self.failed.write().insert((group, replica), why);
+            Err(failure) => {
+                tracing::error!(%group, %replica, why = %failure.why, "this node's replica of the group cannot be used");
+                self.failed.write().insert((group, replica), failure);
                 self.changed.notify_waiters();
                 return true;
             }
@@ -310,13 +357,14 @@ impl<R: Runtime> Replicas<R> {
         group: GroupId,
         replica: ReplicaId,
         hints: Vec<NodeId>,
-    ) -> Result<Partitions<R>, String> {
+    ) -> Result<Partitions<R>, Failure> {
         let stream = StreamId { group: group.0, replica: replica.0 };
         if let Some(damage) = self.options.damaged.get(&stream) {
-            return Err(format!("it is damaged: {damage}"));
+            return Err(Failure { why: format!("it is damaged: {damage}"), damaged: true });
         }
         let range = groups.partitions_of(group).and_then(PartitionRange::new);
-        let range = range.ok_or_else(|| format!("the ring has no group {group}"))?;
+        let nowhere = || Failure { why: format!("the ring has no group {group}"), damaged: false };
+        let range = range.ok_or_else(nowhere)?;
         let opened = Group::open_answering(GroupOptions {
             group,
             replica,
@@ -329,11 +377,26 @@ impl<R: Runtime> Replicas<R> {
             timings: self.options.timings.clone(),
             hints,
         });
-        let opened = opened.await.map_err(|error: GroupError| error.to_string())?;
+        let opened = match opened.await {
+            Ok(opened) => opened,
+            Err(error) => {
+                return Err(Failure { why: error.to_string(), damaged: self.is_damaged(stream).await });
+            }
+        };
         if let Some(observer) = &self.options.observer {
             observer.on_replica(self.core.me, Arc::new(View(opened.twin())));
         }
         Ok(opened)
+    }
+
+    /// Whether what a replica acknowledged is damaged for good, so that it is of no use to try again.
+    async fn is_damaged(&self, stream: StreamId) -> bool {
+        if matches!(self.options.log.state(stream), Err(StorageError::Damaged { .. })) {
+            return true;
+        }
+        let snapshots = Arc::clone(&self.options.snapshots);
+        let loaded = R::blocking(move || Snapshots::load(&*snapshots, stream)).await;
+        matches!(loaded, Ok(Err(StorageError::Damaged { .. })))
     }
 
     /// Destroys what is left of tombstoned replicas, and says so; false if that has to be tried again.

@@ -42,6 +42,8 @@ pub enum RingCommand {
     Destroyed { node: NodeId, replicas: Vec<ReplicaId> },
     /// No change begins while paused.
     SetPaused { paused: bool },
+    /// A node cannot use its copy of a replica, for good: a new one is made in its place.
+    Renew { node: NodeId, replica: ReplicaId },
 }
 
 impl From<RingError> for Refusal {
@@ -93,6 +95,9 @@ pub(super) fn apply(
         }
         RingCommand::SetPaused { paused } => {
             ring.set_paused(paused);
+        }
+        RingCommand::Renew { node, replica } => {
+            ring.begin_renewal(node, replica, || membership.allocate_replica())?;
         }
     }
     let gone: Vec<NodeId> = ring

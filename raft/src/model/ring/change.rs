@@ -136,6 +136,52 @@ impl Ring {
         Ok(placement.members.iter().filter(|(_, n)| removes.contains(n)).map(|(r, n)| (*r, *n)).collect())
     }
 
+    /// Begins to replace a replica by a new one on the same node, whose copy is damaged for good: it must never vote again. The node opens the new one
+    /// and leaves the old one shut from now on.
+    ///
+    /// # Errors
+    /// Those of [`Ring::renewal`].
+    pub fn begin_renewal(
+        &mut self,
+        node: NodeId,
+        replica: ReplicaId,
+        mut ids: impl FnMut() -> ReplicaId,
+    ) -> Result<ChangeId, RingError> {
+        let group = self.renewal(node, replica)?;
+        let id = ChangeId(self.last_change.0 + 1);
+        let (added, removed) = (BTreeMap::from([(ids(), node)]), BTreeMap::from([(replica, node)]));
+        self.last_change = id;
+        self.placement_mut(group)?.change = Some(Change { id, added, removed });
+        self.assert_sound();
+        Ok(id)
+    }
+
+    /// The group of a replica that can be replaced on its node now.
+    ///
+    /// # Errors
+    /// [`RingError::Paused`]; [`RingError::NotAMember`], also when it is being replaced already; [`RingError::OnlyReplica`] if there is nothing to
+    /// copy from; [`RingError::ChangeUnderWay`], [`RingError::NotYetDestroyed`]: later.
+    pub fn renewal(&self, node: NodeId, replica: ReplicaId) -> Result<GroupId, RingError> {
+        if self.paused {
+            return Err(RingError::Paused);
+        }
+        let holder = self.placements().find(|(_, p)| p.members.get(&replica) == Some(&node));
+        let Some((group, placement)) = holder else { return Err(RingError::NotAMember { node, replica }) };
+        if placement.members.len() == 1 {
+            return Err(RingError::OnlyReplica { group, node });
+        }
+        if let Some(change) = &placement.change {
+            return Err(match change.removed.contains_key(&replica) {
+                true => RingError::NotAMember { node, replica },
+                false => RingError::ChangeUnderWay { group, under_way: change.id },
+            });
+        }
+        match placement.tombstones.iter().find(|(_, on)| **on == node) {
+            Some((old, _)) => Err(RingError::NotYetDestroyed { group, node, replica: *old }),
+            None => Ok(group),
+        }
+    }
+
     /// The group's members are now those that the change leads to. The ring's epoch and the group's go up, and what was removed is to be
     /// destroyed. To be proposed by whoever leads the group, once the joint change is over.
     ///

@@ -48,6 +48,12 @@ pub enum RingError {
         "group {group} says that its members are {reported}, which is not what {change} leads to ({expected})"
     )]
     UnexpectedMembers { group: GroupId, change: ChangeId, reported: String, expected: String },
+    #[error("replica {replica} on node {node} is not a member of a group (any more)")]
+    NotAMember { node: NodeId, replica: ReplicaId },
+    #[error(
+        "the only replica of group {group}, on node {node}, is damaged: there is nothing to copy it from"
+    )]
+    OnlyReplica { group: GroupId, node: NodeId },
     #[error("replica {replica} on node {node} is not waiting to be destroyed")]
     NoTombstone { node: NodeId, replica: ReplicaId },
 }

@@ -50,6 +50,48 @@ fn one_to_three_grows_in_one_change_and_a_replacement_is_one_for_one() {
 }
 
 #[test]
+fn a_damaged_replica_is_replaced_where_it_is() {
+    let mut fleet = Fleet::of(3, 3);
+    let node = NodeId(2);
+    let placement = |fleet: &Fleet| fleet.ring.placement(G1).unwrap().clone();
+    let damaged = placement(&fleet).replica_on(node).unwrap();
+    let id = fleet.renew(node, damaged).unwrap();
+    let during = placement(&fleet);
+    let new = during.replica_on(node).unwrap();
+    assert!(
+        new != damaged && during.members.contains_key(&damaged) && during.members_after().contains_key(&new)
+    );
+    assert!(!fleet.ring.is_outdated(G1) && !fleet.ring.is_settled());
+    assert_eq!(
+        fleet.renew(node, damaged),
+        Err(RingError::NotAMember { node, replica: damaged }),
+        "it is under way"
+    );
+    let other = during.replica_on(NodeId(1)).unwrap();
+    let (group, under_way) = (G1, id);
+    assert_eq!(fleet.renew(NodeId(1), other), Err(RingError::ChangeUnderWay { group, under_way }));
+    fleet.finish(G1, id).unwrap();
+    assert!(fleet.ring.is_settled() && placement(&fleet).epoch > during.epoch);
+    assert_eq!(fleet.tombstones(), [(node, damaged)]);
+    // The new one is damaged too, before the old one's files are gone.
+    let not_yet = RingError::NotYetDestroyed { group, node, replica: damaged };
+    assert_eq!(fleet.renew(node, new), Err(not_yet));
+    fleet.destroyed(node, damaged);
+    let id = fleet.renew(node, new).unwrap();
+    fleet.ring.abandon_change(G1, id).unwrap();
+    assert_eq!(
+        placement(&fleet).replica_on(node),
+        Some(new),
+        "as before, and what was added is to be destroyed"
+    );
+    fleet.ring.set_paused(true);
+    assert_eq!(fleet.renew(node, new), Err(RingError::Paused));
+    let alone = Fleet::of(1, 3).ring;
+    let only = alone.placement(G1).unwrap().replica_on(NodeId(1)).unwrap();
+    assert_eq!(alone.renewal(NodeId(1), only), Err(RingError::OnlyReplica { group, node: NodeId(1) }));
+}
+
+#[test]
 fn what_is_refused_changes_nothing() {
     let mut fleet = Fleet::of(4, 3);
     fleet.join(1, 0);
@@ -198,6 +240,7 @@ enum Event {
     Finish(usize),
     Abandon(usize),
     Destroyed(usize),
+    Damage(usize),
     Pause(bool),
     Settle,
 }
@@ -214,7 +257,8 @@ fn event() -> impl Strategy<Value = Event> {
         12 => (0usize..6).prop_map(Event::Begin),
         12 => which.clone().prop_map(Event::Finish),
         4 => which.clone().prop_map(Event::Abandon),
-        6 => which.prop_map(Event::Destroyed),
+        6 => which.clone().prop_map(Event::Destroyed),
+        3 => which.prop_map(Event::Damage),
         1 => any::<bool>().prop_map(Event::Pause),
         1 => Just(Event::Settle),
     ]
@@ -265,6 +309,16 @@ fn happen(fleet: &mut Fleet, event: Event) {
         Event::Destroyed(at) => {
             if let Some((node, replica)) = pick(&fleet.tombstones(), at) {
                 fleet.destroyed(node, replica);
+            }
+        }
+        Event::Damage(at) => {
+            let held = fleet.ring.placements().flat_map(|(_, p)| p.members.clone()).collect::<Vec<_>>();
+            if let Some((replica, node)) = pick(&held, at) {
+                let possible = fleet.ring.renewal(node, replica);
+                assert_eq!(fleet.renew(node, replica).err(), possible.clone().err());
+                if let Ok(group) = possible {
+                    assert_ne!(fleet.ring.placement(group).unwrap().replica_on(node), Some(replica));
+                }
             }
         }
         Event::Pause(paused) => drop(fleet.ring.set_paused(paused)),

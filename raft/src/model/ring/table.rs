@@ -65,10 +65,10 @@ impl Placement {
         members
     }
 
-    /// The replica that a node has to have open: a member, or one that a change adds.
+    /// The replica that a node has to have open: one that a change adds, or a member. Where both are on one node, the member is damaged and stays shut.
     pub fn replica_on(&self, node: NodeId) -> Option<ReplicaId> {
         let added = self.change.iter().flat_map(|change| &change.added);
-        self.members.iter().chain(added).find(|(_, on)| **on == node).map(|(replica, _)| *replica)
+        added.chain(&self.members).find(|(_, on)| **on == node).map(|(replica, _)| *replica)
     }
 }
 
@@ -368,7 +368,9 @@ impl Placement {
         })?;
         let known = change.removed.iter().all(|(replica, node)| self.members.get(replica) == Some(node));
         ensure(known, || format!("{} removes who is not a member", change.id))?;
-        let mut held = self.members.values().chain(self.tombstones.values());
+        // A damaged replica is replaced where it is; no other node has two.
+        let kept = self.members.iter().filter(|(replica, _)| !change.removed.contains_key(replica));
+        let mut held = kept.map(|(_, node)| node).chain(self.tombstones.values());
         let twice = held.any(|node| change.added.values().any(|on| on == node));
         ensure(!twice, || format!("{} adds a replica where one is", change.id))
     }

@@ -89,6 +89,15 @@ impl Fleet {
         })
     }
 
+    pub(super) fn renew(&mut self, node: NodeId, replica: ReplicaId) -> Result<ChangeId, RingError> {
+        let Fleet { ring, membership, given, .. } = self;
+        ring.begin_renewal(node, replica, || {
+            let id = membership.allocate_replica();
+            assert!(given.insert(id));
+            id
+        })
+    }
+
     pub(super) fn under_way(&self) -> Vec<(GroupId, ChangeId)> {
         self.ring.placements().filter_map(|(g, p)| p.change.as_ref().map(|c| (g, c.id))).collect()
     }
