@@ -50,7 +50,7 @@ struct Wish {
     change: Option<Change>,
     /// The voters when the change is over; without one, now.
     members: BTreeMap<ReplicaId, NodeId>,
-    /// The change leads nowhere any more: the target is another, or an added node is not in the fleet.
+    /// The change leads nowhere any more: the target is another, or an added node is not in the fleet, or cannot use its replica.
     outdated: bool,
 }
 
@@ -309,7 +309,7 @@ mod tests {
 
     /// A change from the members `from`.
     fn wish(from: &[u64], added: &[u64], removed: &[u64]) -> Wish {
-        let change = Change { id: ChangeId(7), added: map(added), removed: map(removed) };
+        let change = Change { id: ChangeId(7), added: map(added), removed: map(removed), spoiled: false };
         let mut members = map(from);
         members.retain(|replica, _| !change.removed.contains_key(replica));
         members.extend(&change.added);

@@ -18,6 +18,7 @@ use longshore_raft::consensus::remote::{RemoteGroup, RemoteOptions};
 use longshore_raft::consensus::router::Router;
 use longshore_raft::consensus::runtime::Instant as _;
 use longshore_raft::consensus::snapshots::Snapshots;
+use longshore_raft::model::detector::PeerState;
 use longshore_raft::model::ring::{GroupCount, Placement};
 use longshore_raft::transport::{BoxFuture, TransportRef};
 use longshore_raft::{GroupId, NodeId, ReplicaId, Runtime};
@@ -269,13 +270,28 @@ impl<R: Runtime> Replicas<R> {
             return true;
         }
         let me = self.core.me;
+        // A group that cannot commit anything holds up no other; nothing wakes this loop when it can again.
+        let mut waits = false;
         let due: Vec<ReplicaId> = self.core.group.with_state(|state| {
             let Some(ring) = &state.ring else { return Vec::new() };
-            let coming =
-                |p: &Placement| p.change.as_ref().is_some_and(|c| c.added.values().any(|on| *on == me));
-            let under_way = ring.placements().filter(|(_, placement)| coming(placement)).count();
-            let due = damaged.into_iter().filter(|replica| ring.renewal(me, *replica).is_ok());
-            due.take(RENEWED_AT_ONCE.saturating_sub(under_way)).collect()
+            let is_whole = |p: &Placement| self.has_quorum_elsewhere(p);
+            let comes_here = |p: &Placement| p.change.iter().any(|c| c.added.values().any(|on| *on == me));
+            let under_way = ring.placements().filter(|(_, p)| comes_here(p) && is_whole(p)).count();
+            let mut room = RENEWED_AT_ONCE.saturating_sub(under_way);
+            let mut is_due = |replica: &ReplicaId| {
+                let group = ring.renewal(me, *replica).ok();
+                let Some(placement) = group.and_then(|group| ring.placement(group)) else { return false };
+                // A change that adds it is only to be given up.
+                let takes_room = placement.change.is_none();
+                if takes_room && !is_whole(placement) {
+                    waits = true;
+                    return false;
+                }
+                let due = !takes_room || room > 0;
+                room -= usize::from(takes_room && due);
+                due
+            };
+            damaged.into_iter().filter(|replica| is_due(replica)).collect()
         });
         for replica in due {
             let command = RingCommand::Renew { node: me, replica };
@@ -290,7 +306,14 @@ impl<R: Runtime> Replicas<R> {
                 }
             }
         }
-        true
+        !waits
+    }
+
+    /// A majority of a group's members is on other nodes, and alive as this one sees it.
+    fn has_quorum_elsewhere(&self, placement: &Placement) -> bool {
+        let whole =
+            |node: &&NodeId| **node != self.core.me && self.core.peer_state(**node) != PeerState::Failed;
+        placement.members.values().filter(whole).count() * 2 > placement.members.len()
     }
 
     /// Takes apart the replicas that the record does not give to this node any more.
@@ -418,6 +441,10 @@ impl<R: Runtime> Replicas<R> {
                     tracing::warn!(%group, %replica, %error, "a replica could not be destroyed; trying again")
                 }
             }
+        }
+        // An empty command would only wake this loop again.
+        if destroyed.is_empty() {
+            return false;
         }
         let all = destroyed.len() == tombstones.len();
         let command = RingCommand::Destroyed { node: self.core.me, replicas: destroyed };

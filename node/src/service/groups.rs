@@ -99,8 +99,8 @@ impl<R: Runtime> Service<R> {
         let node = self.resolve(&request.to)?;
         let (name, replica) = self.core.group.with_state(|state| {
             let ring = state.ring.as_ref().ok_or_else(no_ring)?;
-            let members = &ring.placement(group).ok_or_else(no_ring)?.members;
-            let replica = members.iter().find(|(_, on)| **on == node).map(|(replica, _)| *replica);
+            // Where a damaged replica is made anew that is the new one, which cannot lead yet.
+            let replica = ring.placement(group).ok_or_else(no_ring)?.replica_on(node);
             Ok::<_, ApiError>((name_of(state, node), replica))
         })?;
         let conflict = |message: String| ApiError::new(ErrorCode::Conflict, message);

@@ -140,7 +140,7 @@ impl<R: Runtime> Look<'_, R> {
         }
         let shut = placements.iter().filter_map(|group| Some((&group.group, group.failure.as_ref()?)));
         warnings.extend(shut.map(|(group, why)| {
-            format!("this node's replica of {group} cannot be used: {why}; to have it copied anew, leave and join again")
+            format!("this node's replica of {group} cannot be used: {why}; a damaged one is copied anew from the others by itself, as long as a majority of the group is whole")
         }));
         warnings.extend(overloaded(&self.figures()).into_iter().map(|(node, fair)| {
             format!(
@@ -363,7 +363,7 @@ mod tests {
     /// g7 goes from node 3 to node 4.
     fn change() -> Change {
         let one = |node| [(on(node).replica, NodeId(node))].into();
-        Change { id: ChangeId(1), added: one(4), removed: one(3) }
+        Change { id: ChangeId(1), added: one(4), removed: one(3), spoiled: false }
     }
 
     #[test]

@@ -82,7 +82,7 @@ struct Host {
     /// Left or was removed, and was not wiped and started since.
     out: bool,
     damage: Option<Damage>,
-    /// How often it was wiped since it was whole.
+    /// How often it was wiped since it was whole, or rotted after it was.
     wiped: usize,
     /// It holds nothing of the ring, or has not got anything back for certain.
     weightless: bool,
@@ -194,6 +194,7 @@ impl Fleet {
                         "the log of host {id} rots although the host was not stopped before"
                     ));
                 }
+                host.wiped += usize::from(host.damage == Some(Damage::Repaired));
                 host.damage = Some(Damage::Rotten);
             }
             _ => {}

@@ -97,7 +97,7 @@ pub(super) fn apply(
             ring.set_paused(paused);
         }
         RingCommand::Renew { node, replica } => {
-            ring.begin_renewal(node, replica, || membership.allocate_replica())?;
+            ring.renew(node, replica, || membership.allocate_replica())?;
         }
     }
     let gone: Vec<NodeId> = ring

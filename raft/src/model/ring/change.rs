@@ -100,7 +100,7 @@ impl Ring {
         let added: BTreeMap<ReplicaId, NodeId> = step.add.iter().map(|node| new_replica(*node)).collect();
         assert_eq!(added.len(), step.add.len(), "a replica id was given out twice");
         self.last_change = id;
-        self.placement_mut(group)?.change = Some(Change { id, added, removed });
+        self.placement_mut(group)?.change = Some(Change { id, added, removed, spoiled: false });
         self.assert_sound();
         Ok(id)
     }
@@ -129,52 +129,67 @@ impl Ring {
             return bad(format!("node {node} is not to give it up"));
         }
         // One of a group's replicas on a node at a time, ever: what is left of an old one must not be taken for the new one. It also keeps
-        // tombstones few, at most one a node and group.
+        // tombstones few: one a node and group, but for a renewal that was given up.
         if let Some((replica, node)) = placement.tombstones.iter().find(|(_, node)| adds.contains(node)) {
             return Err(RingError::NotYetDestroyed { group, node: *node, replica: *replica });
         }
         Ok(placement.members.iter().filter(|(_, n)| removes.contains(n)).map(|(r, n)| (*r, *n)).collect())
     }
 
-    /// Begins to replace a replica by a new one on the same node, whose copy is damaged for good: it must never vote again. The node opens the new one
-    /// and leaves the old one shut from now on.
+    /// A replica cannot be used on its node any more, since what it acknowledged is damaged: it must never vote again. A member is replaced by a new
+    /// one on the same node, which the node opens from now on, leaving the old one shut. A change that adds it is marked, to be given up.
     ///
     /// # Errors
     /// Those of [`Ring::renewal`].
-    pub fn begin_renewal(
+    pub fn renew(
         &mut self,
         node: NodeId,
         replica: ReplicaId,
         mut ids: impl FnMut() -> ReplicaId,
-    ) -> Result<ChangeId, RingError> {
+    ) -> Result<(), RingError> {
         let group = self.renewal(node, replica)?;
-        let id = ChangeId(self.last_change.0 + 1);
-        let (added, removed) = (BTreeMap::from([(ids(), node)]), BTreeMap::from([(replica, node)]));
-        self.last_change = id;
-        self.placement_mut(group)?.change = Some(Change { id, added, removed });
+        let last = self.last_change;
+        let placement = self.placement_mut(group)?;
+        match &mut placement.change {
+            Some(change) => change.spoiled = true,
+            None => {
+                let id = ChangeId(last.0 + 1);
+                let (added, removed) = (BTreeMap::from([(ids(), node)]), BTreeMap::from([(replica, node)]));
+                placement.change = Some(Change { id, added, removed, spoiled: false });
+                self.last_change = id;
+            }
+        }
         self.assert_sound();
-        Ok(id)
+        Ok(())
     }
 
-    /// The group of a replica that can be replaced on its node now.
+    /// The group of a replica of which [`Ring::renew`] would hear.
     ///
     /// # Errors
-    /// [`RingError::Paused`]; [`RingError::NotAMember`], also when it is being replaced already; [`RingError::OnlyReplica`] if there is nothing to
-    /// copy from; [`RingError::ChangeUnderWay`], [`RingError::NotYetDestroyed`]: later.
+    /// [`RingError::NotAMember`], also when that was said before; [`RingError::Paused`]; [`RingError::OnlyReplica`] if there is nothing to
+    /// copy from; [`RingError::ChangeUnderWay`], [`RingError::NotYetDestroyed`]: later; [`RingError::GivenUp`]: the group moves away from the node anyway.
     pub fn renewal(&self, node: NodeId, replica: ReplicaId) -> Result<GroupId, RingError> {
-        if self.paused {
-            return Err(RingError::Paused);
+        let is_on = |held: &BTreeMap<ReplicaId, NodeId>| held.get(&replica) == Some(&node);
+        let adds = |p: &Placement| p.change.as_ref().is_some_and(|c| !c.spoiled && is_on(&c.added));
+        if let Some((group, _)) = self.placements().find(|(_, placement)| adds(placement)) {
+            return Ok(group);
         }
-        let holder = self.placements().find(|(_, p)| p.members.get(&replica) == Some(&node));
+        let holder = self.placements().find(|(_, placement)| is_on(&placement.members));
         let Some((group, placement)) = holder else { return Err(RingError::NotAMember { node, replica }) };
-        if placement.members.len() == 1 {
-            return Err(RingError::OnlyReplica { group, node });
-        }
         if let Some(change) = &placement.change {
             return Err(match change.removed.contains_key(&replica) {
                 true => RingError::NotAMember { node, replica },
                 false => RingError::ChangeUnderWay { group, under_way: change.id },
             });
+        }
+        if self.paused {
+            return Err(RingError::Paused);
+        }
+        if placement.members.len() == 1 {
+            return Err(RingError::OnlyReplica { group, node });
+        }
+        if !self.target[&group].contains(&node) {
+            return Err(RingError::GivenUp { group, node });
         }
         match placement.tombstones.iter().find(|(_, on)| **on == node) {
             Some((old, _)) => Err(RingError::NotYetDestroyed { group, node, replica: *old }),

@@ -54,6 +54,8 @@ pub enum RingError {
         "the only replica of group {group}, on node {node}, is damaged: there is nothing to copy it from"
     )]
     OnlyReplica { group: GroupId, node: NodeId },
+    #[error("group {group} is to leave node {node}, and is not made anew there")]
+    GivenUp { group: GroupId, node: NodeId },
     #[error("replica {replica} on node {node} is not waiting to be destroyed")]
     NoTombstone { node: NodeId, replica: ReplicaId },
 }

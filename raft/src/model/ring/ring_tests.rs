@@ -9,7 +9,7 @@ use super::check::check;
 use super::error::RingError;
 use super::schedule::{Begin, DEATH_PAUSE_MS, ScheduleLimits, next_changes};
 use super::slot::GroupCount;
-use super::table::{ChangeId, Ring, Step};
+use super::table::{ChangeId, Placement, Ring, Step};
 use super::test_fleet::{Fleet, spec};
 use crate::model::ids::{GroupId, NodeId, ReplicaId};
 
@@ -52,43 +52,54 @@ fn one_to_three_grows_in_one_change_and_a_replacement_is_one_for_one() {
 #[test]
 fn a_damaged_replica_is_replaced_where_it_is() {
     let mut fleet = Fleet::of(3, 3);
-    let node = NodeId(2);
+    let (node, group) = (NodeId(2), G1);
     let placement = |fleet: &Fleet| fleet.ring.placement(G1).unwrap().clone();
+    let under_way = |fleet: &Fleet| placement(fleet).change.expect("a change").id;
     let damaged = placement(&fleet).replica_on(node).unwrap();
-    let id = fleet.renew(node, damaged).unwrap();
+    fleet.renew(node, damaged).unwrap();
     let during = placement(&fleet);
     let new = during.replica_on(node).unwrap();
-    assert!(
-        new != damaged && during.members.contains_key(&damaged) && during.members_after().contains_key(&new)
-    );
+    assert!(new != damaged && during.members.contains_key(&damaged));
+    assert!(during.members_after().contains_key(&new) && !during.members_after().contains_key(&damaged));
     assert!(!fleet.ring.is_outdated(G1) && !fleet.ring.is_settled());
-    assert_eq!(
-        fleet.renew(node, damaged),
-        Err(RingError::NotAMember { node, replica: damaged }),
-        "it is under way"
-    );
-    let other = during.replica_on(NodeId(1)).unwrap();
-    let (group, under_way) = (G1, id);
-    assert_eq!(fleet.renew(NodeId(1), other), Err(RingError::ChangeUnderWay { group, under_way }));
+    let said = RingError::NotAMember { node, replica: damaged };
+    assert_eq!(fleet.renew(node, damaged), Err(said), "it is under way");
+    let (other, id) = (during.replica_on(NodeId(1)).unwrap(), under_way(&fleet));
+    assert_eq!(fleet.renew(NodeId(1), other), Err(RingError::ChangeUnderWay { group, under_way: id }));
     fleet.finish(G1, id).unwrap();
     assert!(fleet.ring.is_settled() && placement(&fleet).epoch > during.epoch);
     assert_eq!(fleet.tombstones(), [(node, damaged)]);
     // The new one is damaged too, before the old one's files are gone.
-    let not_yet = RingError::NotYetDestroyed { group, node, replica: damaged };
-    assert_eq!(fleet.renew(node, new), Err(not_yet));
+    assert_eq!(fleet.renew(node, new), Err(RingError::NotYetDestroyed { group, node, replica: damaged }));
     fleet.destroyed(node, damaged);
-    let id = fleet.renew(node, new).unwrap();
+    fleet.renew(node, new).unwrap();
+    // And so is the next one, before it has a vote: the change is given up, and a third begins.
+    let next = placement(&fleet).replica_on(node).unwrap();
+    fleet.renew(node, next).unwrap();
+    assert!(fleet.ring.is_outdated(G1));
+    assert_eq!(fleet.renew(node, next), Err(RingError::NotAMember { node, replica: next }), "it was said");
+    let id = under_way(&fleet);
     fleet.ring.abandon_change(G1, id).unwrap();
-    assert_eq!(
-        placement(&fleet).replica_on(node),
-        Some(new),
-        "as before, and what was added is to be destroyed"
-    );
+    assert_eq!((placement(&fleet).replica_on(node), fleet.tombstones()), (Some(new), vec![(node, next)]));
+    fleet.destroyed(node, next);
     fleet.ring.set_paused(true);
     assert_eq!(fleet.renew(node, new), Err(RingError::Paused));
+    fleet.ring.set_paused(false);
+    assert_eq!(fleet.renew(node, new), Ok(()));
+}
+
+#[test]
+fn what_has_no_other_copy_or_is_to_go_is_not_made_anew() {
     let alone = Fleet::of(1, 3).ring;
     let only = alone.placement(G1).unwrap().replica_on(NodeId(1)).unwrap();
-    assert_eq!(alone.renewal(NodeId(1), only), Err(RingError::OnlyReplica { group, node: NodeId(1) }));
+    let (group, node) = (G1, NodeId(1));
+    assert_eq!(alone.renewal(node, only), Err(RingError::OnlyReplica { group, node }));
+    let mut fleet = Fleet::of(4, 3);
+    let (group, node) = fleet.ring.placements().map(|(group, p)| (group, p.nodes()[0])).next().unwrap();
+    let damaged = fleet.ring.placement(group).unwrap().replica_on(node).unwrap();
+    fleet.leave(node);
+    fleet.retarget().unwrap();
+    assert_eq!(fleet.renew(node, damaged), Err(RingError::GivenUp { group, node }));
 }
 
 #[test]
@@ -312,12 +323,16 @@ fn happen(fleet: &mut Fleet, event: Event) {
             }
         }
         Event::Damage(at) => {
-            let held = fleet.ring.placements().flat_map(|(_, p)| p.members.clone()).collect::<Vec<_>>();
+            let all =
+                |p: &Placement| p.members.clone().into_iter().chain(p.members_after()).collect::<Vec<_>>();
+            let held = fleet.ring.placements().flat_map(|(_, p)| all(p)).collect::<Vec<_>>();
             if let Some((replica, node)) = pick(&held, at) {
                 let possible = fleet.ring.renewal(node, replica);
                 assert_eq!(fleet.renew(node, replica).err(), possible.clone().err());
                 if let Ok(group) = possible {
-                    assert_ne!(fleet.ring.placement(group).unwrap().replica_on(node), Some(replica));
+                    let shut = fleet.ring.placement(group).unwrap().replica_on(node) != Some(replica);
+                    assert!(shut || fleet.ring.is_outdated(group));
+                    assert!(fleet.renew(node, replica).is_err(), "once is enough");
                 }
             }
         }

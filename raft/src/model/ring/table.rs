@@ -34,6 +34,8 @@ pub struct Change {
     pub id: ChangeId,
     pub added: BTreeMap<ReplicaId, NodeId>,
     pub removed: BTreeMap<ReplicaId, NodeId>,
+    /// An added replica cannot be used on its node: the change is to be given up, unless it has a vote already.
+    pub spoiled: bool,
 }
 
 /// Where one group is.
@@ -267,12 +269,14 @@ impl Ring {
     }
 
     /// Whether the change under way leads away from the target, which has changed since: it adds a replica on a node that the target no longer
-    /// names, or only removes, and one that the target names again. Whoever leads the group should give it up, if it can still
+    /// names, or one that its node cannot use; or it only removes, and one that the target names again. Whoever leads the group should give it up, if it can still
     /// be [abandoned](Ring::abandon_change).
     pub fn is_outdated(&self, group: GroupId) -> bool {
         let Some(change) = self.placements.get(&group).and_then(|p| p.change.as_ref()) else { return false };
         let named = |node: &NodeId| self.target[&group].contains(node);
-        !change.added.values().all(named) || (change.added.is_empty() && change.removed.values().any(named))
+        change.spoiled
+            || !change.added.values().all(named)
+            || (change.added.is_empty() && change.removed.values().any(named))
     }
 
     /// The invariants of the module, as far as one state shows them.

@@ -89,9 +89,9 @@ impl Fleet {
         })
     }
 
-    pub(super) fn renew(&mut self, node: NodeId, replica: ReplicaId) -> Result<ChangeId, RingError> {
+    pub(super) fn renew(&mut self, node: NodeId, replica: ReplicaId) -> Result<(), RingError> {
         let Fleet { ring, membership, given, .. } = self;
-        ring.begin_renewal(node, replica, || {
+        ring.renew(node, replica, || {
             let id = membership.allocate_replica();
             assert!(given.insert(id));
             id
