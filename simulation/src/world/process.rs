@@ -185,6 +185,8 @@ impl World {
                 Ok(Exit::Left) | Err(NodeError::Gone { .. } | NodeError::Damaged(_)) => host.is_gone = true,
                 // The log or a snapshot is beyond use, as an operator would see it.
                 Err(NodeError::Storage(error)) if self.is_lost(error) => host.is_gone = true,
+                // It was killed between its certificate and its first answer; an operator does what the error says.
+                Err(NodeError::AlreadyMember { .. }) => host.is_member = true,
                 // It was admitted, or not, before it had its certificate; whoever starts it looks again.
                 _ => {}
             }
