@@ -337,9 +337,7 @@ impl<R: Runtime> Core<R> {
 
     /// Hands leadership, if held, to the voter that holds most of the log and whose node is not one to avoid.
     pub(crate) fn hand_over(self: Arc<Self>, avoid: &dyn Fn(NodeId) -> bool) {
-        if self.office().is_none() {
-            return;
-        }
+        let Some(term) = self.office() else { return };
         let status = self.status();
         if status.joint {
             // The change of voters under way would be left half done, and while it is, nothing is decided without a majority of the
@@ -358,6 +356,8 @@ impl<R: Runtime> Core<R> {
             if permit.is_some() {
                 let _ = R::timeout(CANDIDATE_PATIENCE, self.until(|| self.office().is_none())).await;
             }
+            drop(permit);
+            self.is_relieved(term).await;
         });
     }
 }

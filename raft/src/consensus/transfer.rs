@@ -64,15 +64,30 @@ impl<R: Runtime> Core<R> {
         let Some(term) = self.office() else {
             return Err(GroupError::NotLeader { group, leader: self.leader() });
         };
+        let has_vote = self.server(|m| m.membership_config.membership().voter_ids().any(|voter| voter == to));
+        if !has_vote {
+            return Err(GroupError::Membership(format!("{to} has no vote in {group}")));
+        }
         let _busy = self.rest.busy();
         self.rouse("a transfer");
         let asked = self.raft.trigger().transfer_leader(to).await;
         asked.map_err(|e| GroupError::Stopped { group, detail: e.to_string() })?;
-        let wait = Duration::from_millis(self.timings.election_max_ms * 2);
-        if R::timeout(wait, self.left_office(term)).await.is_err() {
+        if !self.is_relieved(term).await {
             return Err(GroupError::NoQuorum { group, detail: format!("{to} did not take over") });
         }
         Ok(())
+    }
+
+    /// Waits for another leader after a transfer. A leader that hands over takes no writes and sends no heartbeats until there is one, and there may never
+    /// be: the heir lost its vote while it was asked, or is gone, and of the others none can win. So it takes office again.
+    pub(crate) async fn is_relieved(&self, term: u64) -> bool {
+        let wait = Duration::from_millis(self.timings.election_max_ms * 2);
+        if R::timeout(wait, self.left_office(term)).await.is_ok() {
+            return true;
+        }
+        tracing::info!(group = %self.group, term, "nobody took over; this leader stands for election again");
+        let _ = self.raft.trigger().elect(false).await;
+        false
     }
 
     /// Does what [`GroupBody::HandOver`] asks.

@@ -36,6 +36,22 @@ fn leads(status: &longshore_raft::consensus::machine::GroupStatus, node: u64) ->
     status.leader.is_some_and(|leader| leader.node == NodeId(node))
 }
 
+/// A leader that hands over takes nothing until another leads; one without a vote never would, and an only voter would wait for ever.
+#[test]
+fn nobody_hands_over_to_a_learner() {
+    virtual_time(async {
+        let mut fleet = Fleet::of(1, 1, timings()).await;
+        fleet.start(2).await;
+        let (group, learner) = (fleet.group(1), member(&fleet, 2));
+        group.add_learner(learner).await.unwrap();
+        group.propose("before".into()).await.unwrap();
+        let refused = group.transfer_leader(learner.replica).await.unwrap_err();
+        assert!(matches!(&refused, GroupError::Membership(text) if text.contains("no vote")), "{refused}");
+        group.propose("after".into()).await.unwrap();
+        assert_eq!(fleet.agree().await, ["before", "after"]);
+    });
+}
+
 #[test]
 fn an_heir_that_is_not_fit_is_refused() {
     virtual_time(async {
