@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::StreamExt;
-use longshore_model::control::{Command, RingCommand};
+use longshore_model::control::{Command, Reply, RingCommand};
 use longshore_model::partition::{PartitionMachine, PartitionRange};
 use longshore_raft::consensus::config::Timings;
 use longshore_raft::consensus::group::{Group, GroupOptions};
@@ -19,6 +19,7 @@ use longshore_raft::consensus::router::Router;
 use longshore_raft::consensus::runtime::Instant as _;
 use longshore_raft::consensus::snapshots::Snapshots;
 use longshore_raft::model::detector::PeerState;
+use longshore_raft::model::ring::schedule::has_quorum;
 use longshore_raft::model::ring::{GroupCount, Placement};
 use longshore_raft::transport::{BoxFuture, TransportRef};
 use longshore_raft::{GroupId, NodeId, ReplicaId, Runtime};
@@ -296,10 +297,9 @@ impl<R: Runtime> Replicas<R> {
         for replica in due {
             let command = RingCommand::Renew { node: me, replica };
             match self.core.group.propose(Command::Ring(command)).await {
-                // Refused: the record has gone on, and will wake this node when it shows here.
-                Ok(reply) => {
-                    tracing::info!(%replica, ?reply, "a new replica is made in the place of a damaged one")
-                }
+                // It will wake this node when it shows here.
+                Ok(Reply::Refused(refusal)) => tracing::info!(%replica, %refusal, "the record has gone on"),
+                Ok(_) => tracing::info!(%replica, "a new replica is made in the place of a damaged one"),
                 Err(error) => {
                     tracing::debug!(%error, "it could not be said that a replica is damaged; trying again");
                     return false;
@@ -311,9 +311,11 @@ impl<R: Runtime> Replicas<R> {
 
     /// A majority of a group's members is on other nodes, and alive as this one sees it.
     fn has_quorum_elsewhere(&self, placement: &Placement) -> bool {
-        let whole =
-            |node: &&NodeId| **node != self.core.me && self.core.peer_state(**node) != PeerState::Failed;
-        placement.members.values().filter(whole).count() * 2 > placement.members.len()
+        let nodes = placement.nodes();
+        let is_lost =
+            |node: &NodeId| *node == self.core.me || self.core.peer_state(*node) == PeerState::Failed;
+        let lost = nodes.iter().copied().filter(is_lost).collect();
+        has_quorum(&nodes, &lost)
     }
 
     /// Takes apart the replicas that the record does not give to this node any more.

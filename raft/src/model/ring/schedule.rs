@@ -134,7 +134,8 @@ pub fn without_quorum(ring: &Ring, dead: &BTreeSet<NodeId>) -> Vec<Stuck> {
     ring.placements().filter_map(stuck).collect()
 }
 
-fn has_quorum(nodes: &[NodeId], dead: &BTreeSet<NodeId>) -> bool {
+/// Whether a majority of a group's nodes is left without the `dead`.
+pub fn has_quorum(nodes: &[NodeId], dead: &BTreeSet<NodeId>) -> bool {
     nodes.iter().filter(|node| !dead.contains(node)).count() * 2 > nodes.len()
 }
 
