@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use longshore_model::image::ImageReference;
 use longshore_node::docker::{
-    BoxFuture, ContainerEngine, EngineError, EngineInfo, FakeEngine, OnProgress, PullProgress, PullScript,
-    PulledImage,
+    BoxFuture, ContainerEngine, EngineError, EngineInfo, FakeEngine, LocalImage, OnProgress, PullProgress,
+    PullScript,
 };
 use parking_lot::Mutex;
 use rand::rngs::SmallRng;
@@ -206,7 +206,7 @@ impl HostEngine {
         image: ImageReference,
         (process, incarnation): (Arc<Context>, u64),
         progress: mpsc::Sender<PullProgress>,
-        mut reply: oneshot::Sender<Result<PulledImage, EngineError>>,
+        mut reply: oneshot::Sender<Result<LocalImage, EngineError>>,
     ) {
         let shared = &self.shared;
         // An engine that is down begins nothing.
@@ -285,7 +285,7 @@ impl ContainerEngine for Connection {
         &self,
         image: &ImageReference,
         on_progress: OnProgress,
-    ) -> BoxFuture<'_, Result<PulledImage, EngineError>> {
+    ) -> BoxFuture<'_, Result<LocalImage, EngineError>> {
         let image = image.clone();
         Box::pin(async move {
             let engine = self.engine.clone();
@@ -304,10 +304,26 @@ impl ContainerEngine for Connection {
         })
     }
 
+    fn push(
+        &self,
+        image: &ImageReference,
+        on_progress: OnProgress,
+    ) -> BoxFuture<'_, Result<LocalImage, EngineError>> {
+        self.engine.shared.fake.push(image, on_progress)
+    }
+
+    fn tag(
+        &self,
+        source: &ImageReference,
+        target: &ImageReference,
+    ) -> BoxFuture<'_, Result<LocalImage, EngineError>> {
+        self.engine.shared.fake.tag(source, target)
+    }
+
     fn inspect_image(
         &self,
         image: &ImageReference,
-    ) -> BoxFuture<'_, Result<Option<PulledImage>, EngineError>> {
+    ) -> BoxFuture<'_, Result<Option<LocalImage>, EngineError>> {
         self.engine.shared.fake.inspect_image(image)
     }
 }
@@ -389,9 +405,9 @@ mod tests {
             conforms(&*engine.for_process(1, 1), &fixture).await;
             sleep_global(ms(100)).await;
             let pulls = pulls(&reports);
-            assert_eq!(pulls.len(), 8);
+            assert_eq!(pulls.len(), 9);
             assert!(pulls.iter().all(|(_, _, ended)| ended.is_some()), "{pulls:?}");
-            assert_eq!(pulls.iter().filter(|(_, _, ended)| *ended == Some(true)).count(), 5);
+            assert_eq!(pulls.iter().filter(|(_, _, ended)| *ended == Some(true)).count(), 6);
         });
     }
 

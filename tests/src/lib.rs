@@ -31,6 +31,7 @@ pub mod sources;
 pub mod strace;
 pub mod tools;
 pub mod wait;
+pub mod yard;
 
 pub use fleet::Fleet;
 pub use peer::{Peer, PeerSpec};

@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::time::Duration;
 
-use longshore_node::api::types::{OperationRequest, OperationView, Strategy};
+use longshore_node::api::types::{Action, OperationRequest, OperationView, Strategy};
 use serde::{Deserialize, Serialize};
 
 /// Labels that changes take turns on.
@@ -76,12 +76,11 @@ pub fn operation_key(run: &str, number: u64) -> String {
 }
 
 pub fn operation_request(run: &str, number: u64, node: &str) -> OperationRequest {
-    OperationRequest::Pull {
-        images: vec![operation_image(run, number)],
-        strategy: Strategy::Local,
+    let action = Action::Pull { images: vec![operation_image(run, number)] };
+    OperationRequest {
         on: vec![node.to_owned()],
         timeout_ms: Some(10_000),
-        session: None,
+        ..OperationRequest::new(action, Strategy::Local)
     }
 }
 
@@ -282,6 +281,8 @@ mod tests {
             images: vec![operation_image("r", number)],
             submitted_by: String::new(),
             submitted_at_ms: 0,
+            retry_of: None,
+            cancelled_by: None,
             ended_at_ms: None,
             sub_operations: Vec::new(),
         };

@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use longshore_model::image::ImageReference;
 use longshore_node::docker::{
-    BollardEngine, ContainerEngine, EngineError, Limits, OnProgress, PulledImage, conformance,
+    BollardEngine, ContainerEngine, EngineError, Limits, LocalImage, OnProgress, conformance,
 };
 use longshore_tests::counting_proxy::CountingProxy;
 use longshore_tests::docker_hosts::DockerHosts;
@@ -53,7 +53,7 @@ fn ignore() -> OnProgress {
 fn spawn_pull(
     engine: &Arc<BollardEngine>,
     image: &ImageReference,
-) -> JoinHandle<Result<PulledImage, EngineError>> {
+) -> JoinHandle<Result<LocalImage, EngineError>> {
     let (engine, image) = (engine.clone(), image.clone());
     tokio::spawn(async move { engine.pull(&image, ignore()).await })
 }

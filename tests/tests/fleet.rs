@@ -354,7 +354,7 @@ fn the_api_over_tcp_reads_and_changes_nothing() {
         (Method::DELETE, "/v1/nodes/self", ""),
         (Method::POST, "/v1/tokens", "{}"),
         (Method::POST, "/v1/leave", ""),
-        (Method::POST, "/v1/operations", r#"{"kind":"pull","images":["a"],"strategy":"local"}"#),
+        (Method::POST, "/v1/operations", r#"{"action":{"kind":"pull","images":["a"]},"strategy":"local"}"#),
     ] {
         let reply =
             peer.tcp().send(method.clone(), path, &[], Some(body.to_owned().into())).expect("a reply");

@@ -1,106 +1,17 @@
 //! Pulls through the fleet, on real engines from a real registry.
 
-use std::path::PathBuf;
 use std::time::Duration;
 
-use hyper::Method;
-use longshore_model::image::ImageReference;
-use longshore_node::api::types::{
-    OperationRequest, OperationState, OperationView, Strategy, SubOperationState,
-};
-use longshore_tests::cli::{Ended, Running};
-use longshore_tests::counting_proxy::CountingProxy;
-use longshore_tests::docker_hosts::DockerHosts;
-use longshore_tests::fleet::Site;
-use longshore_tests::http::Http;
-use longshore_tests::registry::{RegistryProxy, UNLIMITED};
+use longshore_node::api::types::{OperationState, OperationView, Strategy, SubOperationState};
+use longshore_tests::cli::Ended;
+use longshore_tests::registry::UNLIMITED;
 use longshore_tests::tools::{Tool, have};
-use longshore_tests::{Fleet, eventually, eventually_value, machine};
+use longshore_tests::yard::{PULL_TIMEOUT, Yard};
+use longshore_tests::{eventually, machine};
 use rustix::process::Signal;
 
-const PULL_TIMEOUT: Duration = Duration::from_secs(90);
 /// Slow enough that a pull of the large image to three engines takes some ten seconds.
 const SLOW_BYTES_PER_SECOND: u64 = 2 << 20;
-
-/// A fleet with an engine for each peer, a counting proxy before each engine, and a proxy before the registry.
-struct Yard {
-    fleet: Fleet,
-    proxies: Vec<CountingProxy>,
-    registry: RegistryProxy,
-    hosts: DockerHosts,
-    _runtime: tokio::runtime::Runtime,
-}
-
-impl Yard {
-    fn of(count: u8, label: &str, bytes_per_second: u64) -> Self {
-        let hosts = DockerHosts::start(count as usize).expect("engines start");
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(1)
-            .enable_all()
-            .build()
-            .expect("a runtime for the proxies");
-        let site = Site::new(label);
-        let context = runtime.enter();
-        let registry =
-            runtime.block_on(RegistryProxy::start(hosts.registry(), bytes_per_second)).expect("a proxy");
-        let sockets: Vec<PathBuf> =
-            (0..count as usize).map(|engine| site.path(&format!("engine-{}.sock", engine + 1))).collect();
-        let proxies: Vec<CountingProxy> = sockets
-            .iter()
-            .enumerate()
-            .map(|(engine, socket)| CountingProxy::start(socket, hosts.socket(engine)).expect("a proxy"))
-            .collect();
-        drop(context);
-        let fleet = Fleet::on(site, count, |spec| {
-            let number: usize = spec.name[1..].parse().expect("peers are named p1, p2, ...");
-            let socket = format!("unix://{}", sockets[number - 1].display());
-            spec.docker(socket)
-        });
-        Self { fleet, proxies, registry, hosts, _runtime: runtime }
-    }
-
-    /// The engine's own id of an image, if it has it.
-    fn image_id(&self, engine: usize, image: &ImageReference) -> Option<String> {
-        let reply = Http::unix(self.hosts.socket(engine))
-            .send(Method::GET, &format!("/images/{image}/json"), &[], None)
-            .expect("the engine answers");
-        if !reply.status.is_success() {
-            return None;
-        }
-        let json: serde_json::Value = serde_json::from_slice(&reply.body).expect("JSON");
-        Some(json["Id"].as_str().expect("an image has an id").to_owned())
-    }
-
-    fn pull(&self, peer: usize, images: &[&ImageReference], strategy: Strategy) -> OperationView {
-        let request = OperationRequest::Pull {
-            images: images.iter().map(|image| image.to_string()).collect(),
-            strategy,
-            on: Vec::new(),
-            timeout_ms: None,
-            session: None,
-        };
-        self.fleet.peers[peer].http().submit(&request, None).expect("submitted")
-    }
-
-    #[track_caller]
-    fn wait_ended(&self, peer: usize, id: &str) -> OperationView {
-        eventually_value("the operation to end", PULL_TIMEOUT, || {
-            let view = self.fleet.peers[peer].http().operation(id).map_err(|error| error.to_string())?;
-            if view.state.is_terminal() { Ok(view) } else { Err(format!("{:?}", view.sub_operations)) }
-        })
-    }
-
-    /// Runs `op pull` at a peer.
-    fn cli_pull(&self, peer: usize, args: &[&str], images: &[&ImageReference]) -> Ended {
-        self.start_cli_pull(peer, args, images).wait(PULL_TIMEOUT)
-    }
-
-    fn start_cli_pull(&self, peer: usize, args: &[&str], images: &[&ImageReference]) -> Running {
-        let images: Vec<String> = images.iter().map(|image| image.to_string()).collect();
-        let words = ["op", "pull"].iter().copied().chain(images.iter().map(String::as_str));
-        self.fleet.peers[peer].cli(words.chain(args.iter().copied())).start()
-    }
-}
 
 /// Every sub-operation says what it did, from start to end.
 #[track_caller]

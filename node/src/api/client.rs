@@ -156,13 +156,27 @@ impl<R: Runtime> Client<R> {
 
     pub async fn list_operations(&self, query: &OperationQuery) -> Result<Vec<OperationView>, ClientError> {
         let limit = query.limit.map_or(String::new(), |limit| format!("&limit={limit}"));
-        let session =
-            query.session.as_ref().map_or(String::new(), |name| format!("&session={}", encode(name)));
-        self.get(&format!("/v1/operations?active={}{limit}{session}", query.active)).await
+        let text = |name, value: Option<&str>| {
+            value.map_or(String::new(), |value| format!("&{name}={}", encode(value)))
+        };
+        let session = text("session", query.session.as_deref());
+        let kind = text("kind", query.kind.as_deref());
+        let state = text("state", query.state.map(OperationState::name));
+        let since = query.since_ms.map_or(String::new(), |since| format!("&since_ms={since}"));
+        let path = format!("/v1/operations?active={}{limit}{session}{kind}{state}{since}", query.active);
+        self.get(&path).await
     }
 
     pub async fn inspect_operation(&self, id: &str) -> Result<OperationView, ClientError> {
         self.get(&format!("/v1/operations/{}", encode(id))).await
+    }
+
+    pub async fn cancel_operation(&self, id: &str) -> Result<OperationView, ClientError> {
+        self.call(Method::POST, &format!("/v1/operations/{}/cancel", encode(id)), None, None).await
+    }
+
+    pub async fn retry_operation(&self, id: &str, key: Option<&str>) -> Result<OperationView, ClientError> {
+        self.call(Method::POST, &format!("/v1/operations/{}/retry", encode(id)), None, key).await
     }
 
     /// The operation now and after every change.

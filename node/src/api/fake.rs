@@ -156,12 +156,14 @@ pub(crate) fn operation(id: &str, state: OperationState) -> OperationView {
         index,
         node: node.to_owned(),
         image: "docker.io/library/nginx:1.27".into(),
+        why: None,
         state: match state {
             OperationState::Planned => SubOperationState::Assigned,
             OperationState::Running => SubOperationState::Running,
             OperationState::Succeeded => SubOperationState::Succeeded,
             OperationState::Partial if index == 0 => SubOperationState::Succeeded,
             OperationState::Partial | OperationState::Failed => SubOperationState::Failed,
+            OperationState::Cancelled => SubOperationState::Cancelled,
         },
         attempts: 1,
         layers_done: 0,
@@ -182,6 +184,8 @@ pub(crate) fn operation(id: &str, state: OperationState) -> OperationView {
         images: vec!["docker.io/library/nginx:1.27".into()],
         submitted_by: "alpha".into(),
         submitted_at_ms: 1_700_000_000_000,
+        retry_of: None,
+        cancelled_by: None,
         ended_at_ms: None,
         sub_operations: vec![sub(0, "alpha"), sub(1, "beta")],
     }
@@ -307,7 +311,12 @@ impl FleetService for FakeFleet {
         key: Option<String>,
     ) -> ApiFuture<'_, OperationView> {
         Box::pin(async move {
-            let OperationRequest::Pull { images, on, .. } = request;
+            let OperationRequest { action, on, .. } = request;
+            let images = match action {
+                Action::Pull { images } => images,
+                Action::Push { images } => [vec!["push".into()], images].concat(),
+                Action::Tag { source, targets } => [vec!["tag".into(), source], targets].concat(),
+            };
             self.enter("submit_operation", &format!("{} on {}", images.join(","), on.join(","))).await?;
             let mut state = self.state.lock();
             if let Some(id) = key.as_ref().and_then(|key| state.keys.get(key)) {
@@ -337,6 +346,28 @@ impl FleetService for FakeFleet {
             let state = self.state.lock();
             let found = state.operations.iter().find(|view| view.id == id).cloned();
             found.ok_or_else(|| ApiError::new(ErrorCode::NotFound, format!("there is no operation {id}")))
+        })
+    }
+
+    fn cancel_operation(&self, id: String) -> ApiFuture<'_, OperationView> {
+        Box::pin(async move {
+            self.enter("cancel_operation", &id).await?;
+            let view = OperationView {
+                cancelled_by: Some("alpha".into()),
+                ..operation(&id, OperationState::Cancelled)
+            };
+            self.publish(&view);
+            Ok(view)
+        })
+    }
+
+    fn retry_operation(&self, id: String, _: Option<String>) -> ApiFuture<'_, OperationView> {
+        Box::pin(async move {
+            self.enter("retry_operation", &id).await?;
+            let again = format!("op{}", self.state.lock().operations.len() + 1);
+            let view = OperationView { retry_of: Some(id), ..operation(&again, OperationState::Planned) };
+            self.publish(&view);
+            Ok(view)
         })
     }
 

@@ -28,6 +28,8 @@ use super::{routes, types};
         routes::submit_operation,
         routes::inspect_operation,
         routes::watch_operation,
+        routes::cancel_operation,
+        routes::retry_operation,
         routes::show_ring,
         routes::plan_ring,
         routes::pause_ring,

@@ -1,6 +1,7 @@
 //! The table of routes and their handlers. A handler unpacks the request, calls the service, packs the answer.
 
 mod keys;
+mod operations;
 mod ring;
 
 use std::convert::Infallible;
@@ -23,6 +24,7 @@ use super::limits::IDEMPOTENCY_KEY_MAX_CHARS;
 use super::service::{ApiStream, FleetService};
 use super::{openapi, percent};
 pub(super) use keys::*;
+pub(super) use operations::*;
 pub(super) use ring::*;
 
 use super::types::*;
@@ -32,8 +34,9 @@ use crate::config::names;
 #[derive(Clone)]
 pub(super) struct ApiState {
     pub(super) service: Arc<dyn FleetService>,
-    /// Ends watches when the server stops; they would hold it up for ever.
-    pub(super) shutdown: CancellationToken,
+    /// Ends watches when the server stops; they would hold it up for ever. Shared, for each request clones the state several times, and a
+    /// token's clone takes a lock.
+    pub(super) shutdown: Arc<CancellationToken>,
 }
 
 type Handlers = fn() -> MethodRouter<ApiState>;
@@ -51,6 +54,8 @@ pub(super) const ROUTES: &[(&str, &[&str], Handlers)] = &[
     ("/v1/operations", &["get", "post"], || get(list_operations).post(submit_operation)),
     ("/v1/operations/{id}", &["get"], || get(inspect_operation)),
     ("/v1/operations/{id}/watch", &["get"], || get(watch_operation)),
+    ("/v1/operations/{id}/cancel", &["post"], || post(cancel_operation)),
+    ("/v1/operations/{id}/retry", &["post"], || post(retry_operation)),
     ("/v1/ring", &["get"], || get(show_ring)),
     ("/v1/ring/plan", &["get"], || get(plan_ring)),
     ("/v1/ring/pause", &["post"], || post(pause_ring)),
@@ -160,56 +165,6 @@ pub(super) async fn revoke_token(
     Segment(id): Segment,
 ) -> Result<Json<TokenView>, ApiError> {
     api.service.revoke_token(id).await.map(Json)
-}
-
-/// Operations, newest first.
-#[utoipa::path(get, path = "/v1/operations", tag = "operations", params(
-    ("limit" = Option<u32>, Query, description = "At most so many; default 100, at most 1000"),
-    ("active" = Option<bool>, Query, description = "Only those not yet ended"),
-    ("session" = Option<String>, Query, description = "Only those of this session")), responses(
-    (status = 200, body = Vec<OperationView>), (status = "default", body = ApiError)))]
-pub(super) async fn list_operations(
-    State(api): State<ApiState>,
-    QueryString(query): QueryString<OperationQuery>,
-) -> Result<Json<Vec<OperationView>>, ApiError> {
-    api.service.list_operations(query).await.map(Json)
-}
-
-/// Submits an operation. Replies once its record is committed; the work goes on after that.
-#[utoipa::path(post, path = "/v1/operations", tag = "operations", request_body = OperationRequest, params(
-    ("Idempotency-Key" = Option<String>, Header, description = "The same key, in the same session, gives the same operation, at every node")),
-    responses((status = 202, body = OperationView), (status = "default", body = ApiError)))]
-pub(super) async fn submit_operation(
-    State(api): State<ApiState>,
-    headers: HeaderMap,
-    JsonBody(request): JsonBody<OperationRequest>,
-) -> Result<(StatusCode, Json<OperationView>), Rejection> {
-    let key = idempotency_key(&headers)?;
-    let view = api.service.submit_operation(request, key).await?;
-    Ok((StatusCode::ACCEPTED, Json(view)))
-}
-
-/// One operation.
-#[utoipa::path(get, path = "/v1/operations/{id}", tag = "operations", params(("id" = String, Path)), responses(
-    (status = 200, body = OperationView), (status = "default", body = ApiError)))]
-pub(super) async fn inspect_operation(
-    State(api): State<ApiState>,
-    Segment(id): Segment,
-) -> Result<Json<OperationView>, ApiError> {
-    api.service.inspect_operation(id).await.map(Json)
-}
-
-/// The operation now and after every change, one JSON value a line, until it has ended. A last line `{"error": ...}` says
-/// why the watch ended early; a stream that just ends was cut off (the node stops): watch again.
-#[utoipa::path(get, path = "/v1/operations/{id}/watch", tag = "operations", params(("id" = String, Path)), responses(
-    (status = 200, body = OperationView, content_type = "application/x-ndjson"),
-    (status = "default", body = ApiError)))]
-pub(super) async fn watch_operation(
-    State(api): State<ApiState>,
-    Segment(id): Segment,
-) -> Result<Response, ApiError> {
-    let views = api.service.watch_operation(id).await?;
-    Ok(watch_response(views, &api.shutdown))
 }
 
 /// A watch as a body: one JSON value a line, and a last line with the error if there is one.

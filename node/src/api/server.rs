@@ -38,7 +38,7 @@ pub fn router<R: Runtime>(
     limits: &ApiLimits,
     shutdown: CancellationToken,
 ) -> Router {
-    middleware::wrap::<R>(routes(ApiState { service, shutdown }), access, limits.clone())
+    middleware::wrap::<R>(routes(ApiState { service, shutdown: Arc::new(shutdown) }), access, limits.clone())
 }
 
 /// Serves `service` on `listener` until `shutdown` is cancelled; then stops accepting, lets the requests under way finish

@@ -163,7 +163,7 @@ async fn everything(client: &Client<TokioRuntime>) {
     let again = client.submit_operation(&pull(), Some("key")).await.unwrap();
     let other = client.submit_operation(&pull(), None).await.unwrap();
     assert_eq!((first.id.as_str(), again.id.as_str(), other.id.as_str()), ("op1", "op1", "op2"));
-    let query = OperationQuery { limit: Some(1), active: true, session: None };
+    let query = OperationQuery { limit: Some(1), active: true, ..OperationQuery::default() };
     assert_eq!(client.list_operations(&query).await.unwrap()[0].id, "op2");
     assert_eq!(client.list_operations(&OperationQuery::default()).await.unwrap().len(), 2);
     assert_eq!(client.inspect_operation("op1").await.unwrap().id, "op1");
@@ -171,12 +171,9 @@ async fn everything(client: &Client<TokioRuntime>) {
 }
 
 fn pull() -> OperationRequest {
-    OperationRequest::Pull {
-        images: vec!["nginx".into()],
-        strategy: Strategy::Local,
-        on: vec![],
-        timeout_ms: None,
-        session: None,
+    OperationRequest {
+        on: vec!["alpha".into()],
+        ..OperationRequest::new(Action::Pull { images: vec!["nginx:1.27".into()] }, Strategy::Replicated)
     }
 }
 
@@ -251,16 +248,16 @@ async fn wrong_requests_are_told_what_is_wrong() {
             "POST",
             "/v1/operations",
             JSON,
-            "{\"kind\": \"push\"}",
+            "{\"action\": {\"kind\": \"fly\"}}",
             400,
             ErrorCode::Invalid,
-            "unknown variant `push`",
+            "unknown variant `fly`",
         ),
         (
             "POST",
             "/v1/operations",
             JSON,
-            "{\"kind\": \"pull\", \"images\": [], \"strategy\": \"local\", \"node\": 1}",
+            "{\"action\": {\"kind\": \"pull\", \"images\": []}, \"strategy\": \"local\", \"node\": 1}",
             400,
             ErrorCode::Invalid,
             "unknown field `node`",

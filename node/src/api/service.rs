@@ -37,6 +37,10 @@ pub trait FleetService: RingService + KeyService {
     /// Newest first.
     fn list_operations(&self, query: OperationQuery) -> ApiFuture<'_, Vec<OperationView>>;
     fn inspect_operation(&self, id: String) -> ApiFuture<'_, OperationView>;
+    /// Cancels what has not ended; the same again does nothing.
+    fn cancel_operation(&self, id: String) -> ApiFuture<'_, OperationView>;
+    /// Submits an operation that does again what did not succeed of one that has ended.
+    fn retry_operation(&self, id: String, key: Option<String>) -> ApiFuture<'_, OperationView>;
     /// The operation now and after every change, until it has ended. Local, not linearizable.
     fn watch_operation(&self, id: String) -> ApiFuture<'_, ApiStream<OperationView>>;
 }

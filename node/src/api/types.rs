@@ -3,12 +3,14 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
-use utoipa::{IntoParams, ToSchema};
+use utoipa::ToSchema;
 
 mod keys;
+mod operations;
 mod ring;
 
 pub use keys::*;
+pub use operations::*;
 pub use ring::*;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -212,108 +214,6 @@ pub struct TokenView {
     pub uses_max: u32,
     /// Milliseconds left; 0 when expired.
     pub expires_in_ms: u64,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum Strategy {
-    /// The node that was asked, or the one named by `on`.
-    Local,
-    /// Every node that is alive, or those named by `on`.
-    Replicated,
-}
-
-#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
-#[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
-pub enum OperationRequest {
-    Pull {
-        images: Vec<String>,
-        strategy: Strategy,
-        /// Node names or ids; empty for the strategy's default.
-        #[serde(default)]
-        on: Vec<String>,
-        /// Give up after so long; default 30 minutes.
-        #[serde(default)]
-        timeout_ms: Option<u64>,
-        /// The session that it belongs to, by a name of yours; without one it gets a session of its own.
-        #[serde(default)]
-        session: Option<String>,
-    },
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum OperationState {
-    Planned,
-    Running,
-    Succeeded,
-    /// Some sub-operations succeeded, some failed. Exit 5.
-    Partial,
-    Failed,
-}
-
-impl OperationState {
-    pub fn is_terminal(self) -> bool {
-        matches!(self, Self::Succeeded | Self::Partial | Self::Failed)
-    }
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum SubOperationState {
-    /// Waits for its node to take it.
-    Assigned,
-    Running,
-    Succeeded,
-    Failed,
-}
-
-/// One image on one node.
-#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
-pub struct SubOperationView {
-    pub index: u32,
-    pub node: String,
-    pub image: String,
-    pub state: SubOperationState,
-    /// Times it was started.
-    pub attempts: u32,
-    pub layers_done: u32,
-    pub layers_total: u32,
-    pub current_bytes: u64,
-    pub total_bytes: u64,
-    /// Image digest or id, once it succeeded.
-    pub result: Option<String>,
-    pub error: Option<String>,
-    pub started_at_ms: Option<u64>,
-    pub ended_at_ms: Option<u64>,
-}
-
-#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
-pub struct OperationView {
-    pub id: String,
-    pub session: String,
-    pub kind: String,
-    pub state: OperationState,
-    pub strategy: Strategy,
-    pub images: Vec<String>,
-    pub submitted_by: String,
-    pub submitted_at_ms: u64,
-    pub ended_at_ms: Option<u64>,
-    pub sub_operations: Vec<SubOperationView>,
-}
-
-#[derive(Debug, Clone, Default, Serialize, Deserialize, ToSchema, IntoParams)]
-#[serde(deny_unknown_fields)]
-pub struct OperationQuery {
-    /// At most so many; default 100, at most 1000.
-    #[serde(default)]
-    pub limit: Option<u32>,
-    /// Only those not yet ended.
-    #[serde(default)]
-    pub active: bool,
-    /// Only those of this session.
-    #[serde(default)]
-    pub session: Option<String>,
 }
 
 /// Last line of a watch that ended early.

@@ -1,14 +1,19 @@
-//! `longshore op pull | ls | inspect | watch`.
+//! `longshore op ...`.
+
+use std::time::Duration;
 
 use clap::{Args, Subcommand};
 use longshore_raft::Runtime as _;
 
 use super::args::{Format, FormatArgs, ListArgs};
 use super::error::{CliError, Exit};
+use super::follow;
 use super::output::{self, Text};
-use super::pull::{self, PullArgs};
+use super::progress;
 use super::session::{Runtime, Session};
-use crate::api::types::{OperationQuery, OperationView, SubOperationView};
+use super::submit::{self, PullArgs, PushArgs, RetryArgs, TagArgs};
+use crate::api::types::{OperationQuery, OperationState, OperationView, SubOperationView};
+use crate::config::units::parse_duration;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum OpCommand {
@@ -18,8 +23,23 @@ Examples:
   longshore op pull nginx:1.27
   longshore op pull nginx:1.27 redis:7 --on web-1 --on web-2
   longshore op pull registry.example:5000/app:3 --strategy local
+  longshore op pull nginx:1.27 --label disk=ssd --zone north
+  longshore op pull nginx:1.27 --replicas 2
+  longshore op pull a:1 b:1 c:1 --strategy distributed
   longshore op pull nginx:1.27 --session nightly --detach")]
     Pull(PullArgs),
+    /// Send images from an engine to their registries
+    #[command(after_help = "\
+Examples:
+  longshore op push registry.example:5000/app:3
+  longshore op push registry.example:5000/app:3 --on web-1")]
+    Push(PushArgs),
+    /// Give an image of an engine further names
+    #[command(after_help = "\
+Examples:
+  longshore op tag nginx:1.27 registry.example:5000/nginx:1.27
+  longshore op tag app:3 app:stable --strategy replicated")]
+    Tag(TagArgs),
     /// List operations, newest first
     #[command(
         alias = "list",
@@ -27,7 +47,8 @@ Examples:
 Examples:
   longshore op ls
   longshore op ls --active -q
-  longshore op ls --session nightly"
+  longshore op ls --session nightly
+  longshore op ls --filter state=failed --filter kind=pull --since 1h"
     )]
     Ls(OpListArgs),
     /// Show one operation
@@ -36,6 +57,34 @@ Examples:
         id: String,
         #[command(flatten)]
         format: FormatArgs,
+    },
+    /// Cancel what has not ended of an operation
+    #[command(after_help = "\
+What has ended stands; work under way stops.
+
+Examples:
+  longshore op cancel op-171-42-0
+  longshore op ls --active -q | xargs -n1 longshore op cancel")]
+    Cancel {
+        /// Id, as `longshore op ls` shows it
+        id: String,
+        #[command(flatten)]
+        format: FormatArgs,
+    },
+    /// Do again what failed of an operation, or was cancelled
+    #[command(after_help = "\
+Examples:
+  longshore op retry op-171-42-0")]
+    Retry(RetryArgs),
+    /// Wait for operations to end, and print the id of each; the exit code is that of the worst
+    #[command(after_help = "\
+Examples:
+  longshore op wait op-171-42-0 op-3-7-1
+  longshore op wait $(longshore op pull nginx:1.27 --detach)")]
+    Wait {
+        /// Ids, as `longshore op ls` shows them
+        #[arg(required = true, value_name = "ID")]
+        ids: Vec<String>,
     },
     /// Follow an operation to its end
     #[command(after_help = "\
@@ -60,22 +109,69 @@ pub(super) struct OpListArgs {
     /// Only those of this session
     #[arg(long, value_name = "NAME")]
     session: Option<String>,
+    /// Only those of a kind (kind=pull) or in a state (state=failed)
+    #[arg(long = "filter", value_name = "kind=KIND|state=STATE", value_parser = parse_filter)]
+    filters: Vec<Filter>,
+    /// Only those submitted in the last so long
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
+    since: Option<Duration>,
     #[command(flatten)]
     list: ListArgs,
 }
 
+#[derive(Debug, Clone)]
+enum Filter {
+    Kind(String),
+    State(OperationState),
+}
+
+fn parse_filter(text: &str) -> Result<Filter, String> {
+    match text.split_once('=') {
+        Some(("kind", kind)) if !kind.is_empty() => Ok(Filter::Kind(kind.to_owned())),
+        Some(("state", state)) => {
+            let states: Vec<&str> = OperationState::ALL.iter().map(|state| state.name()).collect();
+            let found = OperationState::ALL.into_iter().find(|known| known.name() == state);
+            found
+                .map(Filter::State)
+                .ok_or_else(|| format!("there is no state {state:?}; there are {}", states.join(", ")))
+        }
+        _ => Err("write kind=KIND, such as kind=pull, or state=STATE, such as state=failed".to_owned()),
+    }
+}
+
 pub(super) async fn op(session: &mut Session<'_>, command: OpCommand) -> Result<(), CliError> {
     match command {
-        OpCommand::Pull(args) => pull::pull(session, args).await,
+        OpCommand::Pull(args) => submit::pull(session, args).await,
+        OpCommand::Push(args) => submit::push(session, args).await,
+        OpCommand::Tag(args) => submit::tag(session, args).await,
+        OpCommand::Retry(args) => submit::retry(session, args).await,
+        OpCommand::Cancel { id, format } => {
+            let operation = session.client.cancel_operation(&id).await.map_err(listed)?;
+            session
+                .show(format.format, &operation, |operation, _| format!("{}\n", progress::summary(operation)))
+        }
+        OpCommand::Wait { ids } => wait(session, ids).await,
         OpCommand::Ls(args) => {
-            let query =
-                OperationQuery { limit: Some(args.limit), active: args.active, session: args.session };
+            let now_ms = Runtime::unix_time_ms();
+            let ago = |since: Duration| u64::try_from(since.as_millis()).unwrap_or(u64::MAX);
+            let mut query = OperationQuery {
+                limit: Some(args.limit),
+                active: args.active,
+                session: args.session,
+                since_ms: args.since.map(|since| now_ms.saturating_sub(ago(since))),
+                ..OperationQuery::default()
+            };
+            for filter in args.filters {
+                match filter {
+                    Filter::Kind(kind) => query.kind = Some(kind),
+                    Filter::State(state) => query.state = Some(state),
+                }
+            }
             let operations = session.client.list_operations(&query).await?;
             if args.list.quiet {
                 let ids: String = operations.iter().map(|operation| format!("{}\n", operation.id)).collect();
                 return session.print(&ids);
             }
-            let now_ms = Runtime::unix_time_ms();
             session.show(args.list.format, &operations, |list, colour| render_list(list, now_ms, colour))
         }
         OpCommand::Inspect { id, format } => {
@@ -86,14 +182,32 @@ pub(super) async fn op(session: &mut Session<'_>, command: OpCommand) -> Result<
             let mut watch = session.client.watch_operation(&id).await.map_err(listed)?;
             match watch.next().await? {
                 Some(operation) => {
-                    let views = pull::Views::of(session.client.clone(), id, Some(watch));
-                    pull::follow_to_end(session, operation, views, output.format, output.quiet).await
+                    let views = follow::Views::of(session.client.clone(), id, Some(watch));
+                    follow::follow_to_end(session, operation, views, output.format, output.quiet).await
                 }
                 None => Err(CliError::new(Exit::Failed, "the node has stopped")
                     .hint("try again, or name another node with --host")),
             }
         }
     }
+}
+
+/// Waits for all of them, whatever becomes of each.
+async fn wait(session: &mut Session<'_>, ids: Vec<String>) -> Result<(), CliError> {
+    let mut worst: Option<CliError> = None;
+    for id in ids {
+        let operation = session.client.inspect_operation(&id).await.map_err(listed)?;
+        let views = follow::Views::of(session.client.clone(), operation.id.clone(), None);
+        match follow::follow_to_end(session, operation, views, Format::Table, true).await {
+            Ok(()) => {}
+            Err(error) if error.exit == Exit::Interrupted => return Err(error),
+            Err(error) if worst.as_ref().is_none_or(|worst| worst.exit == Exit::Partial) => {
+                worst = Some(error)
+            }
+            Err(_) => {}
+        }
+    }
+    worst.map_or(Ok(()), Err)
 }
 
 pub(super) fn listed(error: impl Into<CliError>) -> CliError {
@@ -127,21 +241,35 @@ pub(super) fn render(operation: &OperationView, colour: bool) -> String {
         ("images", operation.images.join("\n")),
         ("submitted", format!("{} by {}", output::time(operation.submitted_at_ms), operation.submitted_by)),
     ];
+    if let Some(of) = &operation.retry_of {
+        pairs.push(("retry of", of.clone()));
+    }
+    if let Some(node) = &operation.cancelled_by {
+        pairs.push(("cancelled", format!("at {node}")));
+    }
     if let Some(ended_at_ms) = operation.ended_at_ms {
         let took_ms = ended_at_ms.saturating_sub(operation.submitted_at_ms);
         pairs.push(("ended", format!("{}, after {}", output::time(ended_at_ms), output::span(took_ms))));
     }
+    let chosen = operation.sub_operations.iter().any(|sub| sub.why.is_some());
     let rows = operation.sub_operations.iter().map(|sub| {
-        vec![
+        let mut row: Vec<Text> = vec![
             sub.node.as_str().into(),
             sub.image.as_str().into(),
             output::sub_operation_state(sub.state),
             sub.attempts.to_string().into(),
             progress(sub).into(),
             sub.error.as_deref().or(sub.result.as_deref()).unwrap_or(output::NONE).into(),
-        ]
+        ];
+        if chosen {
+            row.push(sub.why.as_deref().unwrap_or(output::NONE).into());
+        }
+        row
     });
-    let head = ["NODE", "IMAGE", "STATE", "ATTEMPTS", "PROGRESS", "RESULT"];
+    let mut head = vec!["NODE", "IMAGE", "STATE", "ATTEMPTS", "PROGRESS", "RESULT"];
+    if chosen {
+        head.push("CHOSEN FOR");
+    }
     format!("{}\n{}", output::fields(&pairs), output::table(&head, rows.collect(), colour))
 }
 

@@ -179,6 +179,7 @@ pub(super) fn operation_state(state: OperationState) -> Text {
         OperationState::Succeeded => ("succeeded", Some(Color::Green)),
         OperationState::Partial => ("partial", Some(Color::Yellow)),
         OperationState::Failed => ("failed", Some(Color::Red)),
+        OperationState::Cancelled => ("cancelled", Some(Color::DarkGrey)),
     };
     Text(text.to_owned(), color)
 }
@@ -189,6 +190,7 @@ pub(super) fn sub_operation_state(state: SubOperationState) -> Text {
         SubOperationState::Running => ("running", Some(Color::Cyan)),
         SubOperationState::Succeeded => ("succeeded", Some(Color::Green)),
         SubOperationState::Failed => ("failed", Some(Color::Red)),
+        SubOperationState::Cancelled => ("cancelled", Some(Color::DarkGrey)),
     };
     Text(text.to_owned(), color)
 }
@@ -197,6 +199,7 @@ pub(super) fn strategy(strategy: Strategy) -> &'static str {
     match strategy {
         Strategy::Local => "local",
         Strategy::Replicated => "replicated",
+        Strategy::Distributed => "distributed",
     }
 }
 

@@ -91,10 +91,11 @@ fn stage(sub: &SubOperationView) -> String {
         (SubOperationState::Failed, error) => {
             format!("failed: {}", error.as_deref().unwrap_or("no reason was given"))
         }
+        (SubOperationState::Cancelled, _) => "cancelled".to_owned(),
         // Still at it, after an attempt that failed.
         (_, Some(error)) => format!("attempt {} failed, trying again: {error}", sub.attempts.max(1)),
         (SubOperationState::Assigned, None) => "waiting".to_owned(),
-        (SubOperationState::Running, None) if sub.layers_total == 0 => "pulling".to_owned(),
+        (SubOperationState::Running, None) if sub.layers_total == 0 => "running".to_owned(),
         (SubOperationState::Running, None) => op::progress(sub),
     };
     output::one_line(&text)
@@ -254,6 +255,10 @@ pub(super) fn summary(view: &OperationView) -> String {
     if failed > 0 {
         text.push_str(&format!(", {failed} failed"));
     }
+    let cancelled = count(SubOperationState::Cancelled);
+    if cancelled > 0 {
+        text.push_str(&format!(", {cancelled} cancelled"));
+    }
     if let Some(ended_at_ms) = view.ended_at_ms {
         text.push_str(&format!(" in {}", output::span(ended_at_ms.saturating_sub(view.submitted_at_ms))));
     }
@@ -299,7 +304,7 @@ mod tests {
 
         view.sub_operations[0].state = SubOperationState::Running;
         view.sub_operations[0].layers_total = 0;
-        assert_eq!(lines.update(&view, 5_000), [format!("alpha: {IMAGE}: pulling")]);
+        assert_eq!(lines.update(&view, 5_000), [format!("alpha: {IMAGE}: running")]);
         let progress = |view: &mut OperationView, bytes| {
             let sub = &mut view.sub_operations[0];
             (sub.layers_done, sub.layers_total, sub.current_bytes, sub.total_bytes) = (1, 3, bytes, 4 << 20);

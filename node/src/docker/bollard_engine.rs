@@ -6,15 +6,15 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use bollard::errors::Error as BollardError;
-use bollard::models::{CreateImageInfo, ImageInspect};
-use bollard::query_parameters::CreateImageOptions;
+use bollard::models::ImageInspect;
+use bollard::query_parameters::{CreateImageOptions, PushImageOptions, TagImageOptions};
 use futures_util::StreamExt;
 use longshore_model::image::ImageReference;
 
 use super::classify::{self, Context};
 use super::connection::Connection;
-use super::progress::{LayerMessage, PullTracker};
-use super::{BoxFuture, ContainerEngine, EngineError, EngineInfo, OnProgress, PulledImage};
+use super::progress::{LayerMessage, PullTracker, PushTracker};
+use super::{BoxFuture, ContainerEngine, EngineError, EngineInfo, LocalImage, OnProgress};
 
 const HTTP_NOT_FOUND: u16 = 404;
 
@@ -103,7 +103,7 @@ impl BollardEngine {
         &self,
         connection: &Connection,
         image: &ImageReference,
-    ) -> Result<Option<PulledImage>, EngineError> {
+    ) -> Result<Option<LocalImage>, EngineError> {
         let found = self.ask(connection.docker.inspect_image(&pinned_name(image))).await?;
         Ok(found.map(|found| pulled_image(image, found)))
     }
@@ -112,7 +112,7 @@ impl BollardEngine {
         &self,
         image: &ImageReference,
         on_progress: OnProgress,
-    ) -> Result<PulledImage, EngineError> {
+    ) -> Result<LocalImage, EngineError> {
         let connection = Connection::open(&self.socket, self.limits).await?;
         let endpoint = self.endpoint();
         let familiar = image.familiar();
@@ -126,7 +126,7 @@ impl BollardEngine {
         };
         let mut messages = connection.docker.create_image(Some(options), None, None);
         let mut tracker = PullTracker::default();
-        while let Some(message) = self.next_message(&mut messages, context).await? {
+        while let Some(message) = self.next_message(&mut messages, context, classify::pull_error).await? {
             let layer = LayerMessage {
                 id: message.id.as_deref(),
                 status: message.status.as_deref().unwrap_or_default(),
@@ -145,12 +145,48 @@ impl BollardEngine {
             .ok_or_else(|| self.interrupted("the pull ended, but the image is not there".to_owned()))
     }
 
-    #[expect(clippy::disallowed_methods, reason = "the real implementation of the container-engine port")]
-    async fn next_message(
+    async fn push_image(
         &self,
-        messages: &mut (impl StreamExt<Item = Result<CreateImageInfo, BollardError>> + Unpin),
+        image: &ImageReference,
+        on_progress: OnProgress,
+    ) -> Result<LocalImage, EngineError> {
+        let connection = Connection::open(&self.socket, self.limits).await?;
+        let (endpoint, familiar) = (self.endpoint(), image.familiar());
+        let context = Context { endpoint: &endpoint, image: &familiar };
+        let options = PushImageOptions { tag: image.tag().map(str::to_owned), ..PushImageOptions::default() };
+        let mut messages = Box::pin(connection.docker.push_image(&image.name(), Some(options), None));
+        let mut tracker = PushTracker::default();
+        while let Some(message) = self.next_message(&mut messages, context, classify::push_error).await? {
+            if let Some(progress) = message.status.as_deref().and_then(|status| tracker.observe(status)) {
+                on_progress(progress);
+            }
+        }
+        drop(messages);
+        self.inspect(&connection, image)
+            .await?
+            .ok_or_else(|| EngineError::NoSuchImage { image: image.familiar() })
+    }
+
+    async fn tag_image(
+        &self,
+        source: &ImageReference,
+        target: &ImageReference,
+    ) -> Result<LocalImage, EngineError> {
+        let connection = Connection::open(&self.socket, self.limits).await?;
+        let options = TagImageOptions { repo: Some(target.name()), tag: target.tag().map(str::to_owned) };
+        let tagged = self.ask(connection.docker.tag_image(&pinned_name(source), Some(options))).await?;
+        let missing = || EngineError::NoSuchImage { image: source.familiar() };
+        tagged.ok_or_else(missing)?;
+        self.inspect(&connection, target).await?.ok_or_else(missing)
+    }
+
+    #[expect(clippy::disallowed_methods, reason = "the real implementation of the container-engine port")]
+    async fn next_message<M>(
+        &self,
+        messages: &mut (impl StreamExt<Item = Result<M, BollardError>> + Unpin),
         context: Context<'_>,
-    ) -> Result<Option<CreateImageInfo>, EngineError> {
+        classified: fn(Context<'_>, &str) -> EngineError,
+    ) -> Result<Option<M>, EngineError> {
         let silent = || EngineError::RegistryUnavailable {
             image: context.image.to_owned(),
             detail: format!("no progress for {} s", self.limits.silence.as_secs()),
@@ -161,7 +197,7 @@ impl BollardEngine {
             Ok(Some(Err(
                 BollardError::DockerResponseServerError { message, .. }
                 | BollardError::DockerStreamError { error: message },
-            ))) => Err(classify::pull_error(context, &message)),
+            ))) => Err(classified(context, &message)),
             Ok(Some(Err(BollardError::RequestTimeoutError))) | Err(_) => Err(silent()),
             Ok(Some(Err(error))) => Err(self.interrupted(classify::describe(&error))),
         }
@@ -177,14 +213,14 @@ fn pinned_name(image: &ImageReference) -> String {
     }
 }
 
-fn pulled_image(image: &ImageReference, found: ImageInspect) -> PulledImage {
+fn pulled_image(image: &ImageReference, found: ImageInspect) -> LocalImage {
     let digests = found.repo_digests.unwrap_or_default();
     // An image has a digest for each repository it was pulled from, in the engine's own spelling.
     let digest = digests.iter().filter_map(|text| text.parse::<ImageReference>().ok()).find_map(|known| {
         let same = known.registry() == image.registry() && known.repository() == image.repository();
         if same { known.digest().map(str::to_owned) } else { None }
     });
-    PulledImage {
+    LocalImage {
         id: found.id.unwrap_or_default(),
         digest,
         size_bytes: u64::try_from(found.size.unwrap_or(0)).unwrap_or(0),
@@ -200,15 +236,33 @@ impl ContainerEngine for BollardEngine {
         &self,
         image: &ImageReference,
         on_progress: OnProgress,
-    ) -> BoxFuture<'_, Result<PulledImage, EngineError>> {
+    ) -> BoxFuture<'_, Result<LocalImage, EngineError>> {
         let image = image.clone();
         Box::pin(async move { self.pull_image(&image, on_progress).await })
+    }
+
+    fn push(
+        &self,
+        image: &ImageReference,
+        on_progress: OnProgress,
+    ) -> BoxFuture<'_, Result<LocalImage, EngineError>> {
+        let image = image.clone();
+        Box::pin(async move { self.push_image(&image, on_progress).await })
+    }
+
+    fn tag(
+        &self,
+        source: &ImageReference,
+        target: &ImageReference,
+    ) -> BoxFuture<'_, Result<LocalImage, EngineError>> {
+        let (source, target) = (source.clone(), target.clone());
+        Box::pin(async move { self.tag_image(&source, &target).await })
     }
 
     fn inspect_image(
         &self,
         image: &ImageReference,
-    ) -> BoxFuture<'_, Result<Option<PulledImage>, EngineError>> {
+    ) -> BoxFuture<'_, Result<Option<LocalImage>, EngineError>> {
         let image = image.clone();
         Box::pin(async move {
             let connection = Connection::open(&self.socket, self.limits).await?;

@@ -88,6 +88,19 @@ pub(super) fn pull_error(context: Context<'_>, message: &str) -> EngineError {
     }
 }
 
+/// The error of a push, likewise. What a registry says to a pull of an image that is not to be had, it says to a push that it does not allow.
+pub(super) fn push_error(context: Context<'_>, message: &str) -> EngineError {
+    let image = context.image.to_owned();
+    let said = message.to_lowercase();
+    if said.contains("does not exist locally") || said.contains("tag does not exist") {
+        return EngineError::NoSuchImage { image };
+    }
+    match pull_error(context, message) {
+        EngineError::ImageNotFound { detail, .. } => EngineError::Denied { image, detail },
+        other => other,
+    }
+}
+
 /// Why no connection to the engine could be made.
 pub(super) fn connect_error(endpoint: &str, error: &std::io::Error) -> EngineError {
     use std::io::ErrorKind;
@@ -260,5 +273,23 @@ mod tests {
         let long = shorten(&"ü".repeat(2 * MAX_DETAIL_LENGTH));
         assert_eq!(long.chars().count(), MAX_DETAIL_LENGTH + 3);
         assert_eq!(shorten(&"u".repeat(MAX_DETAIL_LENGTH)).len(), MAX_DETAIL_LENGTH);
+    }
+
+    #[test]
+    fn a_push_that_is_not_allowed_is_told_from_one_of_nothing() {
+        let cases = [
+            ("no image", "An image does not exist locally with the tag: 127.0.0.1:5000/small"),
+            ("no image", "tag does not exist: 127.0.0.1:5000/small:none"),
+            ("refused", "denied: requested access to the resource is denied"),
+            ("refused", "unauthorized: authentication required"),
+            (
+                "cannot be reached",
+                "Get \"http://127.0.0.1:1/v2/\": dial tcp 127.0.0.1:1: connect: connection refused",
+            ),
+        ];
+        for (kind, message) in cases {
+            let text = push_error(CONTEXT, message).to_string();
+            assert!(text.contains(kind) && text.contains("nginx:latest"), "{text}");
+        }
     }
 }

@@ -8,7 +8,7 @@ use longshore_model::image::ImageReference;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
-use super::{ContainerEngine, EngineError, OnProgress, PullProgress, PulledImage};
+use super::{ContainerEngine, EngineError, LocalImage, OnProgress, PullProgress};
 
 /// What the suite works on.
 #[derive(Debug)]
@@ -31,6 +31,8 @@ pub async fn conforms(engine: &dyn ContainerEngine, fixture: &Fixture) {
     says_what_is_missing(engine, fixture).await;
     gives_up_when_dropped_and_can_start_over(engine, fixture).await;
     pulls_the_same_image_twice_at_once(engine, fixture).await;
+    gives_images_further_names(engine, fixture, &pulled).await;
+    pushes_what_it_has(engine, fixture, &pulled).await;
 }
 
 async fn says_what_it_is(engine: &dyn ContainerEngine) {
@@ -49,7 +51,7 @@ async fn does_not_know_what_was_never_pulled(engine: &dyn ContainerEngine, fixtu
     }
 }
 
-async fn pulls_with_progress(engine: &dyn ContainerEngine, fixture: &Fixture) -> PulledImage {
+async fn pulls_with_progress(engine: &dyn ContainerEngine, fixture: &Fixture) -> LocalImage {
     let watch = Watch::default();
     let pulled = engine.pull(&fixture.image, watch.callback()).await.expect("the image is in the registry");
     assert!(pulled.id.starts_with("sha256:"), "{pulled:?}");
@@ -71,12 +73,12 @@ async fn pulls_with_progress(engine: &dyn ContainerEngine, fixture: &Fixture) ->
     pulled
 }
 
-async fn pulls_again_without_effect(engine: &dyn ContainerEngine, fixture: &Fixture, pulled: &PulledImage) {
+async fn pulls_again_without_effect(engine: &dyn ContainerEngine, fixture: &Fixture, pulled: &LocalImage) {
     let again = engine.pull(&fixture.image, ignore()).await.expect("a second pull");
     assert_eq!(again, *pulled, "a pull is idempotent");
 }
 
-async fn pulls_by_digest(engine: &dyn ContainerEngine, fixture: &Fixture, pulled: &PulledImage) {
+async fn pulls_by_digest(engine: &dyn ContainerEngine, fixture: &Fixture, pulled: &LocalImage) {
     let digest = pulled.digest.as_deref().expect("checked before");
     let pinned = parse(&format!("{}@{digest}", fixture.image.name()));
     let by_digest = engine.pull(&pinned, ignore()).await.expect("a pull by digest");
@@ -115,6 +117,46 @@ async fn pulls_the_same_image_twice_at_once(engine: &dyn ContainerEngine, fixtur
     assert_eq!(second.expect("the other of two pulls at once"), first);
     let found = engine.inspect_image(&fixture.slow_image).await.expect("inspect");
     assert_eq!(found, Some(first));
+}
+
+/// A name in the same repository that nothing has yet.
+fn copy_of(fixture: &Fixture, tag: &str) -> ImageReference {
+    parse(&format!("{}:{tag}", fixture.image.name()))
+}
+
+async fn gives_images_further_names(engine: &dyn ContainerEngine, fixture: &Fixture, pulled: &LocalImage) {
+    let copy = copy_of(fixture, "copy");
+    assert_eq!(engine.inspect_image(&copy).await.expect("inspect"), None);
+    for _ in 0..2 {
+        let tagged = engine.tag(&fixture.image, &copy).await.expect("the image is there");
+        assert_eq!(tagged.id, pulled.id);
+    }
+    let found = engine.inspect_image(&copy).await.expect("inspect").expect("it has the name now");
+    assert_eq!(found.id, pulled.id);
+    let error = engine.tag(&fixture.missing, &copy).await.expect_err("there is no such image");
+    assert!(matches!(error, EngineError::NoSuchImage { .. }) && !error.is_transient(), "{error:?}");
+    assert!(error.to_string().contains(&fixture.missing.familiar()), "{error} names the image");
+    let still = engine.inspect_image(&copy).await.expect("inspect").expect("as before");
+    assert_eq!(still.id, pulled.id);
+}
+
+async fn pushes_what_it_has(engine: &dyn ContainerEngine, fixture: &Fixture, pulled: &LocalImage) {
+    let copy = copy_of(fixture, "copy");
+    for _ in 0..2 {
+        let watch = Watch::default();
+        let pushed = engine.push(&copy, watch.callback()).await.expect("the registry takes it");
+        assert_eq!(pushed.id, pulled.id);
+        assert!(pushed.digest.as_ref().is_some_and(|digest| digest.starts_with("sha256:")), "{pushed:?}");
+        let seen = watch.seen();
+        let last = seen.last().expect("a push reports progress");
+        assert!(last.layers_total > 0 && last.layers_done == last.layers_total, "{last:?}");
+        assert!(seen.windows(2).all(|pair| pair[0].layers_done <= pair[1].layers_done), "{seen:?}");
+    }
+    // The registry is asked, whatever the engine has.
+    let pulled_back = engine.pull(&copy, ignore()).await.expect("what was pushed is there");
+    assert_eq!(pulled_back.id, pulled.id);
+    let error = engine.push(&copy_of(fixture, "none"), ignore()).await.expect_err("there is no such image");
+    assert!(matches!(error, EngineError::NoSuchImage { .. }) && !error.is_transient(), "{error:?}");
 }
 
 /// Keeps all progress and wakes who waits for the first.

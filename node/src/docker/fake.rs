@@ -14,7 +14,7 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use super::progress::{LayerMessage, PullTracker};
-use super::{BoxFuture, ContainerEngine, EngineError, EngineInfo, OnProgress, PulledImage};
+use super::{BoxFuture, ContainerEngine, EngineError, EngineInfo, LocalImage, OnProgress, PullProgress};
 
 /// Downloading messages a layer: enough for a bar that moves.
 const STEPS_PER_LAYER: u64 = 4;
@@ -192,7 +192,7 @@ impl<R: Runtime> FakeEngine<R> {
         &self,
         image: ImageReference,
         on_progress: OnProgress,
-    ) -> Result<PulledImage, EngineError> {
+    ) -> Result<LocalImage, EngineError> {
         let (script, published, present, life) = {
             let mut state = self.up()?;
             let script = state.scripts.pop_front().unwrap_or_else(|| state.standing.clone());
@@ -222,6 +222,27 @@ impl<R: Runtime> FakeEngine<R> {
         drop(state);
         running.completed = true;
         Ok(pulled)
+    }
+
+    async fn push_image(
+        &self,
+        image: ImageReference,
+        on_progress: OnProgress,
+    ) -> Result<LocalImage, EngineError> {
+        let (local, life) = {
+            let state = self.up()?;
+            let local = state.local.get(&image).cloned();
+            (local.ok_or_else(|| EngineError::NoSuchImage { image: image.familiar() })?, state.life)
+        };
+        let layers_total = u32::try_from(local.layers.len()).unwrap_or(u32::MAX);
+        for layers_done in 1..=layers_total {
+            self.unless_down(life, std::future::ready(())).await?;
+            on_progress(PullProgress { layers_done, layers_total, ..PullProgress::default() });
+        }
+        let mut state = self.up()?;
+        state.registry.insert(by_digest(&image, &local.digest), local.clone());
+        state.registry.insert(image, local.clone());
+        Ok(pulled(&local))
     }
 
     /// What the script has in store before step number `step`.
@@ -327,8 +348,8 @@ fn messages(image: &FakeImage, present: &[FakeImage]) -> Vec<Message> {
     messages
 }
 
-fn pulled(image: &FakeImage) -> PulledImage {
-    PulledImage {
+fn pulled(image: &FakeImage) -> LocalImage {
+    LocalImage {
         id: image.id.clone(),
         digest: Some(image.digest.clone()),
         size_bytes: image.layers.iter().fold(0, |sum: u64, layer| sum.saturating_add(*layer)),
@@ -357,14 +378,38 @@ impl<R: Runtime> ContainerEngine for FakeEngine<R> {
         &self,
         image: &ImageReference,
         on_progress: OnProgress,
-    ) -> BoxFuture<'_, Result<PulledImage, EngineError>> {
+    ) -> BoxFuture<'_, Result<LocalImage, EngineError>> {
         Box::pin(self.pull_image(image.clone(), on_progress))
+    }
+
+    fn push(
+        &self,
+        image: &ImageReference,
+        on_progress: OnProgress,
+    ) -> BoxFuture<'_, Result<LocalImage, EngineError>> {
+        Box::pin(self.push_image(image.clone(), on_progress))
+    }
+
+    fn tag(
+        &self,
+        source: &ImageReference,
+        target: &ImageReference,
+    ) -> BoxFuture<'_, Result<LocalImage, EngineError>> {
+        let (source, target) = (source.clone(), target.clone());
+        Box::pin(async move {
+            let mut state = self.up()?;
+            let found = state.local.get(&source).cloned();
+            let found = found.ok_or_else(|| EngineError::NoSuchImage { image: source.familiar() })?;
+            let tagged = pulled(&found);
+            state.local.insert(target, found);
+            Ok(tagged)
+        })
     }
 
     fn inspect_image(
         &self,
         image: &ImageReference,
-    ) -> BoxFuture<'_, Result<Option<PulledImage>, EngineError>> {
+    ) -> BoxFuture<'_, Result<Option<LocalImage>, EngineError>> {
         let image = image.clone();
         Box::pin(async move { Ok(self.up()?.local.get(&image).map(pulled)) })
     }

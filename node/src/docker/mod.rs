@@ -37,7 +37,7 @@ pub struct EngineInfo {
     pub name: String,
 }
 
-/// Progress of one pull, summed over layers. Bytes of layers not yet announced are not in `total_bytes`.
+/// Progress of one pull or push, summed over layers. Bytes of layers not yet announced are not in `total_bytes`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct PullProgress {
     pub layers_total: u32,
@@ -46,8 +46,9 @@ pub struct PullProgress {
     pub total_bytes: u64,
 }
 
+/// An image that the engine has.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct PulledImage {
+pub struct LocalImage {
     /// The engine's image id, `sha256:...`.
     pub id: String,
     /// Repository digest, `sha256:...`, if the engine knows one.
@@ -70,6 +71,12 @@ pub enum EngineError {
     /// The image, or this tag or platform of it, does not exist, or needs credentials. Give up.
     #[error("image {image} was not found: {detail}")]
     ImageNotFound { image: String, detail: String },
+    /// The engine does not have the image. Pull it first.
+    #[error("the engine has no image {image}; pull it first")]
+    NoSuchImage { image: String },
+    /// The registry wants credentials, or others. Give up.
+    #[error("the registry of {image} refused: {detail}")]
+    Denied { image: String, detail: String },
     /// The registry did not answer. Retry with backoff.
     #[error("the registry of {image} cannot be reached: {detail}")]
     RegistryUnavailable { image: String, detail: String },
@@ -112,10 +119,21 @@ pub trait ContainerEngine: Send + Sync + 'static {
         &self,
         image: &ImageReference,
         on_progress: OnProgress,
-    ) -> BoxFuture<'_, Result<PulledImage, EngineError>>;
-    /// The local image under this reference, if there is one.
-    fn inspect_image(
+    ) -> BoxFuture<'_, Result<LocalImage, EngineError>>;
+    /// Sends an image that the engine has to the registry that its name says. Idempotent. Progress has no bytes: the engine does not tell
+    /// whose they are.
+    fn push(
         &self,
         image: &ImageReference,
-    ) -> BoxFuture<'_, Result<Option<PulledImage>, EngineError>>;
+        on_progress: OnProgress,
+    ) -> BoxFuture<'_, Result<LocalImage, EngineError>>;
+    /// Gives a local image a further name, which any other image loses. Idempotent.
+    fn tag(
+        &self,
+        source: &ImageReference,
+        target: &ImageReference,
+    ) -> BoxFuture<'_, Result<LocalImage, EngineError>>;
+    /// The local image under this reference, if there is one.
+    fn inspect_image(&self, image: &ImageReference)
+    -> BoxFuture<'_, Result<Option<LocalImage>, EngineError>>;
 }

@@ -2,7 +2,7 @@
 
 use longshore_model::image::ImageReference;
 
-use super::{BoxFuture, ContainerEngine, EngineError, EngineInfo, OnProgress, PulledImage};
+use super::{BoxFuture, ContainerEngine, EngineError, EngineInfo, LocalImage, OnProgress};
 
 /// Stands for `--docker none`.
 #[derive(Debug, Clone, Copy, Default)]
@@ -17,11 +17,19 @@ impl ContainerEngine for NoEngine {
         disabled()
     }
 
-    fn pull(&self, _: &ImageReference, _: OnProgress) -> BoxFuture<'_, Result<PulledImage, EngineError>> {
+    fn pull(&self, _: &ImageReference, _: OnProgress) -> BoxFuture<'_, Result<LocalImage, EngineError>> {
         disabled()
     }
 
-    fn inspect_image(&self, _: &ImageReference) -> BoxFuture<'_, Result<Option<PulledImage>, EngineError>> {
+    fn push(&self, _: &ImageReference, _: OnProgress) -> BoxFuture<'_, Result<LocalImage, EngineError>> {
+        disabled()
+    }
+
+    fn tag(&self, _: &ImageReference, _: &ImageReference) -> BoxFuture<'_, Result<LocalImage, EngineError>> {
+        disabled()
+    }
+
+    fn inspect_image(&self, _: &ImageReference) -> BoxFuture<'_, Result<Option<LocalImage>, EngineError>> {
         disabled()
     }
 }

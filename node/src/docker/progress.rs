@@ -67,6 +67,28 @@ impl PullTracker {
     }
 }
 
+/// The progress of a push. Engines do not say which layer a message is of, so layers are counted by what is said of each once.
+#[derive(Debug, Default)]
+pub(super) struct PushTracker {
+    progress: PullProgress,
+}
+
+impl PushTracker {
+    /// As [`PullTracker::observe`], by the status alone.
+    pub(super) fn observe(&mut self, status: &str) -> Option<PullProgress> {
+        let progress = &mut self.progress;
+        match status {
+            "Preparing" => progress.layers_total += 1,
+            "Pushed" | "Layer already exists" => progress.layers_done += 1,
+            mounted if mounted.starts_with("Mounted from ") => progress.layers_done += 1,
+            _ => return None,
+        }
+        // An engine that says more of a layer than is known here must not make a bar run over.
+        progress.layers_total = progress.layers_total.max(progress.layers_done);
+        Some(*progress)
+    }
+}
+
 impl Layer {
     fn enter(&mut self, phase: Phase, message: LayerMessage<'_>) {
         match phase {

@@ -1,17 +1,18 @@
-//! One attempt at one sub-operation: claim, pull, finish.
+//! One attempt at one sub-operation: claim, work, finish.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use longshore_model::image::ImageReference;
-use longshore_model::operations::{ClaimReply, Failure, OperationCommand, OperationReply, Progress, SubKey};
+use longshore_model::operations::{
+    ClaimReply, Failure, OperationCommand, OperationReply, Progress, SubKey, Work,
+};
 use longshore_raft::Runtime;
 use longshore_raft::consensus::runtime::Instant as _;
 use tokio_util::sync::CancellationToken;
 
 use super::lease::{HeldLease, LEASE};
 use crate::core::Core;
-use crate::docker::{EngineError, PullProgress, PulledImage};
+use crate::docker::{EngineError, PullProgress};
 use crate::ring::Front;
 
 /// How long a claim waits for the group's log: an election. It holds one of the few places for attempts meanwhile, which others
@@ -24,7 +25,7 @@ const FINISH_PATIENCE: Duration = LEASE.saturating_mul(2);
 
 /// What became of a claim.
 pub(super) enum Claimed<R: Runtime> {
-    Granted(Arc<HeldLease<R>>),
+    Granted(Arc<HeldLease<R>>, Work),
     /// Ask again after so long.
     Later(Duration),
     /// Nobody could answer: the group has no quorum, or elects.
@@ -47,8 +48,8 @@ pub(super) async fn claim<R: Runtime>(core: &Core<R>, front: &Front<R>, key: Sub
         return Claimed::Unanswered;
     };
     match claimed {
-        Ok(OperationReply::Claimed(ClaimReply::Granted { token })) => {
-            Claimed::Granted(Arc::new(HeldLease::new(key, token, asked)))
+        Ok(OperationReply::Claimed(ClaimReply::Granted { token, work })) => {
+            Claimed::Granted(Arc::new(HeldLease::new(key, token, asked)), *work)
         }
         Ok(OperationReply::Claimed(ClaimReply::NotYet { wait_ms })) => {
             Claimed::Later(Duration::from_millis(wait_ms))
@@ -61,20 +62,21 @@ pub(super) async fn claim<R: Runtime>(core: &Core<R>, front: &Front<R>, key: Sub
     }
 }
 
-/// Pulls the image while the lease holds, and brings the outcome into the log. When the next attempt may begin, if the log wants one.
+/// Does the work while the lease holds, and brings the outcome into the log. When the next attempt may begin, if the log wants one.
 pub(super) async fn carry_out<R: Runtime>(
     core: &Arc<Core<R>>,
     front: &Front<R>,
     lease: Arc<HeldLease<R>>,
-    image: ImageReference,
+    work: Work,
     stop: CancellationToken,
 ) -> Option<Duration> {
-    let mut work = Box::pin(pull(Arc::clone(core), Arc::clone(&lease), image.clone()));
+    let (image, operation) = (work.image().clone(), lease.key.operation);
+    let mut work = Box::pin(perform(Arc::clone(core), Arc::clone(&lease), work));
     let outcome = tokio::select! {
         biased;
         () = stop.cancelled() => return None,
         () = lease.over() => {
-            tracing::warn!(operation = %lease.key.operation, %image, "the lease ended; the pull was stopped");
+            tracing::warn!(%operation, %image, "the lease ended; the work was stopped");
             longshore_storage::mutant!("forget-the-lease" => drop(R::spawn(work)));
             // The log says when another attempt may begin.
             return Some(Duration::ZERO);
@@ -82,12 +84,12 @@ pub(super) async fn carry_out<R: Runtime>(
         outcome = &mut work => outcome,
     };
     let outcome = match outcome {
-        Ok(pulled) => {
-            tracing::info!(operation = %lease.key.operation, %image, id = %pulled.id, "pulled");
-            Ok(pulled.digest.unwrap_or(pulled.id))
+        Ok(result) => {
+            tracing::info!(%operation, %image, %result, "done");
+            Ok(result)
         }
         Err(error) => {
-            tracing::warn!(operation = %lease.key.operation, %image, %error, "the pull failed");
+            tracing::warn!(%operation, %image, %error, "the attempt failed");
             Err(Failure { transient: error.is_transient(), error: error.to_string() })
         }
     };
@@ -98,11 +100,12 @@ pub(super) async fn carry_out<R: Runtime>(
     }
 }
 
-async fn pull<R: Runtime>(
+/// What came of it, in a word: the image's digest, or its id where there is no digest.
+async fn perform<R: Runtime>(
     core: Arc<Core<R>>,
     lease: Arc<HeldLease<R>>,
-    image: ImageReference,
-) -> Result<PulledImage, EngineError> {
+    work: Work,
+) -> Result<String, EngineError> {
     let Some(engine) = &core.engine else {
         let detail = "this node was started with --docker none".to_owned();
         return Err(EngineError::Refused { detail });
@@ -115,7 +118,12 @@ async fn pull<R: Runtime>(
             total_bytes: p.total_bytes,
         });
     });
-    engine.pull(&image, on_progress).await
+    let image = match &work {
+        Work::Pull(image) => engine.pull(image, on_progress).await?,
+        Work::Push(image) => engine.push(image, on_progress).await?,
+        Work::Tag { source, target } => engine.tag(source, target).await?,
+    };
+    Ok(image.digest.unwrap_or(image.id))
 }
 
 async fn finish<R: Runtime>(

@@ -131,7 +131,7 @@ pub(crate) fn offers_of<'a>(
         };
         let offered = offers.entry(record.node).or_default();
         if offered.len() < OFFERED_MAX {
-            offered.push(Offer { sub, image: record.image.clone(), wait_ms });
+            offered.push(Offer { sub, wait_ms });
         }
     }
     offers

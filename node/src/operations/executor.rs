@@ -4,7 +4,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use longshore_model::image::ImageReference;
 use longshore_model::operations::{OperationCommand, OperationReply, Progress, SubKey};
 use longshore_model::partition::PartitionId;
 use longshore_raft::Runtime;
@@ -77,11 +76,26 @@ impl<R: Runtime> Executor<R> {
                 () = self.changed.notified() => {}
                 () = R::sleep_until(wake) => {}
             }
-            if to_report && R::Instant::now() >= next_report {
+            let doubts = self.doubt_recalled();
+            if doubts || (to_report && R::Instant::now() >= next_report) {
                 next_report = R::Instant::now() + REPORT_EVERY;
                 self.report();
             }
         }
+    }
+
+    /// Whether an attempt that is under way was recalled: the log is asked then.
+    fn doubt_recalled(&self) -> bool {
+        let recalled = self.offers.recalled();
+        let slots = self.slots.lock();
+        let mut doubts = false;
+        for sub in recalled {
+            if let Some(Slot::Running(lease)) = slots.get(&sub) {
+                lease.doubt();
+                doubts = true;
+            }
+        }
+        doubts
     }
 
     /// Starts attempts for sub-operations that are due; gives back when to look again if nothing changes before.
@@ -90,20 +104,20 @@ impl<R: Runtime> Executor<R> {
         let busy: BTreeSet<SubKey> = self.slots.lock().keys().copied().collect();
         let due = self.offers.due(|sub| busy.contains(sub));
         let free = ATTEMPTS_AT_ONCE.saturating_sub(busy.len());
-        for (sub, image) in due.now.into_iter().take(free) {
+        for sub in due.now.into_iter().take(free) {
             self.slots.lock().insert(sub, Slot::Claiming);
             let this = Arc::clone(self);
-            drop(R::spawn(async move { this.attempt(sub, image).await }));
+            drop(R::spawn(async move { this.attempt(sub).await }));
         }
         due.next.unwrap_or_else(|| R::Instant::now() + Duration::from_secs(3600))
     }
 
-    async fn attempt(self: Arc<Self>, sub: SubKey, image: ImageReference) {
+    async fn attempt(self: Arc<Self>, sub: SubKey) {
         let again = match attempt::claim(&self.core, &self.front, sub).await {
-            Claimed::Granted(lease) => {
+            Claimed::Granted(lease, work) => {
                 self.slots.lock().insert(sub, Slot::Running(Arc::clone(&lease)));
                 self.changed.notify_one();
-                attempt::carry_out(&self.core, &self.front, lease, image, self.stop.clone()).await
+                attempt::carry_out(&self.core, &self.front, lease, work, self.stop.clone()).await
             }
             Claimed::Later(wait) => Some(wait),
             Claimed::Unanswered => {

@@ -7,7 +7,7 @@ use longshore_raft::consensus::router::Router;
 use longshore_raft::transport::{Handler, Lane, Replier};
 use longshore_raft::{NodeId, Runtime};
 
-use super::offers::{OFFERS_TAG, Offers};
+use super::offers::Offers;
 
 /// See the module's docs. One per node.
 pub(crate) struct Intake<R: Runtime> {
@@ -23,7 +23,7 @@ impl<R: Runtime> Intake<R> {
 
 impl<R: Runtime> Handler for Intake<R> {
     fn on_request(&self, from: NodeId, lane: Lane, body: Bytes, replier: Replier) {
-        if body.first() != Some(&OFFERS_TAG) {
+        if !body.first().is_some_and(|tag| Offers::<R>::is_message(*tag)) {
             return self.router.on_request(from, lane, body, replier);
         }
         match self.offers.receive(&body) {

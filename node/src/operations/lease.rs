@@ -29,12 +29,15 @@ struct Inner<R: Runtime> {
     ends: R::Instant,
     progress: Progress,
     reported: Option<(Progress, R::Instant)>,
+    /// When somebody said that the lease is lost.
+    doubted: Option<R::Instant>,
 }
 
 impl<R: Runtime> HeldLease<R> {
     /// A lease granted to a claim that was sent at `asked`.
     pub(super) fn new(key: SubKey, token: u32, asked: R::Instant) -> Self {
-        let inner = Inner { ends: asked + LEASE, progress: Progress::default(), reported: None };
+        let inner =
+            Inner { ends: asked + LEASE, progress: Progress::default(), reported: None, doubted: None };
         Self { key, token, inner: Mutex::new(inner), lost: CancellationToken::new() }
     }
 
@@ -51,6 +54,7 @@ impl<R: Runtime> HeldLease<R> {
         let inner = self.inner.lock();
         let renew_after = LEASE / 3;
         let due = match &inner.reported {
+            _ if inner.doubted.is_some() => true,
             None => true,
             Some((progress, at)) => *progress != inner.progress || now - *at >= renew_after,
         };
@@ -61,7 +65,14 @@ impl<R: Runtime> HeldLease<R> {
     pub(super) fn renewed(&self, progress: Progress, sent: R::Instant) {
         let mut inner = self.inner.lock();
         inner.reported = Some((progress, sent));
+        // What was sent before the doubt says nothing about it.
+        inner.doubted = inner.doubted.filter(|at| sent < *at);
         inner.ends = inner.ends.max(sent + LEASE);
+    }
+
+    /// Has the log asked at once whether it is still held.
+    pub(super) fn doubt(&self) {
+        self.inner.lock().doubted = Some(R::Instant::now());
     }
 
     pub(super) fn lose(&self) {

@@ -3,14 +3,13 @@
 //! An offer grants nothing; the claim does, in the group's log. So an offer that is lost, late, repeated or wrong costs a message.
 //! Must never: be the only word of an offer (a node that restarts has forgotten it), or grow without a limit.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use bincode::{Decode, Encode};
 use bytes::Bytes;
 use longshore_model::codec;
-use longshore_model::image::ImageReference;
 use longshore_model::operations::SubKey;
 use longshore_raft::consensus::runtime::Instant as _;
 use longshore_raft::transport::{Lane, TransportRef};
@@ -19,7 +18,9 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 /// First byte of a message of offers, its version included. Consensus has 0xC0 to 0xCF.
-pub(crate) const OFFERS_TAG: u8 = 0xD0;
+pub(crate) const OFFERS_TAG: u8 = 0xD1;
+/// Of a message that recalls work.
+pub(crate) const RECALL_TAG: u8 = 0xD2;
 /// Most offers to one node in one message; more follow when these are taken.
 pub(crate) const OFFERED_MAX: usize = 64;
 /// Most offers that a node keeps in mind.
@@ -36,30 +37,27 @@ const SEND_TIMEOUT: Duration = Duration::from_secs(2);
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
 pub(crate) struct Offer {
     pub(crate) sub: SubKey,
-    pub(crate) image: ImageReference,
     /// It may not begin earlier than so long from now.
     pub(crate) wait_ms: u64,
 }
 
-fn encode(offers: &Vec<Offer>) -> Bytes {
-    let mut bytes = vec![OFFERS_TAG];
-    codec::encode_into(offers, &mut bytes);
+fn encode<T: Encode>(tag: u8, list: &Vec<T>) -> Bytes {
+    let mut bytes = vec![tag];
+    codec::encode_into(list, &mut bytes);
     bytes.into()
 }
 
-/// The offers of a message; an error if it is none, or has too many.
-fn decode(body: &[u8]) -> Result<Vec<Offer>, String> {
-    let offers = body.strip_prefix(&[OFFERS_TAG]).ok_or("not a message of offers")?;
-    let offers: Vec<Offer> = codec::decode(offers).map_err(|e| e.to_string())?;
-    match offers.len() <= OFFERED_MAX {
-        true => Ok(offers),
-        false => Err(format!("{} offers in one message, {OFFERED_MAX} are the most", offers.len())),
+/// What a message lists after its tag; an error if it makes no sense, or lists too much.
+fn decode<T: Decode<()>>(list: &[u8]) -> Result<Vec<T>, String> {
+    let list: Vec<T> = codec::decode(list).map_err(|e| e.to_string())?;
+    match list.len() <= OFFERED_MAX {
+        true => Ok(list),
+        false => Err(format!("{} offers in one message, {OFFERED_MAX} are the most", list.len())),
     }
 }
 
 #[derive(Debug)]
 struct Kept<R: Runtime> {
-    image: ImageReference,
     /// Not to be begun before.
     due: R::Instant,
     heard: R::Instant,
@@ -72,6 +70,8 @@ struct Kept<R: Runtime> {
 #[derive(Debug)]
 struct Board<R: Runtime> {
     kept: BTreeMap<SubKey, Kept<R>>,
+    /// What somebody says is not wanted any more.
+    recalled: BTreeSet<SubKey>,
     next: u64,
 }
 
@@ -84,46 +84,82 @@ pub(crate) struct Offers<R: Runtime> {
 
 /// What may be begun, oldest first, and when the next one may.
 pub(crate) struct Due<R: Runtime> {
-    pub(crate) now: Vec<(SubKey, ImageReference)>,
+    pub(crate) now: Vec<SubKey>,
     pub(crate) next: Option<R::Instant>,
 }
 
 impl<R: Runtime> Offers<R> {
     pub(crate) fn new(me: NodeId) -> Arc<Self> {
-        let board = Mutex::new(Board { kept: BTreeMap::new(), next: 0 });
+        let board = Mutex::new(Board { kept: BTreeMap::new(), recalled: BTreeSet::new(), next: 0 });
         Arc::new(Self { me, board, changed: Notify::new() })
     }
 
     /// Offers a node its work, this node too. Returns at once; what cannot be delivered is offered again.
     pub(crate) fn send(&self, transport: &TransportRef, to: NodeId, offers: Vec<Offer>) {
-        if to == self.me {
-            return self.take(offers);
+        match to == self.me {
+            true => self.take(offers),
+            false => self.post(transport, to, encode(OFFERS_TAG, &offers)),
         }
-        let sent = transport.request(to, Lane::Control, encode(&offers), SEND_TIMEOUT);
+    }
+
+    /// Tells a node that some of its work is not wanted any more: it asks the log at once, not only when its lease wants renewal. At most
+    /// [`OFFERED_MAX`] are told; whoever is not told hears it with its next report.
+    pub(crate) fn recall(&self, transport: &TransportRef, from: NodeId, mut subs: Vec<SubKey>) {
+        subs.truncate(OFFERED_MAX);
+        match from == self.me {
+            true => self.take_back(subs),
+            false => self.post(transport, from, encode(RECALL_TAG, &subs)),
+        }
+    }
+
+    fn post(&self, transport: &TransportRef, to: NodeId, message: Bytes) {
+        let sent = transport.request(to, Lane::Control, message, SEND_TIMEOUT);
         drop(R::spawn(async move {
             if let Err(error) = sent.await {
-                tracing::debug!(%to, %error, "an offer of work could not be delivered; it is made again");
+                tracing::debug!(%to, %error, "word of work could not be delivered; it comes again");
             }
         }));
     }
 
-    /// Takes a message of offers from another node.
+    /// Whether a message with this first byte is for [`Self::receive`].
+    pub(crate) fn is_message(tag: u8) -> bool {
+        [OFFERS_TAG, RECALL_TAG].contains(&tag)
+    }
+
+    /// Takes a message from another node.
     pub(crate) fn receive(&self, body: &[u8]) -> Result<(), String> {
-        decode(body).map(|offers| self.take(offers))
+        match body.split_first() {
+            Some((&OFFERS_TAG, offers)) => decode(offers).map(|offers| self.take(offers)),
+            Some((&RECALL_TAG, subs)) => decode(subs).map(|subs| self.take_back(subs)),
+            _ => Err("not a message of offers".into()),
+        }
+    }
+
+    fn take_back(&self, subs: Vec<SubKey>) {
+        let mut board = self.board.lock();
+        let room = KEPT_MAX.saturating_sub(board.recalled.len());
+        board.recalled.extend(subs.into_iter().take(room));
+        drop(board);
+        self.changed.notify_one();
+    }
+
+    /// What was recalled since the last call. Whether it is true, the log knows.
+    pub(crate) fn recalled(&self) -> BTreeSet<SubKey> {
+        std::mem::take(&mut self.board.lock().recalled)
     }
 
     fn take(&self, offers: Vec<Offer>) {
         let now = R::Instant::now();
         let mut board = self.board.lock();
         board.kept.retain(|_, kept| now < kept.heard + KEPT);
-        for Offer { sub, image, wait_ms } in offers {
+        for Offer { sub, wait_ms } in offers {
             if let Some(known) = board.kept.get_mut(&sub) {
                 // What the log said about when stands.
                 known.heard = now;
             } else if board.kept.len() < KEPT_MAX {
                 let (due, number) = (now + Duration::from_millis(wait_ms), board.next);
                 board.next += 1;
-                board.kept.insert(sub, Kept { image, due, heard: now, number, unanswered: 0 });
+                board.kept.insert(sub, Kept { due, heard: now, number, unanswered: 0 });
             }
         }
         drop(board);
@@ -141,11 +177,10 @@ impl<R: Runtime> Offers<R> {
         let board = self.board.lock();
         let free = board.kept.iter().filter(|(sub, kept)| now < kept.heard + KEPT && !is_busy(sub));
         let (ready, later): (Vec<_>, Vec<_>) = free.partition(|(_, kept)| kept.due <= now);
-        let mut ready: Vec<_> =
-            ready.into_iter().map(|(sub, kept)| (kept.number, *sub, &kept.image)).collect();
-        ready.sort_unstable_by_key(|(number, ..)| *number);
+        let mut ready: Vec<_> = ready.into_iter().map(|(sub, kept)| (kept.number, *sub)).collect();
+        ready.sort_unstable();
         Due {
-            now: ready.into_iter().map(|(_, sub, image)| (sub, image.clone())).collect(),
+            now: ready.into_iter().map(|(_, sub)| sub).collect(),
             next: later.into_iter().map(|(_, kept)| kept.due).min(),
         }
     }
@@ -191,24 +226,24 @@ mod tests {
 
     fn offer(index: u64, wait_ms: u64) -> Offer {
         let operation = OperationId { index, position: 0, partition: PartitionId(1) };
-        Offer { sub: SubKey { operation, index: 0 }, image: "busybox".parse().unwrap(), wait_ms }
+        Offer { sub: SubKey { operation, index: 0 }, wait_ms }
     }
 
     fn due(offers: &Tested) -> Vec<u64> {
-        offers.due(|_| false).now.iter().map(|(sub, _)| sub.operation.index).collect()
+        offers.due(|_| false).now.iter().map(|sub| sub.operation.index).collect()
     }
 
     #[tokio::test(start_paused = true)]
     async fn offers_are_due_in_the_order_they_came_when_their_time_has_come() {
         let offers = Tested::new(NodeId(1));
-        offers.receive(&encode(&vec![offer(5, 0), offer(3, 0), offer(4, 1_000)])).unwrap();
+        offers.receive(&encode(OFFERS_TAG, &vec![offer(5, 0), offer(3, 0), offer(4, 1_000)])).unwrap();
         offers.changed().await;
         assert_eq!(due(&offers), [5, 3]);
         assert!(offers.due(|_| false).next.is_some());
         advance(Duration::from_millis(1_000)).await;
         assert_eq!(due(&offers), [5, 3, 4]);
         offers.put_off(offer(5, 0).sub, Duration::from_secs(3));
-        offers.receive(&encode(&vec![offer(5, 0)])).unwrap();
+        offers.receive(&encode(OFFERS_TAG, &vec![offer(5, 0)])).unwrap();
         assert_eq!(due(&offers), [3, 4], "an offer made again does not overrule the log");
         offers.forget(offer(3, 0).sub);
         assert_eq!(offers.due(|sub| sub.operation.index == 4).now, []);
@@ -250,14 +285,25 @@ mod tests {
         assert_eq!(due(&offers), [0, 4_999]);
     }
 
+    #[tokio::test(start_paused = true)]
+    async fn a_recall_is_told_once() {
+        let offers = Tested::new(NodeId(1));
+        let sub = offer(1, 0).sub;
+        offers.receive(&encode(RECALL_TAG, &vec![sub, sub])).unwrap();
+        offers.changed().await;
+        assert_eq!(offers.recalled(), BTreeSet::from([sub]));
+        assert!(offers.recalled().is_empty());
+    }
+
     #[test]
     fn messages_that_make_no_sense_are_refused() {
         let offers = Tested::new(NodeId(1));
-        let many = encode(&vec![offer(1, 0); OFFERED_MAX + 1]);
-        let cases: [(&[u8], &str); 4] = [
+        let many = encode(OFFERS_TAG, &vec![offer(1, 0); OFFERED_MAX + 1]);
+        let cases: [(&[u8], &str); 5] = [
             (b"", "not a message"),
             (&[0xC1, 0], "not a message"),
             (&[OFFERS_TAG, 9], "decode"),
+            (&[RECALL_TAG, 9], "decode"),
             (&many, "65 offers"),
         ];
         for (body, why) in cases {

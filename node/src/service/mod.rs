@@ -5,7 +5,9 @@
 mod groups;
 mod keys;
 mod nodes;
+mod operation_watch;
 mod operations;
+mod placing;
 mod ring;
 mod ring_plan;
 mod ring_watch;
@@ -159,6 +161,12 @@ impl<R: Runtime> FleetService for Service<R> {
     }
     fn inspect_operation(&self, id: String) -> ApiFuture<'_, OperationView> {
         Box::pin(self.operation(id))
+    }
+    fn cancel_operation(&self, id: String) -> ApiFuture<'_, OperationView> {
+        Box::pin(self.cancel(id))
+    }
+    fn retry_operation(&self, id: String, key: Option<String>) -> ApiFuture<'_, OperationView> {
+        Box::pin(self.retry(id, key))
     }
     fn watch_operation(&self, id: String) -> ApiFuture<'_, ApiStream<OperationView>> {
         Box::pin(self.watch(id))

@@ -1,29 +1,24 @@
-//! Operations: submission, listings and the live view of one.
+//! Operations: submission, cancellation, doing again what failed, and listings.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
 
-use futures_util::stream;
-use longshore_model::control::ControlState;
 use longshore_model::image::ImageReference;
 use longshore_model::operations::{
-    self as model, Listing, OperationCommand, OperationId, OperationKind, OperationReply, SessionId, SubKey,
-    Submission, SubmitError,
+    self as model, CancelError, Listing, OperationCommand, OperationId, OperationKind, OperationReply, Part,
+    SessionId, SubKey, SubState, Submission, SubmitError,
 };
 use longshore_raft::consensus::machine::LogTime;
-use longshore_raft::consensus::runtime::Instant as _;
-use longshore_raft::model::detector::PeerState;
-use longshore_raft::model::membership::{EngineReport, NodeRecord, Standing};
 use longshore_raft::{NodeId, Runtime};
 
-use super::Service;
 use super::keys::front_error;
-use super::views::{name_of, operation_view};
+use super::placing::{Wanted, named};
+use super::views::operation_view;
+use super::{Service, operation_watch};
 use crate::api::service::ApiStream;
 use crate::api::types::*;
-use crate::core::Core;
 use crate::operations::offers_of;
-use crate::ring::{Front, FrontError};
+use crate::ring::FrontError;
 
 /// Time an operation may take if none is asked for.
 const TIMEOUT_DEFAULT_MS: u64 = 30 * 60_000;
@@ -32,56 +27,60 @@ const LIST_DEFAULT: u32 = 100;
 const LIST_MAX: u32 = 1_000;
 /// Longest idempotency key, in bytes: a UUID has 36.
 const KEY_BYTES_MAX: usize = 255;
-/// Least time between two items of a watch, so that a busy log does not flood a client.
-const WATCH_PAUSE: Duration = Duration::from_millis(100);
-/// How often a watch looks at an operation whose group this node has no replica of.
-const WATCH_LOOK: Duration = Duration::from_millis(300);
-/// How long a watch waits for a group that cannot be read: an election, and more.
-const WATCH_PATIENCE: Duration = Duration::from_secs(30);
-
 impl<R: Runtime> Service<R> {
     pub(super) async fn submit(
         &self,
         request: OperationRequest,
         key: Option<String>,
     ) -> Result<OperationView, ApiError> {
-        let OperationRequest::Pull { images, strategy, on, timeout_ms, session } = request;
-        let key = match key {
-            Some(key) if key.is_empty() || key.len() > KEY_BYTES_MAX => {
-                let message = format!("an idempotency key has 1 to {KEY_BYTES_MAX} bytes");
-                return Err(ApiError::new(ErrorCode::Invalid, message));
-            }
-            key => key,
-        };
+        let wanted = Wanted::of(&request)?;
+        let OperationRequest { action, strategy, timeout_ms, session, .. } = request;
+        let kind = kind_of(action)?;
         let session = match session {
             Some(name) => parse_session(&name)?,
             None => made_session::<R>(key.as_deref()),
         };
-        let key = key.map(|key| {
-            let mut hasher = blake3::Hasher::new();
-            // No session has a zero in its name.
-            hasher.update(session.as_str().as_bytes()).update(&[0]).update(key.as_bytes());
-            *hasher.finalize().as_bytes()
-        });
-        let images = images.iter().map(|text| parse_image(text)).collect::<Result<Vec<_>, _>>()?;
+        let key = checked_key(&session, key)?;
         // Names are resolved against what this node knows; a name made a moment ago elsewhere may need the barrier.
         self.linearize().await?;
-        let nodes = self.core.group.with_state(|state| targets(&self.core, state, strategy, &on))?;
-        let partition = session.partition();
-        let submission = Submission {
+        let (open, works) = (self.open_parts(), kind.works().len() as u32);
+        let parts = self.core.group.with_state(|state| wanted.parts(&self.core, state, &open, works))?;
+        let strategy = match strategy {
+            Strategy::Local => model::Strategy::Local,
+            Strategy::Replicated => model::Strategy::Replicated,
+            Strategy::Distributed => model::Strategy::Distributed,
+        };
+        let timeout_ms = timeout_ms.unwrap_or(TIMEOUT_DEFAULT_MS);
+        self.commit(Submission {
             session,
-            kind: OperationKind::Pull { images },
-            strategy: match strategy {
-                Strategy::Local => model::Strategy::Local,
-                Strategy::Replicated => model::Strategy::Replicated,
-            },
-            nodes,
-            timeout_ms: timeout_ms.unwrap_or(TIMEOUT_DEFAULT_MS),
+            kind,
+            strategy,
+            parts,
+            timeout_ms,
             submitted_by: self.core.me,
             unix_ms: R::unix_time_ms(),
+            retry_of: None,
             key,
-        };
-        let command = OperationCommand::Submit(submission);
+        })
+        .await
+    }
+
+    /// How many parts each node was given and has not ended, in the groups that this node has a replica of.
+    fn open_parts(&self) -> BTreeMap<NodeId, u32> {
+        let mut open = BTreeMap::new();
+        for (_, replica) in self.replicas.all() {
+            replica.with_state(|machine| {
+                for (_, sub) in machine.operations().open_subs() {
+                    *open.entry(sub.node).or_default() += 1;
+                }
+            });
+        }
+        open
+    }
+
+    async fn commit(&self, submission: Submission) -> Result<OperationView, ApiError> {
+        let partition = submission.session.partition();
+        let command = OperationCommand::Submit(Box::new(submission));
         match self.front.operate(partition, command).await.map_err(operation_error)? {
             OperationReply::Submitted(Ok(id)) => {
                 // Whatever comes now, the record stands.
@@ -97,9 +96,7 @@ impl<R: Runtime> Service<R> {
                 Ok(self.core.group.with_state(|state| operation_view(state, &operation)))
             }
             OperationReply::Submitted(Err(refusal)) => Err(refused(refusal)),
-            other => {
-                Err(ApiError::new(ErrorCode::Internal, format!("a submission was answered with {other:?}")))
-            }
+            other => Err(nonsense("a submission", &other)),
         }
     }
 
@@ -121,14 +118,103 @@ impl<R: Runtime> Service<R> {
         self.front.operation(id).await.map_err(operation_error)?.ok_or_else(|| not_found(id))
     }
 
+    pub(super) async fn cancel(&self, id: String) -> Result<OperationView, ApiError> {
+        let id = parse_id(&id)?;
+        let command =
+            OperationCommand::Cancel { operation: id, by: self.core.me, unix_ms: R::unix_time_ms() };
+        match self.front.operate(id.partition, command).await.map_err(operation_error)? {
+            OperationReply::Cancelled(Ok(())) => {
+                let operation = self.found(id).await?;
+                self.recall(&operation);
+                Ok(self.core.group.with_state(|state| operation_view(state, &operation)))
+            }
+            OperationReply::Cancelled(Err(CancelError::Unknown)) => Err(not_found(id)),
+            OperationReply::Cancelled(Err(CancelError::Ended)) => {
+                let error = ApiError::new(ErrorCode::Conflict, format!("operation {id} has ended already"));
+                Err(error.hint(format!("see `longshore op inspect {id}`")))
+            }
+            other => Err(nonsense("a cancellation", &other)),
+        }
+    }
+
+    /// Whoever may be at it asks the log now, and not only when its lease wants renewal.
+    fn recall(&self, operation: &model::Operation) {
+        let mut by_node: BTreeMap<NodeId, Vec<SubKey>> = BTreeMap::new();
+        for (index, sub) in operation.subs.iter().enumerate() {
+            if sub.state == SubState::Cancelled && sub.attempts > 0 {
+                let key = SubKey { operation: operation.id, index: index as u32 };
+                by_node.entry(sub.node).or_default().push(key);
+            }
+        }
+        for (node, subs) in by_node {
+            self.work.offers.recall(&self.work.transport, node, subs);
+        }
+    }
+
+    pub(super) async fn retry(&self, id: String, key: Option<String>) -> Result<OperationView, ApiError> {
+        let of = self.found(parse_id(&id)?).await?;
+        let conflict = |message: String| ApiError::new(ErrorCode::Conflict, message);
+        if of.ended.is_none() {
+            let error = conflict(format!("operation {} has not ended", of.id));
+            return Err(error.hint("wait for it with `longshore op wait`, or cancel it"));
+        }
+        let works = of.kind.works();
+        let again = of.subs.iter().filter(|sub| !matches!(sub.state, SubState::Succeeded { .. }));
+        let part = |sub: &model::SubOperation| {
+            let work = works.iter().position(|work| *work == sub.work)?;
+            Some(Part { node: sub.node, work: work as u32, why: sub.why.clone() })
+        };
+        let parts: Vec<Part> = again.filter_map(part).collect();
+        if parts.is_empty() {
+            return Err(conflict(format!(
+                "all of operation {} succeeded; there is nothing to do again",
+                of.id
+            )));
+        }
+        self.linearize().await?;
+        self.core.group.with_state(|state| {
+            let mut nodes = parts.iter().map(|part| part.node.to_string());
+            nodes
+                .try_for_each(|node| named(self.core.me, state, &node).map(drop))
+                .map_err(|error| error.hint("submit it anew, for the nodes that are there"))
+        })?;
+        let key = checked_key(&of.session, key)?;
+        self.commit(Submission {
+            session: of.session,
+            kind: of.kind,
+            strategy: of.strategy,
+            parts,
+            timeout_ms: TIMEOUT_DEFAULT_MS,
+            submitted_by: self.core.me,
+            unix_ms: R::unix_time_ms(),
+            retry_of: Some(of.id),
+            key,
+        })
+        .await
+    }
+
     pub(super) async fn operations(&self, query: OperationQuery) -> Result<Vec<OperationView>, ApiError> {
-        let OperationQuery { limit, active, session } = query;
+        let OperationQuery { limit, active, session, kind, state, since_ms } = query;
         let limit = limit.unwrap_or(LIST_DEFAULT);
         if limit == 0 || limit > LIST_MAX {
             return Err(ApiError::new(ErrorCode::Invalid, format!("a limit is between 1 and {LIST_MAX}")));
         }
         let session = session.as_deref().map(parse_session).transpose()?;
-        let listing = Listing { session, active, limit, before: None };
+        let kinds = OperationKind::NAMES;
+        if let Some(kind) = kind.as_deref().filter(|kind| !kinds.contains(kind)) {
+            let message = format!("{kind:?} is no kind of operation; there are {}", kinds.join(", "));
+            return Err(ApiError::new(ErrorCode::Invalid, message));
+        }
+        let state = state.map(|state| match state {
+            OperationState::Planned => model::OperationState::Planned,
+            OperationState::Running => model::OperationState::Running,
+            OperationState::Succeeded => model::OperationState::Succeeded,
+            OperationState::Partial => model::OperationState::Partial,
+            OperationState::Failed => model::OperationState::Failed,
+            OperationState::Cancelled => model::OperationState::Cancelled,
+        });
+        let since_unix_ms = since_ms.unwrap_or(0);
+        let listing = Listing { session, active, kind, state, since_unix_ms, limit, before: None };
         let operations = self.front.operations(listing).await.map_err(operation_error)?;
         Ok(self.core.group.with_state(|state| operations.iter().map(|o| operation_view(state, o)).collect()))
     }
@@ -142,54 +228,7 @@ impl<R: Runtime> Service<R> {
         let id = parse_id(&id)?;
         self.found(id).await?;
         let front = self.front.clone();
-        let start = Watch { core: Arc::clone(&self.core), front, id, seen: 0, shown: None, ended: false };
-        Ok(Box::pin(stream::unfold(start, Watch::next)))
-    }
-}
-
-struct Watch<R: Runtime> {
-    core: Arc<Core<R>>,
-    front: Front<R>,
-    id: OperationId,
-    seen: u64,
-    shown: Option<model::Operation>,
-    ended: bool,
-}
-
-impl<R: Runtime> Watch<R> {
-    async fn next(mut self) -> Option<(Result<OperationView, ApiError>, Self)> {
-        if self.ended {
-            return None;
-        }
-        let mut give_up = R::Instant::now() + WATCH_PATIENCE;
-        loop {
-            match self.front.operation(self.id).await {
-                Ok(Some(operation)) if self.shown.as_ref() != Some(&operation) => {
-                    let view = self.core.group.with_state(|state| operation_view(state, &operation));
-                    self.ended = operation.ended.is_some();
-                    if self.shown.replace(operation).is_some() {
-                        R::sleep(WATCH_PAUSE).await;
-                    }
-                    return Some((Ok(view), self));
-                }
-                Ok(Some(_)) => {
-                    give_up = R::Instant::now() + WATCH_PATIENCE;
-                    // Whatever is applied in the group ends the wait, and much may be.
-                    R::sleep(WATCH_PAUSE).await;
-                    self.seen = self.front.news(self.id.partition, self.seen, WATCH_LOOK).await;
-                }
-                Ok(None) => {
-                    self.ended = true;
-                    let message = format!("operation {} is no longer on record", self.id);
-                    return Some((Err(ApiError::new(ErrorCode::NotFound, message)), self));
-                }
-                Err(error) if R::Instant::now() >= give_up => {
-                    self.ended = true;
-                    return Some((Err(operation_error(error)), self));
-                }
-                Err(_) => R::sleep(WATCH_LOOK).await,
-            }
-        }
+        Ok(operation_watch::watch(Arc::clone(&self.core), front, id))
     }
 }
 
@@ -199,7 +238,7 @@ fn not_found(id: OperationId) -> ApiError {
 }
 
 /// As [`front_error`], with a hint for operations.
-fn operation_error(error: FrontError) -> ApiError {
+pub(super) fn operation_error(error: FrontError) -> ApiError {
     let error = front_error(error);
     match error.code {
         ErrorCode::OutcomeUnknown => error.hint(
@@ -214,7 +253,7 @@ fn refused(refusal: SubmitError) -> ApiError {
         SubmitError::Busy => ErrorCode::Busy,
         SubmitError::KeyReused(_) => ErrorCode::Conflict,
         SubmitError::Empty | SubmitError::TooManySubs | SubmitError::Timeout => ErrorCode::Invalid,
-        SubmitError::Session(_) => ErrorCode::Internal,
+        SubmitError::Session(_) | SubmitError::Part => ErrorCode::Internal,
     };
     ApiError::new(code, refusal.to_string())
 }
@@ -238,87 +277,47 @@ fn parse_id(text: &str) -> Result<OperationId, ApiError> {
     text.parse().map_err(|e| ApiError::new(ErrorCode::Invalid, e))
 }
 
+fn nonsense(asked: &str, reply: &OperationReply) -> ApiError {
+    ApiError::new(ErrorCode::Internal, format!("{asked} was answered with {reply:?}"))
+}
+
+/// The action with its references read.
+fn kind_of(action: Action) -> Result<OperationKind, ApiError> {
+    let parse =
+        |images: Vec<String>| images.iter().map(|text| parse_image(text)).collect::<Result<Vec<_>, _>>();
+    // A digest follows from what an image is; nobody can choose it.
+    let parse_tags = |images: Vec<String>| {
+        let images = parse(images)?;
+        match images.iter().find(|image| image.digest().is_some()) {
+            Some(image) => {
+                let message = format!("{image} names a digest; a name that is given or pushed has a tag");
+                Err(ApiError::new(ErrorCode::Invalid, message))
+            }
+            None => Ok(images),
+        }
+    };
+    Ok(match action {
+        Action::Pull { images } => OperationKind::Pull { images: parse(images)? },
+        Action::Push { images } => OperationKind::Push { images: parse_tags(images)? },
+        Action::Tag { source, targets } => {
+            OperationKind::Tag { source: parse_image(&source)?, targets: parse_tags(targets)? }
+        }
+    })
+}
+
+/// The hash of an idempotency key in its session; an error if the key is empty or too long.
+fn checked_key(session: &SessionId, key: Option<String>) -> Result<Option<[u8; 32]>, ApiError> {
+    let Some(key) = key else { return Ok(None) };
+    if key.is_empty() || key.len() > KEY_BYTES_MAX {
+        let message = format!("an idempotency key has 1 to {KEY_BYTES_MAX} bytes");
+        return Err(ApiError::new(ErrorCode::Invalid, message));
+    }
+    let mut hasher = blake3::Hasher::new();
+    // No session has a zero in its name.
+    hasher.update(session.as_str().as_bytes()).update(&[0]).update(key.as_bytes());
+    Ok(Some(*hasher.finalize().as_bytes()))
+}
+
 fn parse_image(text: &str) -> Result<ImageReference, ApiError> {
     text.parse::<ImageReference>().map_err(|e| ApiError::new(ErrorCode::Invalid, e.to_string()))
-}
-
-/// The nodes that carry the operation out. Named nodes are taken as they are, dead or alive: their work waits for them.
-fn targets<R: Runtime>(
-    core: &Core<R>,
-    state: &ControlState,
-    strategy: Strategy,
-    on: &[String],
-) -> Result<Vec<NodeId>, ApiError> {
-    let invalid = |message: String| ApiError::new(ErrorCode::Invalid, message);
-    if !on.is_empty() {
-        if strategy == Strategy::Local && on.len() > 1 {
-            let hint = "use --strategy replicated for more than one";
-            return Err(invalid("the local strategy runs on one node".to_owned()).hint(hint));
-        }
-        let mut nodes = on.iter().map(|name| named(core.me, state, name)).collect::<Result<Vec<_>, _>>()?;
-        nodes.sort_unstable();
-        nodes.dedup();
-        return Ok(nodes);
-    }
-    if strategy == Strategy::Local {
-        return Ok(vec![named(core.me, state, "self")?]);
-    }
-    let able = |n: &&NodeRecord| {
-        n.standing == Standing::Active
-            && n.engine != EngineReport::NotConfigured
-            && core.peer_state(n.id) != PeerState::Failed
-    };
-    let nodes: Vec<NodeId> = state.membership.members().filter(able).map(|n| n.id).collect();
-    if nodes.is_empty() {
-        let hint = "start a node without `--docker none`, or name nodes with --on";
-        return Err(ApiError::new(ErrorCode::Conflict, "no living node has a Docker engine").hint(hint));
-    }
-    Ok(nodes)
-}
-
-/// An active node by name, id, or `self`.
-fn named(me: NodeId, state: &ControlState, name: &str) -> Result<NodeId, ApiError> {
-    let found = match name {
-        "self" => state.membership.get(me).ok_or_else(|| format!("{me} is no member")),
-        _ => state.membership.resolve(name).map_err(|e| e.to_string()),
-    };
-    let node = found
-        .map_err(|why| ApiError::new(ErrorCode::NotFound, why).hint("`longshore node ls` lists the nodes"))?;
-    if node.standing != Standing::Active {
-        let message = format!("node {} is leaving or has left", name_of(state, node.id));
-        return Err(ApiError::new(ErrorCode::Conflict, message));
-    }
-    Ok(node.id)
-}
-
-#[cfg(test)]
-mod tests {
-    use longshore_raft::model::membership::NodeProfile;
-
-    use super::*;
-
-    #[test]
-    fn a_node_that_leaves_gets_no_new_work_not_even_its_own() {
-        let mut state = ControlState::default();
-        for (key, name) in [(1, "alder"), (2, "birch")] {
-            let profile = NodeProfile {
-                name: name.into(),
-                address: ([127, 0, 0, 1], 7400).into(),
-                zone: None,
-                labels: Default::default(),
-                version: "0.1.0".into(),
-                weight: 1024,
-            };
-            state.membership.admit([key; 32], profile, 0).unwrap();
-        }
-        assert_eq!(named(NodeId(2), &state, "self").unwrap(), NodeId(2));
-        assert_eq!(named(NodeId(1), &state, "birch").unwrap(), NodeId(2));
-        state.membership.set_standing(NodeId(2), Standing::Leaving).unwrap();
-        for (me, name) in [(2, "self"), (2, "birch"), (1, "birch")] {
-            let refused = named(NodeId(me), &state, name).unwrap_err();
-            assert_eq!(refused.code, ErrorCode::Conflict, "{refused}");
-            assert!(refused.message.contains("birch is leaving"), "{refused}");
-        }
-        assert_eq!(named(NodeId(1), &state, "cedar").unwrap_err().code, ErrorCode::NotFound);
-    }
 }

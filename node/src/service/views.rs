@@ -212,11 +212,13 @@ pub(super) fn operation_view(state: &ControlState, operation: &model::Operation)
                 (SubOperationState::Succeeded, Some(result.clone()), None)
             }
             model::SubState::Failed { error } => (SubOperationState::Failed, None, Some(error.clone())),
+            model::SubState::Cancelled => (SubOperationState::Cancelled, None, None),
         };
         SubOperationView {
             index: i as u32,
             node: name_of(state, s.node),
-            image: s.image.familiar(),
+            image: s.work.image().familiar(),
+            why: s.why.clone(),
             state: sub_state,
             attempts: s.attempts,
             layers_done: s.progress.layers_done,
@@ -239,14 +241,18 @@ pub(super) fn operation_view(state: &ControlState, operation: &model::Operation)
             model::OperationState::Succeeded => OperationState::Succeeded,
             model::OperationState::Partial => OperationState::Partial,
             model::OperationState::Failed => OperationState::Failed,
+            model::OperationState::Cancelled => OperationState::Cancelled,
         },
         strategy: match operation.strategy {
             model::Strategy::Local => Strategy::Local,
             model::Strategy::Replicated => Strategy::Replicated,
+            model::Strategy::Distributed => Strategy::Distributed,
         },
-        images: operation.kind.images().iter().map(|i| i.familiar()).collect(),
+        images: operation.kind.images().into_iter().map(|i| i.familiar()).collect(),
         submitted_by: name_of(state, operation.submitted_by),
         submitted_at_ms: operation.submitted_unix_ms,
+        retry_of: operation.retry_of.map(|id| id.to_string()),
+        cancelled_by: operation.cancelled_by.map(|node| name_of(state, node)),
         ended_at_ms: operation.ended_unix_ms,
         sub_operations: operation.subs.iter().enumerate().map(sub).collect(),
     }

@@ -6,8 +6,8 @@ use bytes::Bytes;
 use longshore_model::operations::OperationId;
 use longshore_node::api::client::{Client, ClientError};
 use longshore_node::api::types::{
-    ErrorCode, KeyCondition, KeyLifetime, NodeUpdate, OperationQuery, OperationRequest, OperationView,
-    Strategy, TokenCreate,
+    Action, ErrorCode, KeyCondition, KeyLifetime, NodeUpdate, OperationQuery, OperationRequest,
+    OperationView, Strategy, TokenCreate,
 };
 use longshore_raft::model::ring::GroupCount;
 
@@ -141,13 +141,9 @@ fn session(serial: Serial) -> Option<String> {
 }
 
 pub(super) async fn submit(node: Node, groups: GroupCount, serial: Serial) -> Answer {
-    let request = OperationRequest::Pull {
-        images: vec![image(serial)],
-        strategy: Strategy::Replicated,
-        on: Vec::new(),
-        timeout_ms: None,
-        session: session(serial),
-    };
+    let action = Action::Pull { images: vec![image(serial)] };
+    let request =
+        OperationRequest { session: session(serial), ..OperationRequest::new(action, Strategy::Replicated) };
     match node.submit_operation(&request, Some(&format!("serial-{serial}"))).await {
         Ok(view) => position(groups, &view).map_or_else(Outcome::Unknown, Outcome::Submitted),
         Err(error) => failed(error),

@@ -3,7 +3,7 @@
 use bincode::{Decode, Encode};
 
 use super::record::{OperationId, Progress, SubKey};
-use super::table::{ClaimReply, Submission, SubmitError};
+use super::table::{CancelError, ClaimReply, Submission, SubmitError};
 
 /// How an attempt failed.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
@@ -16,11 +16,13 @@ pub struct Failure {
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
 pub enum OperationCommand {
     /// Start an operation; the front has checked its nodes.
-    Submit(Submission),
+    Submit(Box<Submission>),
     /// A node asks to carry out a sub-operation of its own.
     Claim { sub: SubKey, node: longshore_raft::NodeId, incarnation: u64, unix_ms: u64 },
     /// Progress of a node's attempts: sub-operation, token, progress. Renews their leases.
     Report { reports: Vec<(SubKey, u32, Progress)> },
+    /// Nobody wants what has not ended yet. `by`: the node that was told so.
+    Cancel { operation: OperationId, by: longshore_raft::NodeId, unix_ms: u64 },
     /// An attempt ended; `Ok` holds the result.
     Finish { sub: SubKey, token: u32, progress: Progress, outcome: Result<String, Failure>, unix_ms: u64 },
 }
@@ -29,6 +31,8 @@ pub enum OperationCommand {
 pub enum OperationReply {
     Submitted(Result<OperationId, SubmitError>),
     Claimed(ClaimReply),
+    /// Also if it was cancelled before.
+    Cancelled(Result<(), CancelError>),
     /// Sub-operations whose lease is no longer held: stop the work.
     Reported {
         lost: Vec<SubKey>,

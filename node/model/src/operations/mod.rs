@@ -1,4 +1,4 @@
-//! Operations: one Docker action, split into sub-operations, one per node and image, each under a lease.
+//! Operations: one Docker action, split into sub-operations, one per node and piece of work, each under a lease.
 //!
 //! Docker can not be fenced, so a sub-operation has a lease and a token (the attempt's number). Its node stops the work when the
 //! lease ends by that node's own clock, counted from before it asked; another attempt may start only after lease + grace of
@@ -10,9 +10,10 @@
 
 pub mod command;
 mod image;
+pub mod placement;
 pub mod record;
 pub mod table;
 
 pub use command::{Failure, OperationCommand, OperationReply};
 pub use record::*;
-pub use table::{ClaimReply, Listed, Listing, Operations, Submission, SubmitError};
+pub use table::{CancelError, ClaimReply, Listed, Listing, Operations, Submission, SubmitError};

@@ -103,30 +103,91 @@ impl FromStr for OperationId {
     }
 }
 
+/// How an operation's work is given to nodes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
 pub enum Strategy {
+    /// All of it to one node.
     Local,
+    /// All of it to each of some nodes.
     Replicated,
+    /// Each piece of it to one of the nodes.
+    Distributed,
 }
 
-/// What is to be done.
+/// What is to be done. All of it is idempotent: a node may begin it again.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
 pub enum OperationKind {
-    Pull { images: Vec<ImageReference> },
+    Pull {
+        images: Vec<ImageReference>,
+    },
+    Push {
+        images: Vec<ImageReference>,
+    },
+    /// Further names for an image that the engine has.
+    Tag {
+        source: ImageReference,
+        targets: Vec<ImageReference>,
+    },
 }
 
 impl OperationKind {
+    /// What [`Self::name`] can be.
+    pub const NAMES: [&'static str; 3] = ["pull", "push", "tag"];
+
     pub fn name(&self) -> &'static str {
         match self {
             Self::Pull { .. } => "pull",
+            Self::Push { .. } => "push",
+            Self::Tag { .. } => "tag",
         }
     }
 
-    pub fn images(&self) -> &[ImageReference] {
+    /// Its pieces of work, in the order of the request. A [`Part`] names one by its place.
+    pub fn works(&self) -> Vec<Work> {
         match self {
-            Self::Pull { images } => images,
+            Self::Pull { images } => images.iter().cloned().map(Work::Pull).collect(),
+            Self::Push { images } => images.iter().cloned().map(Work::Push).collect(),
+            Self::Tag { source, targets } => {
+                let tag =
+                    |target: &ImageReference| Work::Tag { source: source.clone(), target: target.clone() };
+                targets.iter().map(tag).collect()
+            }
         }
     }
+
+    pub fn images(&self) -> Vec<&ImageReference> {
+        match self {
+            Self::Pull { images } | Self::Push { images } => images.iter().collect(),
+            Self::Tag { source, targets } => std::iter::once(source).chain(targets).collect(),
+        }
+    }
+}
+
+/// What a node does for a sub-operation: one piece of an operation's work.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub enum Work {
+    Pull(ImageReference),
+    Push(ImageReference),
+    Tag { source: ImageReference, target: ImageReference },
+}
+
+impl Work {
+    /// What it brings, sends or makes.
+    pub fn image(&self) -> &ImageReference {
+        match self {
+            Self::Pull(image) | Self::Push(image) | Self::Tag { target: image, .. } => image,
+        }
+    }
+}
+
+/// A piece of an operation's work, and the node that is to do it.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub struct Part {
+    pub node: NodeId,
+    /// Place in [`OperationKind::works`].
+    pub work: u32,
+    /// Why this node, if the fleet chose it: one of several alike.
+    pub why: Option<String>,
 }
 
 /// Progress of an attempt; layers and bytes as the engine reports them.
@@ -161,19 +222,23 @@ pub enum SubState {
     Failed {
         error: String,
     },
+    /// Somebody wanted no more of it. An attempt under way loses its lease.
+    Cancelled,
 }
 
 impl SubState {
     pub fn is_terminal(&self) -> bool {
-        matches!(self, Self::Succeeded { .. } | Self::Failed { .. })
+        matches!(self, Self::Succeeded { .. } | Self::Failed { .. } | Self::Cancelled)
     }
 }
 
-/// One image on one node.
+/// One piece of work on one node.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
 pub struct SubOperation {
     pub node: NodeId,
-    pub image: ImageReference,
+    pub work: Work,
+    /// Why this node: see [`Part::why`].
+    pub why: Option<String>,
     pub state: SubState,
     /// Times it was started.
     pub attempts: u32,
@@ -192,13 +257,15 @@ pub struct SubKey {
     pub index: u32,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
 pub enum OperationState {
     Planned,
     Running,
     Succeeded,
     Partial,
     Failed,
+    /// It was cancelled before all of it had ended; what had ended by then stands.
+    Cancelled,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
@@ -209,6 +276,10 @@ pub struct Operation {
     pub strategy: Strategy,
     pub submitted_by: NodeId,
     pub submitted_unix_ms: u64,
+    /// The operation whose failed parts this one does again.
+    pub retry_of: Option<OperationId>,
+    /// The node that was told to cancel it.
+    pub cancelled_by: Option<NodeId>,
     /// Sub-operations that have not ended by then fail.
     pub deadline: LogTime,
     /// Set when the last sub-operation ended.
@@ -227,10 +298,12 @@ impl Operation {
             strategy,
             submitted_by,
             submitted_unix_ms,
+            retry_of,
+            cancelled_by,
             deadline,
             ended,
             ended_unix_ms,
-            ..
+            subs: _,
         } = self;
         Self {
             id: *id,
@@ -239,6 +312,8 @@ impl Operation {
             strategy: *strategy,
             submitted_by: *submitted_by,
             submitted_unix_ms: *submitted_unix_ms,
+            retry_of: *retry_of,
+            cancelled_by: *cancelled_by,
             deadline: *deadline,
             ended: *ended,
             ended_unix_ms: *ended_unix_ms,
@@ -250,11 +325,13 @@ impl Operation {
         let count = |f: fn(&SubState) -> bool| self.subs.iter().filter(|s| f(&s.state)).count();
         let succeeded = count(|s| matches!(s, SubState::Succeeded { .. }));
         let failed = count(|s| matches!(s, SubState::Failed { .. }));
-        if succeeded + failed < self.subs.len() {
+        let cancelled = count(|s| matches!(s, SubState::Cancelled));
+        if succeeded + failed + cancelled < self.subs.len() {
             let untouched = self.subs.iter().all(|s| s.attempts == 0 && !s.state.is_terminal());
             return if untouched { OperationState::Planned } else { OperationState::Running };
         }
         match (succeeded, failed) {
+            _ if cancelled > 0 => OperationState::Cancelled,
             (_, 0) => OperationState::Succeeded,
             (0, _) => OperationState::Failed,
             _ => OperationState::Partial,

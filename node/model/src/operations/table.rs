@@ -17,9 +17,11 @@ pub const ACTIVE_SUBS_MAX: usize = 65_536;
 pub const ENDED_MAX: usize = 1_000;
 pub const ENDED_SUBS_MAX: usize = 65_536;
 pub const ENDED_KEPT_MS: u64 = 24 * 3_600_000;
-/// Most images of one operation.
+/// Most images, and so most pieces of work, of one operation.
 pub const IMAGES_MAX: usize = 64;
-/// Most sub-operations (images times nodes) of one operation.
+/// Most bytes of the reason why a node was chosen.
+pub const WHY_BYTES_MAX: usize = 96;
+/// Most sub-operations of one operation.
 pub const SUBS_MAX: usize = 4_096;
 /// Most images and sub-operations in a page of a listing; its first operation may have more.
 pub const PAGE_PARTS_MAX: usize = 1_024;
@@ -32,10 +34,12 @@ pub struct Submission {
     pub session: SessionId,
     pub kind: OperationKind,
     pub strategy: Strategy,
-    pub nodes: Vec<NodeId>,
+    /// Who does what.
+    pub parts: Vec<Part>,
     pub timeout_ms: u64,
     pub submitted_by: NodeId,
     pub unix_ms: u64,
+    pub retry_of: Option<OperationId>,
     /// blake3 of the session and the client's idempotency key in it: a second submission under the same key is the first one.
     pub key: Option<[u8; 32]>,
 }
@@ -52,17 +56,27 @@ pub enum SubmitError {
         "{ACTIVE_MAX} operations or {ACTIVE_SUBS_MAX} sub-operations are under way in the session's group, the most there can be"
     )]
     Busy,
+    #[error("a part of the operation is for work that is none of it")]
+    Part,
     #[error("{0:?} is not a session of this partition")]
     Session(String),
     #[error("this idempotency key was used for another request, {0}")]
     KeyReused(OperationId),
 }
 
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error, Encode, Decode)]
+pub enum CancelError {
+    #[error("there is no such operation")]
+    Unknown,
+    #[error("the operation has ended already")]
+    Ended,
+}
+
 /// Answer to a node that wants to start a sub-operation.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
 pub enum ClaimReply {
-    /// Go ahead, for [`LEASE_MS`] from before the claim was sent.
-    Granted { token: u32 },
+    /// Go ahead with this, for [`LEASE_MS`] from before the claim was sent.
+    Granted { token: u32, work: Box<Work> },
     /// Ask again after so long.
     NotYet { wait_ms: u64 },
     /// Nothing to do: it has ended, is gone, or is another node's.
@@ -76,6 +90,12 @@ pub struct Listing {
     pub session: Option<SessionId>,
     /// Only those that have not ended.
     pub active: bool,
+    /// Of this kind only: see [`OperationKind::name`].
+    pub kind: Option<String>,
+    /// Only those in this state.
+    pub state: Option<OperationState>,
+    /// Only those that were submitted since then, by the wall clocks of the nodes that took them.
+    pub since_unix_ms: u64,
     pub limit: u32,
     /// Only those submitted before this one: the last of the page before.
     pub before: Option<OperationId>,
@@ -107,11 +127,12 @@ pub struct Operations {
     by_key: BTreeMap<[u8; 32], OperationId>,
 }
 
-fn clip(mut text: String) -> String {
-    if text.len() > TEXT_BYTES_MAX {
-        let cut = (0..=TEXT_BYTES_MAX).rev().find(|i| text.is_char_boundary(*i)).unwrap_or(0);
-        text.truncate(cut);
-    }
+fn clip(text: String) -> String {
+    clip_to(text, TEXT_BYTES_MAX)
+}
+
+fn clip_to(mut text: String, bytes_max: usize) -> String {
+    text.truncate(text.floor_char_boundary(bytes_max));
     text
 }
 
@@ -124,17 +145,19 @@ impl Operations {
         submission: Submission,
     ) -> Result<OperationId, SubmitError> {
         if let Some(known) = submission.key.and_then(|key| self.by_key.get(&key)) {
-            let same = self.records.get(known).is_some_and(|o| o.kind == submission.kind);
+            let same = self
+                .records
+                .get(known)
+                .is_some_and(|o| o.kind == submission.kind && o.retry_of == submission.retry_of);
             return if same { Ok(*known) } else { Err(SubmitError::KeyReused(*known)) };
         }
         if !submission.session.is_valid() || submission.session.partition() != id.partition {
             return Err(SubmitError::Session(submission.session.to_string()));
         }
-        let images = submission.kind.images();
-        let subs_wanted = images.len().saturating_mul(submission.nodes.len());
+        let (works, subs_wanted) = (submission.kind.works(), submission.parts.len());
         match subs_wanted {
             0 => return Err(SubmitError::Empty),
-            _ if images.len() > IMAGES_MAX || subs_wanted > SUBS_MAX => return Err(SubmitError::TooManySubs),
+            _ if works.len() > IMAGES_MAX || subs_wanted > SUBS_MAX => return Err(SubmitError::TooManySubs),
             _ if submission.timeout_ms == 0 || submission.timeout_ms > TIMEOUT_MAX_MS => {
                 return Err(SubmitError::Timeout);
             }
@@ -144,17 +167,21 @@ impl Operations {
             }
             _ => {}
         }
-        let sub = |node: NodeId, image: &crate::image::ImageReference| SubOperation {
-            node,
-            image: image.clone(),
-            state: SubState::Assigned { not_before: now },
-            attempts: 0,
-            progress: Progress::default(),
-            last_error: None,
-            started_unix_ms: None,
-            ended_unix_ms: None,
+        let sub = |part: Part| {
+            Some(SubOperation {
+                node: part.node,
+                work: works.get(part.work as usize)?.clone(),
+                why: part.why.map(|why| clip_to(why, WHY_BYTES_MAX)),
+                state: SubState::Assigned { not_before: now },
+                attempts: 0,
+                progress: Progress::default(),
+                last_error: None,
+                started_unix_ms: None,
+                ended_unix_ms: None,
+            })
         };
-        let subs = submission.nodes.iter().flat_map(|n| images.iter().map(|i| sub(*n, i))).collect();
+        let subs: Option<Vec<_>> = submission.parts.into_iter().map(sub).collect();
+        let subs = subs.ok_or(SubmitError::Part)?;
         let record = Operation {
             id,
             session: submission.session,
@@ -163,6 +190,8 @@ impl Operations {
             strategy: submission.strategy,
             submitted_by: submission.submitted_by,
             submitted_unix_ms: submission.unix_ms,
+            retry_of: submission.retry_of,
+            cancelled_by: None,
             deadline: LogTime(now.0 + submission.timeout_ms),
             ended: None,
             ended_unix_ms: None,
@@ -195,7 +224,9 @@ impl Operations {
             SubState::Running(lease) if incarnation < lease.incarnation => return ClaimReply::Gone,
             SubState::Running(lease) if incarnation > lease.incarnation => 0,
             SubState::Running(lease) => (lease.expires.0 + GRACE_MS).saturating_sub(now.0),
-            SubState::Succeeded { .. } | SubState::Failed { .. } => return ClaimReply::Gone,
+            SubState::Succeeded { .. } | SubState::Failed { .. } | SubState::Cancelled => {
+                return ClaimReply::Gone;
+            }
         };
         if wait_ms > 0 {
             return ClaimReply::NotYet { wait_ms };
@@ -205,7 +236,7 @@ impl Operations {
         sub.state = SubState::Running(lease);
         sub.progress = Progress::default();
         sub.started_unix_ms.get_or_insert(unix_ms);
-        ClaimReply::Granted { token: lease.token }
+        ClaimReply::Granted { token: lease.token, work: Box::new(sub.work.clone()) }
     }
 
     /// Progress of attempts under way; renews their leases. Gives back those whose lease is no longer held: their work must stop.
@@ -259,6 +290,28 @@ impl Operations {
         sub.ended_unix_ms = Some(unix_ms);
         self.end_if_done(key.operation, now, unix_ms);
         Finished::Ended
+    }
+
+    /// What has not ended is not to be done. Whoever is at it hears that its lease is lost.
+    pub fn cancel(
+        &mut self,
+        id: OperationId,
+        by: NodeId,
+        now: LogTime,
+        unix_ms: u64,
+    ) -> Result<(), CancelError> {
+        let operation = self.records.get_mut(&id).ok_or(CancelError::Unknown)?;
+        if operation.ended.is_some() {
+            let again = operation.cancelled_by.is_some();
+            return again.then_some(()).ok_or(CancelError::Ended);
+        }
+        operation.cancelled_by = Some(by);
+        for sub in operation.subs.iter_mut().filter(|s| !s.state.is_terminal()) {
+            sub.state = SubState::Cancelled;
+            sub.ended_unix_ms = Some(unix_ms);
+        }
+        self.end_if_done(id, now, unix_ms);
+        Ok(())
     }
 
     fn end_if_done(&mut self, id: OperationId, now: LogTime, unix_ms: u64) {
@@ -369,11 +422,14 @@ impl Operations {
 
     /// A page of at most `limit` operations and, beyond the first, [`PAGE_PARTS_MAX`] images and sub-operations.
     pub fn list(&self, listing: &Listing) -> Listed {
-        let Listing { session, active, limit, before } = listing;
+        let Listing { session, active, kind, state, since_unix_ms, limit, before } = listing;
         let wanted = self.records.values().rev().filter(|operation| {
             before.is_none_or(|before| operation.id < before)
                 && session.as_ref().is_none_or(|session| operation.session == *session)
                 && (!active || operation.ended.is_none())
+                && operation.submitted_unix_ms >= *since_unix_ms
+                && kind.as_ref().is_none_or(|kind| operation.kind.name() == kind)
+                && state.is_none_or(|state| operation.state() == state)
         });
         let (mut operations, mut parts) = (Vec::new(), 0);
         for operation in wanted.take(*limit as usize) {

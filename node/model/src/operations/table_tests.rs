@@ -20,12 +20,17 @@ fn submission(nodes: &[u64], key: Option<u8>) -> Submission {
         session: session(),
         kind: OperationKind::Pull { images: vec!["busybox".parse().unwrap()] },
         strategy: Strategy::Replicated,
-        nodes: nodes.iter().map(|n| NodeId(*n)).collect(),
+        parts: nodes.iter().map(|n| part(NodeId(*n), 0)).collect(),
         timeout_ms: 600_000,
         submitted_by: NODE,
         unix_ms: 0,
+        retry_of: None,
         key: key.map(|k| [k; 32]),
     }
+}
+
+fn part(node: NodeId, work: u32) -> Part {
+    Part { node, work, why: None }
 }
 
 fn session() -> SessionId {
@@ -56,7 +61,7 @@ fn through_a_snapshot(table: &Operations) -> Result<Operations, BlockError> {
 
 fn granted(reply: ClaimReply) -> u32 {
     match reply {
-        ClaimReply::Granted { token } => token,
+        ClaimReply::Granted { token, .. } => token,
         other => panic!("expected a grant, got {other:?}"),
     }
 }
@@ -144,6 +149,8 @@ fn limits() {
     assert_eq!(t.submit(id(1), LogTime(0), submission(&[], None)), Err(SubmitError::Empty));
     let many: Vec<u64> = (0..=SUBS_MAX as u64).collect();
     assert_eq!(t.submit(id(1), LogTime(0), submission(&many, None)), Err(SubmitError::TooManySubs));
+    let astray = Submission { parts: vec![part(NODE, 1)], ..submission(&[1], None) };
+    assert_eq!(t.submit(id(1), LogTime(0), astray), Err(SubmitError::Part));
     let late = Submission { timeout_ms: TIMEOUT_MAX_MS + 1, ..submission(&[1], None) };
     assert_eq!(t.submit(id(1), LogTime(0), late), Err(SubmitError::Timeout));
     for i in 0..ACTIVE_MAX as u64 {
@@ -158,7 +165,7 @@ fn ended_records_are_kept_for_a_day_and_in_bounded_number() {
     for i in 0..(ENDED_MAX as u64 + 10) {
         t.submit(id(i), LogTime(i), submission(&[1], Some((i % 200) as u8))).ok();
         let key = SubKey { operation: id(i), index: 0 };
-        if let ClaimReply::Granted { token } = t.claim(key, NODE, 7, LogTime(i), 0) {
+        if let ClaimReply::Granted { token, .. } = t.claim(key, NODE, 7, LogTime(i), 0) {
             t.finish(key, token, failure(&"x".repeat(TEXT_BYTES_MAX * 2), false), LogTime(i), 0);
         }
     }
@@ -204,6 +211,50 @@ fn what_is_left_to_a_node_that_is_gone_fails() {
 }
 
 #[test]
+fn what_is_cancelled_is_not_begun_and_loses_its_lease() {
+    let mut t = Operations::default();
+    t.submit(id(1), LogTime(0), submission(&[1, 2, 3], None)).unwrap();
+    let key = |index| SubKey { operation: id(1), index };
+    let token = granted(t.claim(key(0), NodeId(1), 7, LogTime(0), 0));
+    t.finish(key(0), token, Ok("sha256:x".into()), LogTime(1), 0);
+    let token = granted(t.claim(key(1), NodeId(2), 7, LogTime(1), 0));
+    assert_eq!(t.cancel(id(2), NODE, LogTime(2), 9), Err(CancelError::Unknown));
+    assert_eq!(t.cancel(id(1), NODE, LogTime(2), 9), Ok(()));
+    assert_eq!(t.cancel(id(1), NodeId(2), LogTime(3), 10), Ok(()), "once more");
+    let op = t.get(id(1)).unwrap();
+    assert_eq!(
+        (op.state(), op.ended, op.ended_unix_ms),
+        (OperationState::Cancelled, Some(LogTime(2)), Some(9))
+    );
+    assert_eq!(op.cancelled_by, Some(NODE));
+    assert!(matches!(op.subs[0].state, SubState::Succeeded { .. }), "what had ended stands");
+    assert_eq!(t.report(&[(key(1), token, Progress::default())], LogTime(4)), [key(1)]);
+    assert_eq!(t.finish(key(1), token, Ok("late".into()), LogTime(4), 0), Finished::LeaseLost);
+    assert_eq!(t.claim(key(2), NodeId(3), 7, LogTime(4), 0), ClaimReply::Gone);
+    assert_eq!((t.open_subs().count(), t.next_deadline()), (0, None));
+
+    let (mut t, key) = table();
+    let token = granted(t.claim(key, NODE, 7, LogTime(0), 0));
+    t.finish(key, token, Ok("done".into()), LogTime(1), 0);
+    assert_eq!(t.cancel(id(1), NODE, LogTime(2), 0), Err(CancelError::Ended));
+}
+
+#[test]
+fn work_is_named_by_its_place() {
+    let image = |text: &str| -> ImageReference { text.parse().unwrap() };
+    let targets = vec![image("a:2"), image("a:3")];
+    let kind = OperationKind::Tag { source: image("a:1"), targets };
+    let mut t = Operations::default();
+    let parts = vec![part(NodeId(2), 1), part(NodeId(1), 0)];
+    t.submit(id(1), LogTime(0), Submission { kind, parts, ..submission(&[1], None) }).unwrap();
+    let subs = &t.get(id(1)).unwrap().subs;
+    let tag = |target| Work::Tag { source: image("a:1"), target: image(target) };
+    assert_eq!((subs[0].node, &subs[0].work), (NodeId(2), &tag("a:3")));
+    assert_eq!((subs[1].node, &subs[1].work), (NodeId(1), &tag("a:2")));
+    assert_eq!(subs[1].work.image(), &image("a:2"));
+}
+
+#[test]
 fn a_session_has_its_place() {
     let mut t = Operations::default();
     let other = (0..=255).map(PartitionId).find(|p| *p != session().partition()).unwrap();
@@ -224,6 +275,7 @@ fn pages_have_a_limit_and_follow_each_other() {
         let of = if i % 3 == 0 { weekly.clone() } else { session() };
         t.submit(id(i), LogTime(0), Submission { session: of, ..submission(&nodes, None) }).unwrap();
     }
+    t.cancel(id(3), NODE, LogTime(1), 0).unwrap();
     let page = |listing: Listing| {
         let Listed { operations, more } = t.list(&listing);
         (operations.iter().map(|o| o.id.index).collect::<Vec<_>>(), more)
@@ -234,6 +286,11 @@ fn pages_have_a_limit_and_follow_each_other() {
     assert_eq!(page(all(Some(id(7)))), (vec![6, 5, 4, 3, 2, 1, 0], false));
     assert_eq!(page(Listing { limit: 2, ..all(Some(id(7))) }), (vec![6, 5], false));
     assert_eq!(page(Listing { session: Some(weekly), ..all(None) }), (vec![9, 6, 3, 0], false));
+    let cancelled = Listing { state: Some(OperationState::Cancelled), ..all(None) };
+    assert_eq!(page(cancelled.clone()), (vec![3], false));
+    assert_eq!(page(Listing { kind: Some("pull".into()), ..cancelled.clone() }), (vec![3], false));
+    assert_eq!(page(Listing { kind: Some("push".into()), ..cancelled.clone() }), (vec![], false));
+    assert_eq!(page(Listing { since_unix_ms: 1, ..cancelled }), (vec![], false));
 }
 
 /// Also the largest operation there can be, with the longest texts, is shown to nodes that have no replica of its group.
@@ -251,8 +308,10 @@ fn the_largest_page_fits_into_an_answer() {
     let mut t = Operations::default();
     for i in 0..2 {
         let kind = OperationKind::Pull { images: images.clone() };
-        t.submit(id(i), LogTime(0), Submission { kind, nodes: nodes.clone(), ..submission(&[1], None) })
-            .unwrap();
+        let why = Some("y".repeat(999));
+        let each = nodes.iter().flat_map(|node| (0..IMAGES_MAX as u32).map(|work| (*node, work)));
+        let parts = each.map(|(node, work)| Part { node, work, why: why.clone() }).collect();
+        t.submit(id(i), LogTime(0), Submission { kind, parts, ..submission(&[1], None) }).unwrap();
         for (index, node) in nodes.iter().flat_map(|node| images.iter().map(move |_| *node)).enumerate() {
             let key = SubKey { operation: id(i), index: index as u32 };
             let token = granted(t.claim(key, node, 7, LogTime(0), 0));
@@ -299,18 +358,17 @@ enum Step {
     Report { token: u32 },
     Finish { token: u32, ok: bool, transient: bool },
     Sweep,
+    Cancel,
 }
 
 fn steps() -> impl proptest::strategy::Strategy<Value = Vec<(Step, u64)>> {
     let step = prop_oneof![
-        (0u64..3).prop_map(|incarnation| Step::Claim { incarnation }),
-        (0u32..5).prop_map(|token| Step::Report { token }),
-        (0u32..5, any::<bool>(), any::<bool>()).prop_map(|(token, ok, transient)| Step::Finish {
-            token,
-            ok,
-            transient
-        }),
-        Just(Step::Sweep),
+        8 => (0u64..3).prop_map(|incarnation| Step::Claim { incarnation }),
+        8 => (0u32..5).prop_map(|token| Step::Report { token }),
+        8 => (0u32..5, any::<bool>(), any::<bool>())
+            .prop_map(|(token, ok, transient)| Step::Finish { token, ok, transient }),
+        8 => Just(Step::Sweep),
+        1 => Just(Step::Cancel),
     ];
     prop::collection::vec((step, 0u64..15_000), 1..60)
 }
@@ -327,7 +385,7 @@ proptest! {
         for (step, ms) in steps {
             now.0 += ms;
             match step {
-                Step::Claim { incarnation } => if let ClaimReply::Granted { token } = t.claim(key, NODE, incarnation, now, 0) {
+                Step::Claim { incarnation } => if let ClaimReply::Granted { token, .. } = t.claim(key, NODE, incarnation, now, 0) {
                     for (other, (inc, expires)) in &leases {
                         prop_assert!(*inc <= incarnation || expires.0 <= now.0, "granted to a process that was outlived");
                         prop_assert!(*other != token, "token {} twice", token);
@@ -345,6 +403,9 @@ proptest! {
                     }
                 }
                 Step::Sweep => t.sweep(now, 0, &[]),
+                Step::Cancel => if t.cancel(key.operation, NODE, now, 0).is_ok() {
+                    prop_assert!(t.get(key.operation).is_some_and(|o| o.state() == OperationState::Cancelled));
+                },
             }
             let Some(op) = t.get(key.operation) else { break };
             let state = &op.subs[0].state;

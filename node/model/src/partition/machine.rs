@@ -12,7 +12,7 @@ use crate::operations::table::Finished;
 use crate::operations::{OperationCommand, OperationId, OperationReply, Operations};
 
 /// Version of the encoded state and of commands. A node refuses a snapshot of a version it does not know.
-pub const STATE_VERSION: u16 = 2;
+pub const STATE_VERSION: u16 = 3;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PartitionMachine {
@@ -136,13 +136,16 @@ impl PartitionMachine {
     fn operate(&mut self, now: LogTime, id: OperationId, command: OperationCommand) -> OperationReply {
         match command {
             OperationCommand::Submit(submission) => {
-                OperationReply::Submitted(self.operations.submit(id, now, submission))
+                OperationReply::Submitted(self.operations.submit(id, now, *submission))
             }
             OperationCommand::Claim { sub, node, incarnation, unix_ms } => {
                 OperationReply::Claimed(self.operations.claim(sub, node, incarnation, now, unix_ms))
             }
             OperationCommand::Report { reports } => {
                 OperationReply::Reported { lost: self.operations.report(&reports, now) }
+            }
+            OperationCommand::Cancel { operation, by, unix_ms } => {
+                OperationReply::Cancelled(self.operations.cancel(operation, by, now, unix_ms))
             }
             OperationCommand::Finish { sub, token, progress, outcome, unix_ms } => {
                 self.operations.report(&[(sub, token, progress)], now);

@@ -8,8 +8,8 @@ use super::*;
 use crate::blocks;
 use crate::keys::{Condition, KeyCommand, KeyReply, Lifetime, Value};
 use crate::operations::{
-    ClaimReply, Failure, Listing, OperationCommand, OperationKind, OperationReply, Progress, SessionId,
-    Strategy, SubKey, SubState, Submission,
+    ClaimReply, Failure, Listing, OperationCommand, OperationKind, OperationReply, Part, Progress, SessionId,
+    Strategy, SubKey, SubState, Submission, Work,
 };
 
 /// The machine of the first of 32 groups, with a log that the test writes.
@@ -214,16 +214,17 @@ fn operate(epoch: u64, command: OperationCommand) -> Command {
 }
 
 fn submit(key: Option<[u8; 32]>) -> OperationCommand {
-    OperationCommand::Submit(Submission {
+    OperationCommand::Submit(Box::new(Submission {
         session: session(),
         kind: OperationKind::Pull { images: vec!["busybox".parse().unwrap()] },
         strategy: Strategy::Local,
-        nodes: vec![NodeId(1), NodeId(2)],
+        parts: [1, 2].map(|node| Part { node: NodeId(node), work: 0, why: None }).into(),
         timeout_ms: 60_000,
         submitted_by: NodeId(1),
         unix_ms: 0,
+        retry_of: None,
         key,
-    })
+    }))
 }
 
 #[test]
@@ -240,7 +241,10 @@ fn an_operation_lives_in_the_log_of_its_group() {
     assert_eq!(again, Reply::Operation(OperationReply::Submitted(Ok(id))), "once for a key");
     let sub = SubKey { operation: id, index: 0 };
     let claim = OperationCommand::Claim { sub, node: NodeId(1), incarnation: 1, unix_ms: 0 };
-    let granted = Reply::Operation(OperationReply::Claimed(ClaimReply::Granted { token: 1 }));
+    let granted = Reply::Operation(OperationReply::Claimed(ClaimReply::Granted {
+        token: 1,
+        work: Box::new(Work::Pull("busybox".parse().unwrap())),
+    }));
     assert_eq!(log.apply(1, operate(5, claim)), granted);
     let outcome = Err(Failure { error: "no route".into(), transient: true });
     let finish =

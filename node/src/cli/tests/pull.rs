@@ -6,10 +6,13 @@ use super::*;
 use crate::api::client::{Client, Target};
 use crate::api::fake::operation;
 use crate::api::timer::within;
-use crate::api::types::{ApiError, ErrorCode, OperationRequest, OperationState, OperationView, Strategy};
+use crate::api::types::{
+    Action, ApiError, ErrorCode, OperationRequest, OperationState, OperationView, Strategy,
+};
 use crate::cli::args::Format;
-use crate::cli::pull::{Pauses, Views, follow_to_end, submit};
+use crate::cli::follow::{Pauses, Views, follow_to_end};
 use crate::cli::session::{Session, block_on};
+use crate::cli::submit::{Submitted, submit};
 
 const IMAGE: &str = "docker.io/library/nginx:1.27";
 
@@ -166,13 +169,9 @@ fn submissions_with_an_unknown_outcome_are_repeated_under_their_key() {
     // In the end, the key is told.
     site.fleet.fail("submit_operation", (0..6).map(|_| unknown()));
     let client = Client::new(Target::Unix(site.socket.clone()));
-    let request = OperationRequest::Pull {
-        images: vec![],
-        strategy: Strategy::Local,
-        on: vec![],
-        timeout_ms: None,
-        session: None,
-    };
+    let action = Action::Pull { images: vec!["nginx".into()] };
+    let request = OperationRequest::new(action, Strategy::Replicated);
+    let request = Submitted::New(Box::new(request));
     let pauses = Pauses { next: Duration::from_millis(1), longest: Duration::from_millis(1) };
     let error = block_on(submit(&client, &request, "k1", pauses)).unwrap().unwrap_err();
     assert_eq!((error.exit, error.message.as_str()), (Exit::Failed, "no answer in time"));
@@ -244,10 +243,42 @@ fn ctrl_c_while_submitting_says_where_to_look() {
             terminal: &mut terminal,
             interrupt: Box::pin(submitted),
         };
-        crate::cli::pull::pull(&mut session, args).await
+        crate::cli::submit::pull(&mut session, args).await
     })
     .unwrap()
     .unwrap_err();
     assert_eq!(error.exit, Exit::Interrupted);
     assert!(stderr.text().contains("longshore op ls"), "{}", stderr.text());
+}
+
+#[test]
+fn other_kinds_and_ends_of_operations() {
+    let site = Site::new();
+    script(&site, vec![ended(OperationState::Succeeded)]);
+    site.run(&["op", "push", "nginx:1.27", "--on", "alpha"]).ok();
+    assert_eq!(site.fleet.calls()[0], "submit_operation push,nginx:1.27 on alpha");
+    let tagged = site.run(&["op", "tag", "nginx:1.27", "web:1", "web:2", "--detach"]);
+    assert_eq!(tagged.ok(), "op2\n");
+    assert!(site.fleet.calls().contains(&"submit_operation tag,nginx:1.27,web:1,web:2 on".to_owned()));
+
+    let cancelled = site.run(&["op", "cancel", "op2"]);
+    assert_eq!(cancelled.ok(), "operation op2 cancelled: 0 of 2 done, 2 cancelled\n");
+    site.run(&["op", "watch", "op2"]).fails(
+        Exit::Failed,
+        "operation op2 cancelled",
+        "longshore op inspect op2",
+    );
+    assert!(site.run(&["op", "inspect", "op2"]).ok().contains("cancelled:  at alpha"));
+    assert_eq!(site.run(&["op", "retry", "op2", "--detach"]).ok(), "op3\n");
+    assert!(site.run(&["op", "inspect", "op3"]).ok().contains("retry of:   op2"));
+
+    // The worst of all that are waited for, and all of them are.
+    let mut partial = ended(OperationState::Partial);
+    partial.id = "op3".into();
+    site.fleet.publish(&partial);
+    assert_eq!(site.run(&["op", "wait", "op1"]).ok(), "op1\n");
+    let waited = site.run(&["op", "wait", "op3", "op1"]);
+    waited.fails(Exit::Partial, "operation op3 partial", "");
+    assert_eq!(waited.stdout, "op3\nop1\n");
+    site.run(&["op", "wait", "op3", "op2"]).fails(Exit::Failed, "operation op2 cancelled", "");
 }

@@ -1,10 +1,7 @@
-//! `longshore op pull`, and following an operation to its end.
+//! Following an operation to its end, over restarts of the node that shows it.
 
 use std::time::Duration;
 
-use clap::Args;
-use data_encoding::HEXLOWER;
-use longshore_raft::Runtime as _;
 use longshore_raft::consensus::runtime::AsyncRuntime as _;
 
 use super::args::Format;
@@ -13,13 +10,9 @@ use super::op::{is_json, listed};
 use super::output;
 use super::progress::{self, Bars, Lines, Progress};
 use super::session::{Client, Runtime, Session};
-use crate::api::client::{ClientError, OperationWatch};
+use crate::api::client::OperationWatch;
 use crate::api::timer::Stopwatch;
-use crate::api::types::{ErrorCode, OperationRequest, OperationState, OperationView, Strategy};
-use crate::config::units::parse_duration;
-
-/// How often a submission whose outcome is unknown is repeated, with the same key.
-const SUBMIT_ATTEMPTS: u32 = 6;
+use crate::api::types::{OperationState, OperationView};
 
 /// How long a node that went away is waited for while following; a restart takes a few seconds.
 const RECONNECT_PATIENCE: Duration = Duration::from_secs(60);
@@ -31,134 +24,13 @@ pub(super) struct Pauses {
     pub(super) longest: Duration,
 }
 
-const PAUSES: Pauses = Pauses { next: Duration::from_millis(200), longest: Duration::from_secs(2) };
+pub(super) const PAUSES: Pauses =
+    Pauses { next: Duration::from_millis(200), longest: Duration::from_secs(2) };
 
 impl Pauses {
-    async fn pause(&mut self) {
+    pub(super) async fn pause(&mut self) {
         Runtime::sleep(self.next).await;
         self.next = (self.next * 2).min(self.longest);
-    }
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-pub(super) enum StrategyArg {
-    /// The node that is asked, or the one named by --on
-    Local,
-    /// Every node that is alive, or those named by --on
-    Replicated,
-}
-
-#[derive(Debug, Args)]
-pub(super) struct PullArgs {
-    /// References such as nginx:1.27 or registry.example:5000/app@sha256:...
-    #[arg(required = true, value_name = "IMAGE")]
-    images: Vec<String>,
-    /// Which nodes pull
-    #[arg(long, value_enum, default_value_t = StrategyArg::Replicated)]
-    strategy: StrategyArg,
-    /// A node, by name or id; may be repeated
-    #[arg(long, value_name = "NODE")]
-    on: Vec<String>,
-    /// Give up after so long
-    #[arg(long, value_name = "DURATION", default_value = "30m", value_parser = parse_duration)]
-    timeout: Duration,
-    /// Print the operation's id and do not wait
-    #[arg(long, short)]
-    detach: bool,
-    /// The same key, in the same session, gives the same operation, at every node
-    #[arg(long, value_name = "KEY")]
-    idempotency_key: Option<String>,
-    /// The session that it belongs to, by a name of yours; without one it gets a session of its own
-    #[arg(long, value_name = "NAME")]
-    session: Option<String>,
-    /// How to print the operation
-    #[arg(long, value_enum, default_value_t = Format::Table)]
-    format: Format,
-    /// Print the id only
-    #[arg(long, short, conflicts_with = "format")]
-    quiet: bool,
-}
-
-pub(super) async fn pull(session: &mut Session<'_>, args: PullArgs) -> Result<(), CliError> {
-    let request = OperationRequest::Pull {
-        images: args.images,
-        strategy: match args.strategy {
-            StrategyArg::Local => Strategy::Local,
-            StrategyArg::Replicated => Strategy::Replicated,
-        },
-        on: args.on,
-        timeout_ms: Some(u64::try_from(args.timeout.as_millis()).unwrap_or(u64::MAX)),
-        session: args.session,
-    };
-    let key = args.idempotency_key.unwrap_or_else(new_key);
-    let operation = tokio::select! {
-        biased;
-        () = &mut session.interrupt => {
-            session.terminal.report("Interrupted; the operation may have been submitted: see `longshore op ls`.\n");
-            return Err(CliError::quiet(Exit::Interrupted));
-        }
-        submitted = submit(&session.client, &request, &key, PAUSES) => submitted?,
-    };
-    if args.detach {
-        return match args.format {
-            Format::Json => session.print(&output::json(&operation)),
-            Format::Table => session.print(&format!("{}\n", operation.id)),
-        };
-    }
-    let views = Views::of(session.client.clone(), operation.id.clone(), None);
-    follow_to_end(session, operation, views, args.format, args.quiet).await
-}
-
-fn new_key() -> String {
-    let mut bytes = [0; 16];
-    Runtime::entropy(&mut bytes);
-    format!("cli-{}", HEXLOWER.encode(&bytes))
-}
-
-/// Submits, and repeats with the same key while it is unknown whether it was: that cannot make two operations.
-pub(super) async fn submit(
-    client: &Client,
-    request: &OperationRequest,
-    key: &str,
-    mut pauses: Pauses,
-) -> Result<OperationView, CliError> {
-    let mut unknown: Option<CliError> = None;
-    let mut attempts = 0;
-    loop {
-        let error = match client.submit_operation(request, Some(key)).await {
-            Ok(operation) => return Ok(operation),
-            Err(error) => error,
-        };
-        let (left, may_help) = if may_have_happened(&error) {
-            let hint = format!("try again with --idempotency-key {key}: it will not be done twice");
-            (CliError::from(error).hint(hint), true)
-        } else {
-            match unknown.take() {
-                // A node has begun to leave, say: that undoes nothing of an earlier attempt.
-                Some(earlier) if !is_wrong(&error) => (earlier, error.is_transient()),
-                _ => return Err(error.into()),
-            }
-        };
-        attempts += 1;
-        if !may_help || attempts == SUBMIT_ATTEMPTS {
-            return Err(left);
-        }
-        unknown = Some(left);
-        pauses.pause().await;
-    }
-}
-
-/// The request itself is: no attempt can have done anything.
-fn is_wrong(error: &ClientError) -> bool {
-    let wrong = [ErrorCode::Invalid, ErrorCode::TooLarge, ErrorCode::Denied];
-    matches!(error, ClientError::Api { error, .. } if wrong.contains(&error.code))
-}
-
-fn may_have_happened(error: &ClientError) -> bool {
-    match error {
-        ClientError::Api { error, .. } => error.code == ErrorCode::OutcomeUnknown,
-        ClientError::Interrupted { .. } => true,
-        _ => false,
     }
 }
 
@@ -189,7 +61,7 @@ pub(super) async fn follow_to_end(
         OperationState::Succeeded if is_json(format) || quiet => return Ok(()),
         OperationState::Succeeded => return session.print(&format!("{}\n", progress::summary(&operation))),
         OperationState::Partial => Exit::Partial,
-        OperationState::Failed => Exit::Failed,
+        OperationState::Failed | OperationState::Cancelled => Exit::Failed,
         OperationState::Planned | OperationState::Running => {
             unreachable!("an operation is followed until its state is terminal")
         }

@@ -1,0 +1,234 @@
+//! Which nodes an operation's work goes to: hard requirements filter, then shares of the work are weighed.
+//!
+//! Pure: who is able, and what each has to do already, is the caller's to know. Must never: choose a node that misses a requirement.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::str::FromStr;
+
+use longshore_raft::NodeId;
+
+use super::record::Part;
+
+/// Most requirements of one request, of each kind.
+pub const REQUIREMENTS_MAX: usize = 64;
+/// Nodes that an error names; the others are counted.
+const NAMED_MAX: usize = 8;
+
+/// A label that a node must have: `KEY=VALUE`, or `KEY` with any value.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LabelRequirement {
+    pub key: String,
+    pub value: Option<String>,
+}
+
+impl FromStr for LabelRequirement {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (key, value) = match text.split_once('=') {
+            Some((key, value)) => (key, Some(value.to_owned())),
+            None => (text, None),
+        };
+        match key.is_empty() {
+            true => Err(format!("{text:?} is not a label such as disk=ssd, or disk for any value")),
+            false => Ok(Self { key: key.to_owned(), value }),
+        }
+    }
+}
+
+impl fmt::Display for LabelRequirement {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.value {
+            Some(value) => write!(f, "{}={value}", self.key),
+            None => f.write_str(&self.key),
+        }
+    }
+}
+
+/// What a node must have to be chosen. The empty one is met by all.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Requirements {
+    /// All of these.
+    pub labels: Vec<LabelRequirement>,
+    /// One of these, if there are any.
+    pub zones: Vec<String>,
+}
+
+/// A node, as far as placement cares.
+#[derive(Debug, Clone)]
+pub struct Candidate {
+    pub node: NodeId,
+    pub name: String,
+    pub zone: Option<String>,
+    pub labels: BTreeMap<String, String>,
+    /// What it can carry, relative to others; 0 counts as 1.
+    pub weight: u32,
+    /// Parts that it was given and has not ended.
+    pub open: u32,
+    /// Why it can do no work now, if it can't: `is dead`, `has no Docker engine`.
+    pub unable: Option<String>,
+}
+
+impl Candidate {
+    fn weight(&self) -> u64 {
+        u64::from(self.weight.max(1))
+    }
+
+    fn has(&self, label: &LabelRequirement) -> bool {
+        let value = self.labels.get(&label.key);
+        value.is_some_and(|value| label.value.as_ref().is_none_or(|wanted| wanted == value))
+    }
+
+    /// What it lacks, if anything.
+    fn misses(&self, wanted: &Requirements) -> Option<String> {
+        let zone = || wanted.zones.is_empty() || self.zone.as_ref().is_some_and(|z| wanted.zones.contains(z));
+        if let Some(label) = wanted.labels.iter().find(|label| !self.has(label)) {
+            return Some(match self.labels.get(&label.key) {
+                Some(value) => format!("has {}={value}", label.key),
+                None => format!("has no label {}", label.key),
+            });
+        }
+        if !zone() {
+            return Some(match &self.zone {
+                Some(zone) => format!("is in zone {zone}"),
+                None => "is in no zone".to_owned(),
+            });
+        }
+        self.unable.clone()
+    }
+}
+
+/// Why there is no node, or too few. The text is shown to people.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum PlaceError {
+    #[error("no node of the fleet has the label {0}{known}", known = known(.1))]
+    UnknownLabel(LabelRequirement, Vec<String>),
+    #[error("no node of the fleet is in zone {0:?}{known}", known = known(.1))]
+    UnknownZone(String, Vec<String>),
+    #[error("no node can do this: {}", reasons(.0))]
+    Nobody(Vec<(String, String)>),
+    #[error("{wanted} nodes are asked for, and {able} can do this: {}", reasons(.misses))]
+    TooFew { wanted: usize, able: usize, misses: Vec<(String, String)> },
+}
+
+fn known(values: &[String]) -> String {
+    match values {
+        [] => String::new(),
+        values => format!("; there are {}", values[..values.len().min(NAMED_MAX)].join(", ")),
+    }
+}
+
+fn reasons(misses: &[(String, String)]) -> String {
+    if misses.is_empty() {
+        return "the fleet has no others".to_owned();
+    }
+    let named: Vec<String> =
+        misses.iter().take(NAMED_MAX).map(|(name, why)| format!("{name} {why}")).collect();
+    match misses.len().saturating_sub(NAMED_MAX) {
+        0 => named.join(", "),
+        more => format!("{} and {more} more", named.join(", ")),
+    }
+}
+
+/// Nodes that can do the work now, and why the others can't.
+#[derive(Debug)]
+pub struct Eligible<'a> {
+    able: Vec<&'a Candidate>,
+    misses: Vec<(String, String)>,
+}
+
+/// Filters by hard requirements. An error if that leaves nobody, or if a requirement names something that no node has: a typing mistake
+/// is told as such.
+pub fn eligible<'a>(candidates: &'a [Candidate], wanted: &Requirements) -> Result<Eligible<'a>, PlaceError> {
+    for label in &wanted.labels {
+        if !candidates.iter().any(|c| c.has(label)) {
+            let others = candidates
+                .iter()
+                .filter_map(|c| Some(format!("{}={}", label.key, c.labels.get(&label.key)?)));
+            let others: BTreeSet<String> = others.collect();
+            return Err(PlaceError::UnknownLabel(label.clone(), others.into_iter().collect()));
+        }
+    }
+    for zone in &wanted.zones {
+        if !candidates.iter().any(|c| c.zone.as_ref() == Some(zone)) {
+            let zones: BTreeSet<String> = candidates.iter().filter_map(|c| c.zone.clone()).collect();
+            return Err(PlaceError::UnknownZone(zone.clone(), zones.into_iter().collect()));
+        }
+    }
+    let (mut able, mut misses) = (Vec::new(), Vec::new());
+    for candidate in candidates {
+        match candidate.misses(wanted) {
+            None => able.push(candidate),
+            Some(why) => misses.push((candidate.name.clone(), why)),
+        }
+    }
+    match able.is_empty() {
+        true => Err(PlaceError::Nobody(misses)),
+        false => Ok(Eligible { able, misses }),
+    }
+}
+
+impl Eligible<'_> {
+    /// All of them, each to do all of the work.
+    pub fn all(&self) -> Vec<NodeId> {
+        self.able.iter().map(|c| c.node).collect()
+    }
+
+    /// `count` of them, each to do all of the work: spread over zones, the least burdened of a zone first. By node, with the reason.
+    pub fn choose(&self, count: usize) -> Result<Vec<(NodeId, String)>, PlaceError> {
+        if count > self.able.len() {
+            let (able, misses) = (self.able.len(), self.misses.clone());
+            return Err(PlaceError::TooFew { wanted: count, able, misses });
+        }
+        let mut left = self.able.clone();
+        let mut by_zone: BTreeMap<&Option<String>, u32> = BTreeMap::new();
+        let mut chosen = Vec::new();
+        while chosen.len() < count {
+            let in_zone = |c: &Candidate| by_zone.get(&c.zone).copied().unwrap_or(0);
+            let best = (0..left.len()).min_by(|a, b| {
+                let (a, b) = (left[*a], left[*b]);
+                in_zone(a).cmp(&in_zone(b)).then_with(|| lighter(a, a.open, b, b.open))
+            });
+            let best = left.swap_remove(best.expect("there are as many as are asked for"));
+            *by_zone.entry(&best.zone).or_default() += 1;
+            let zone = best.zone.as_ref().map_or(String::new(), |zone| format!(", zone {zone}"));
+            chosen.push((best.node, format!("weight {}, {} under way{zone}", best.weight, best.open)));
+        }
+        chosen.sort_unstable();
+        Ok(chosen)
+    }
+
+    /// Each of `works` pieces to one of them: next comes whoever is then least burdened for its weight (D'Hondt's method of highest averages),
+    /// so that none has more than its share by a whole piece.
+    pub fn distribute(&self, works: u32) -> Vec<Part> {
+        let mut open: Vec<u32> = self.able.iter().map(|c| c.open).collect();
+        let part = |work| {
+            let next =
+                (0..open.len()).min_by(|a, b| lighter(self.able[*a], open[*a], self.able[*b], open[*b]));
+            let next = next.expect("somebody is eligible");
+            let why = format!("weight {}, {} under way", self.able[next].weight, open[next]);
+            open[next] += 1;
+            Part { node: self.able[next].node, work, why: Some(why) }
+        };
+        (0..works).map(part).collect()
+    }
+
+    /// Each of `works` pieces to the next of them in turn, whatever they carry.
+    pub fn deal(&self, works: u32) -> Vec<Part> {
+        let nodes = self.able.iter().cycle();
+        let part =
+            |(work, to): (u32, &&Candidate)| Part { node: to.node, work, why: Some("in turn".to_owned()) };
+        (0..works).zip(nodes).map(part).collect()
+    }
+}
+
+/// By what each would carry with one more, relative to its weight; the lower id of two alike.
+fn lighter(a: &Candidate, a_open: u32, b: &Candidate, b_open: u32) -> std::cmp::Ordering {
+    let with_one_more = |open: u32, of: &Candidate| (u64::from(open) + 1) * of.weight();
+    with_one_more(a_open, b).cmp(&with_one_more(b_open, a)).then(a.node.cmp(&b.node))
+}
+
+#[cfg(test)]
+#[path = "placement_tests.rs"]
+mod tests;

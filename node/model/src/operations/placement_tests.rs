@@ -1,0 +1,122 @@
+//! Tests of placement: rules in a table, and the shares of any fleet.
+
+use proptest::prelude::{prop, prop_assert, prop_assert_eq, proptest};
+
+use super::*;
+
+fn node(id: u64, weight: u32) -> Candidate {
+    Candidate {
+        node: NodeId(id),
+        name: format!("host-{id}"),
+        zone: None,
+        labels: BTreeMap::new(),
+        weight,
+        open: 0,
+        unable: None,
+    }
+}
+
+fn labelled(id: u64, labels: &[(&str, &str)], zone: Option<&str>) -> Candidate {
+    let labels = labels.iter().map(|(k, v)| (k.to_string(), v.to_string())).collect();
+    Candidate { labels, zone: zone.map(str::to_owned), ..node(id, 1) }
+}
+
+fn wanted(labels: &[&str], zones: &[&str]) -> Requirements {
+    Requirements {
+        labels: labels.iter().map(|l| l.parse().unwrap()).collect(),
+        zones: zones.iter().map(|z| z.to_string()).collect(),
+    }
+}
+
+fn counts(parts: &[Part]) -> BTreeMap<u64, u32> {
+    let mut counts = BTreeMap::new();
+    parts.iter().for_each(|part| *counts.entry(part.node.0).or_default() += 1);
+    counts
+}
+
+#[test]
+fn whoever_misses_a_requirement_is_not_chosen_and_the_error_says_why() {
+    let mut dead = labelled(4, &[("disk", "ssd")], Some("a"));
+    dead.unable = Some("is dead".into());
+    let fleet = [
+        labelled(1, &[("disk", "ssd"), ("gpu", "")], Some("a")),
+        labelled(2, &[("disk", "hdd")], Some("b")),
+        labelled(3, &[], None),
+        dead,
+    ];
+    let able = |labels: &[&str], zones: &[&str]| eligible(&fleet, &wanted(labels, zones)).map(|e| e.all());
+    let ids = |ids: &[u64]| Ok(ids.iter().copied().map(NodeId).collect::<Vec<_>>());
+    assert_eq!(able(&[], &[]), ids(&[1, 2, 3]));
+    assert_eq!(able(&["disk=ssd"], &[]), ids(&[1]));
+    assert_eq!(able(&["disk"], &[]), ids(&[1, 2]));
+    assert_eq!(able(&["disk", "gpu="], &[]), ids(&[1]));
+    assert_eq!(able(&[], &["b", "a"]), ids(&[1, 2]));
+    let errors = [
+        (
+            able(&["disk=nvme"], &[]),
+            "no node of the fleet has the label disk=nvme; there are disk=hdd, disk=ssd",
+        ),
+        (able(&["fast"], &[]), "no node of the fleet has the label fast"),
+        (able(&[], &["c"]), "no node of the fleet is in zone \"c\"; there are a, b"),
+        (
+            able(&["gpu"], &["b"]),
+            "no node can do this: host-1 is in zone a, host-2 has no label gpu, host-3 has no label gpu, host-4 has no label gpu",
+        ),
+    ];
+    for (got, text) in errors {
+        assert_eq!(got.unwrap_err().to_string(), text);
+    }
+    let too_few = eligible(&fleet, &wanted(&["disk=ssd"], &[])).unwrap().choose(2).unwrap_err();
+    assert_eq!(
+        too_few.to_string(),
+        "2 nodes are asked for, and 1 can do this: host-2 has disk=hdd, host-3 has no label disk, host-4 is dead"
+    );
+    assert!("=x".parse::<LabelRequirement>().unwrap_err().contains("disk=ssd"));
+}
+
+#[test]
+fn copies_go_to_different_zones_and_to_who_has_least_to_do() {
+    let mut fleet = [("a", 5), ("a", 0), ("b", 9), ("b", 8), ("c", 7)]
+        .iter()
+        .zip(1..)
+        .map(|((zone, open), id)| Candidate { open: *open, ..labelled(id, &[], Some(zone)) })
+        .collect::<Vec<_>>();
+    let chosen = |fleet: &[Candidate], count| -> Vec<u64> {
+        let chosen = eligible(fleet, &Requirements::default()).unwrap().choose(count).unwrap();
+        chosen.into_iter().map(|(node, _)| node.0).collect()
+    };
+    assert_eq!(chosen(&fleet, 1), [2]);
+    assert_eq!(chosen(&fleet, 3), [2, 4, 5]);
+    assert_eq!(chosen(&fleet, 4), [1, 2, 4, 5]);
+    fleet[2].weight = 100;
+    assert_eq!(chosen(&fleet, 1), [3], "ten of a hundred is less than one of one");
+}
+
+#[test]
+fn work_is_dealt_in_turn_where_that_is_asked() {
+    let fleet = [node(1, 100), node(2, 1), node(3, 1)];
+    let eligible = eligible(&fleet, &Requirements::default()).unwrap();
+    assert_eq!(counts(&eligible.deal(7)), [(1, 3), (2, 2), (3, 2)].into());
+    assert_eq!(counts(&eligible.distribute(102)), [(1, 100), (2, 1), (3, 1)].into());
+}
+
+proptest! {
+    /// No node has more than its exact share of all there is to do by a whole piece, unless it had more before; and every piece is given once.
+    #[test]
+    fn shares_follow_weights(nodes in prop::collection::vec((1u32..64, 0u32..20), 1..40), works in 0u32..300) {
+        let fleet: Vec<Candidate> = nodes.iter().zip(1..)
+            .map(|((weight, open), id)| Candidate { open: *open, ..node(id, *weight) })
+            .collect();
+        let parts = eligible(&fleet, &Requirements::default()).unwrap().distribute(works);
+        prop_assert_eq!(parts.iter().map(|p| p.work).collect::<Vec<_>>(), (0..works).collect::<Vec<_>>());
+        let counts = counts(&parts);
+        let level = |c: &Candidate| f64::from(c.open + counts.get(&c.node.0).copied().unwrap_or(0)) / f64::from(c.weight);
+        for heavy in fleet.iter().filter(|c| counts.contains_key(&c.node.0)) {
+            for other in &fleet {
+                // Moving its last piece to the other would not help.
+                let moved = level(other) + 1.0 / f64::from(other.weight);
+                prop_assert!(level(heavy) <= moved + 1e-9, "{heavy:?} has too much beside {other:?}");
+            }
+        }
+    }
+}

@@ -1,0 +1,255 @@
+//! Which nodes an operation goes to: what this node knows of the others, for the pure rules of `longshore_model`'s placement.
+
+use std::collections::BTreeMap;
+
+use longshore_model::control::ControlState;
+use longshore_model::operations::Part;
+use longshore_model::operations::placement::{
+    Candidate, LabelRequirement, PlaceError, REQUIREMENTS_MAX, Requirements, eligible,
+};
+use longshore_raft::model::detector::PeerState;
+use longshore_raft::model::membership::{EngineReport, NodeRecord, Standing};
+use longshore_raft::{NodeId, Runtime};
+
+use super::views::name_of;
+use crate::api::types::*;
+use crate::core::Core;
+
+/// What of a request says where its work goes.
+#[derive(Debug)]
+pub(super) struct Wanted {
+    strategy: Strategy,
+    on: Vec<String>,
+    requirements: Requirements,
+    replicas: Option<usize>,
+    in_turn: bool,
+}
+
+fn invalid(message: impl Into<String>) -> ApiError {
+    ApiError::new(ErrorCode::Invalid, message)
+}
+
+impl Wanted {
+    /// Refuses what contradicts itself.
+    pub(super) fn of(request: &OperationRequest) -> Result<Self, ApiError> {
+        let OperationRequest { strategy, on, labels, zones, replicas, in_turn, .. } = request;
+        let chosen = !labels.is_empty() || !zones.is_empty() || replicas.is_some();
+        if !on.is_empty() && chosen {
+            return Err(invalid(
+                "either nodes are named, or labels, zones and a number of replicas choose them",
+            ));
+        }
+        if *strategy == Strategy::Local && on.len() > 1 {
+            let error = invalid("the local strategy runs on one node");
+            return Err(error.hint("use --strategy replicated for more than one"));
+        }
+        if replicas.is_some() && *strategy != Strategy::Replicated {
+            let error = invalid("a number of replicas goes with the replicated strategy only");
+            return Err(error.hint("add --strategy replicated"));
+        }
+        if *replicas == Some(0) {
+            return Err(invalid("an operation has one replica at least"));
+        }
+        if *in_turn && *strategy != Strategy::Distributed {
+            let error = invalid("work goes to nodes in turn with the distributed strategy only");
+            return Err(error.hint("add --strategy distributed"));
+        }
+        if labels.len().max(zones.len()) > REQUIREMENTS_MAX {
+            return Err(invalid(format!("{REQUIREMENTS_MAX} labels and as many zones can be asked for")));
+        }
+        let labels = labels.iter().map(|text| text.parse::<LabelRequirement>());
+        Ok(Self {
+            strategy: *strategy,
+            on: on.clone(),
+            requirements: Requirements {
+                labels: labels.collect::<Result<_, _>>().map_err(invalid)?,
+                zones: zones.clone(),
+            },
+            replicas: replicas.map(|replicas| replicas as usize),
+            in_turn: *in_turn,
+        })
+    }
+
+    /// Who does which of `works` pieces. Named nodes are taken as they are, dead or alive: their work waits for them. `open` tells how much
+    /// each node has to do.
+    pub(super) fn parts<R: Runtime>(
+        &self,
+        core: &Core<R>,
+        state: &ControlState,
+        open: &BTreeMap<NodeId, u32>,
+        works: u32,
+    ) -> Result<Vec<Part>, ApiError> {
+        let Self { strategy, on, requirements, replicas, in_turn } = self;
+        let named = on.iter().map(|name| named(core.me, state, name)).collect::<Result<Vec<_>, _>>()?;
+        let is_candidate = |n: &&NodeRecord| on.is_empty() || named.contains(&n.id);
+        let candidate = |record: &NodeRecord| Candidate {
+            node: record.id,
+            name: record.profile.name.clone(),
+            zone: record.profile.zone.clone(),
+            labels: record.profile.labels.clone(),
+            weight: record.profile.weight,
+            open: open.get(&record.id).copied().unwrap_or(0),
+            unable: if on.is_empty() { unable(core.peer_state(record.id), record, *strategy) } else { None },
+        };
+        if *strategy == Strategy::Local && on.is_empty() && *requirements == Requirements::default() {
+            return Ok(each_does_all(vec![(self::named(core.me, state, "self")?, None)], works));
+        }
+        let candidates: Vec<Candidate> =
+            state.membership.members().filter(is_candidate).map(candidate).collect();
+        let eligible = eligible(&candidates, requirements).map_err(place_error)?;
+        Ok(match (strategy, replicas) {
+            (Strategy::Distributed, _) if *in_turn => eligible.deal(works),
+            (Strategy::Distributed, _) => eligible.distribute(works),
+            (Strategy::Replicated, None) => {
+                each_does_all(eligible.all().into_iter().map(|node| (node, None)).collect(), works)
+            }
+            (Strategy::Replicated, Some(count)) => chosen(eligible.choose(*count), works)?,
+            (Strategy::Local, _) => chosen(eligible.choose(1), works)?,
+        })
+    }
+}
+
+fn chosen(nodes: Result<Vec<(NodeId, String)>, PlaceError>, works: u32) -> Result<Vec<Part>, ApiError> {
+    let nodes = nodes.map_err(place_error)?;
+    Ok(each_does_all(nodes.into_iter().map(|(node, why)| (node, Some(why))).collect(), works))
+}
+
+fn each_does_all(nodes: Vec<(NodeId, Option<String>)>, works: u32) -> Vec<Part> {
+    let of = |(node, why): (NodeId, Option<String>)| {
+        (0..works).map(move |work| Part { node, work, why: why.clone() })
+    };
+    nodes.into_iter().flat_map(of).collect()
+}
+
+/// Why a node gets no work that was not meant for it by name. What goes to all of the nodes goes to those too whose engine does not answer just now:
+/// it is tried again for a while.
+fn unable(peer: PeerState, node: &NodeRecord, strategy: Strategy) -> Option<String> {
+    match &node.engine {
+        _ if node.standing != Standing::Active => Some("is leaving".to_owned()),
+        _ if peer == PeerState::Failed => Some("is dead".to_owned()),
+        EngineReport::NotConfigured => Some("has no Docker engine".to_owned()),
+        EngineReport::Unavailable { .. } if strategy != Strategy::Replicated => {
+            Some("has a Docker engine that does not answer".to_owned())
+        }
+        _ => None,
+    }
+}
+
+fn place_error(error: PlaceError) -> ApiError {
+    let hint = match &error {
+        PlaceError::UnknownLabel(..) => {
+            "`longshore node ls` lists the nodes; `longshore node update NODE --label-add` labels one"
+        }
+        PlaceError::UnknownZone(..) => "`longshore node ls --format json` tells the zone of each",
+        PlaceError::Nobody(_) => "start a node that can, ask for less, or name nodes with --on",
+        PlaceError::TooFew { .. } => "ask for fewer replicas, or for less of each",
+    };
+    ApiError::new(ErrorCode::Conflict, error.to_string()).hint(hint)
+}
+
+/// An active node by name, id, or `self`.
+pub(super) fn named(me: NodeId, state: &ControlState, name: &str) -> Result<NodeId, ApiError> {
+    let found = match name {
+        "self" => state.membership.get(me).ok_or_else(|| format!("{me} is no member")),
+        _ => state.membership.resolve(name).map_err(|e| e.to_string()),
+    };
+    let node = found
+        .map_err(|why| ApiError::new(ErrorCode::NotFound, why).hint("`longshore node ls` lists the nodes"))?;
+    if node.standing != Standing::Active {
+        let message = format!("node {} is leaving or has left", name_of(state, node.id));
+        return Err(ApiError::new(ErrorCode::Conflict, message));
+    }
+    Ok(node.id)
+}
+
+#[cfg(test)]
+mod tests {
+    use longshore_raft::model::membership::NodeProfile;
+
+    use super::*;
+
+    #[test]
+    fn a_node_that_leaves_gets_no_new_work_not_even_its_own() {
+        let mut state = ControlState::default();
+        for (key, name) in [(1, "alder"), (2, "birch")] {
+            let profile = NodeProfile {
+                name: name.into(),
+                address: ([127, 0, 0, 1], 7400).into(),
+                zone: None,
+                labels: Default::default(),
+                version: "0.1.0".into(),
+                weight: 1024,
+            };
+            state.membership.admit([key; 32], profile, 0).unwrap();
+        }
+        assert_eq!(named(NodeId(2), &state, "self").unwrap(), NodeId(2));
+        assert_eq!(named(NodeId(1), &state, "birch").unwrap(), NodeId(2));
+        state.membership.set_standing(NodeId(2), Standing::Leaving).unwrap();
+        for (me, name) in [(2, "self"), (2, "birch"), (1, "birch")] {
+            let refused = named(NodeId(me), &state, name).unwrap_err();
+            assert_eq!(refused.code, ErrorCode::Conflict, "{refused}");
+            assert!(refused.message.contains("birch is leaving"), "{refused}");
+        }
+        assert_eq!(named(NodeId(1), &state, "cedar").unwrap_err().code, ErrorCode::NotFound);
+    }
+
+    #[test]
+    fn a_request_that_contradicts_itself_is_refused() {
+        let pull = Action::Pull { images: vec!["nginx".into()] };
+        let request = |strategy| OperationRequest::new(pull.clone(), strategy);
+        let on = vec!["alder".to_owned(), "birch".to_owned()];
+        let cases = [
+            (OperationRequest { on: on.clone(), ..request(Strategy::Local) }, "one node"),
+            (
+                OperationRequest { on: on.clone(), zones: on.clone(), ..request(Strategy::Replicated) },
+                "either",
+            ),
+            (
+                OperationRequest { on: on.clone(), replicas: Some(1), ..request(Strategy::Replicated) },
+                "either",
+            ),
+            (
+                OperationRequest { replicas: Some(1), ..request(Strategy::Distributed) },
+                "replicated strategy only",
+            ),
+            (OperationRequest { replicas: Some(0), ..request(Strategy::Replicated) }, "one replica at least"),
+            (
+                OperationRequest { in_turn: true, ..request(Strategy::Replicated) },
+                "distributed strategy only",
+            ),
+            (OperationRequest { labels: vec!["=x".into()], ..request(Strategy::Replicated) }, "not a label"),
+            (OperationRequest { labels: vec!["x".into(); 65], ..request(Strategy::Replicated) }, "64 labels"),
+        ];
+        for (request, why) in cases {
+            let refused = Wanted::of(&request).unwrap_err();
+            assert!(refused.code == ErrorCode::Invalid && refused.message.contains(why), "{why}: {refused}");
+        }
+        assert!(Wanted::of(&OperationRequest { on, ..request(Strategy::Distributed) }).is_ok());
+    }
+
+    #[test]
+    fn work_goes_to_engines_that_answer_unless_it_goes_to_all() {
+        let node = |engine| {
+            let mut state = ControlState::default();
+            let profile = NodeProfile {
+                name: "alder".into(),
+                address: ([127, 0, 0, 1], 7400).into(),
+                zone: None,
+                labels: Default::default(),
+                version: "0.1.0".into(),
+                weight: 1024,
+            };
+            state.membership.admit([1; 32], profile, 0).unwrap();
+            NodeRecord { engine, ..state.membership.get(NodeId(1)).unwrap().clone() }
+        };
+        let down = node(EngineReport::Unavailable { reason: "no socket".into() });
+        let able = |peer, node: &NodeRecord, strategy| unable(peer, node, strategy).is_none();
+        assert!(able(PeerState::Suspect, &node(EngineReport::Unknown), Strategy::Distributed));
+        assert!(!able(PeerState::Failed, &node(EngineReport::Unknown), Strategy::Replicated));
+        assert!(!able(PeerState::Alive, &node(EngineReport::NotConfigured), Strategy::Replicated));
+        assert!(able(PeerState::Alive, &down, Strategy::Replicated));
+        assert!(!able(PeerState::Alive, &down, Strategy::Distributed));
+        let leaving = NodeRecord { standing: Standing::Leaving, ..down };
+        assert!(!able(PeerState::Alive, &leaving, Strategy::Replicated));
+    }
+}
