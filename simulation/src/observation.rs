@@ -96,6 +96,11 @@ pub enum Call {
         serial: Serial,
         image: String,
     },
+    /// An operation that was acknowledged is to end now.
+    Cancel {
+        at: LogPosition,
+        serial: Serial,
+    },
     /// All operations; of each group as one moment during the call has them.
     ListOperations,
     /// Of no interest to checkers but for its outcome.

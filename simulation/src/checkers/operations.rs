@@ -4,7 +4,8 @@
 //! - one process never has two pulls of one sub-operation under way, and an earlier process begins none while a later one has: the
 //!   log grants one lease at a time, and a process outlives neither its lease nor its lock. (A *later* process may begin at once, also
 //!   while the engine still winds up what the earlier one asked for.)
-//! - an operation that has ended stays so;
+//! - an operation that has ended stays so, and one whose cancellation was acknowledged has ended;
+//! - once a lease and the grace have passed since then, no engine begins anything for it: whoever had claimed its work before has stopped;
 //! - liveness: in a run that ended healthy, operations that had long enough have ended.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -23,6 +24,11 @@ const NAME: &str = "operations";
 const PULLS_AT_ONCE: usize = 4;
 /// For the pull itself, and for elections in between.
 const MARGIN_MS: u64 = 9_000;
+
+/// How long after its cancellation work for an operation may still be begun.
+fn begun_within_ns() -> u64 {
+    (LEASE_MS + GRACE_MS) * 1_000_000
+}
 
 /// Most time that an operation whose turn has come needs once nothing is broken: a lease that nobody holds any more runs out, or the
 /// longest backoff passes.
@@ -58,6 +64,8 @@ pub struct PullsAndEnds {
     /// When a node last had as many pulls as it may.
     crowded_ns: u64,
     tags: BTreeMap<Serial, String>,
+    /// When the cancellation of an operation was acknowledged, by its tag.
+    cancelled: BTreeMap<String, (Moment, u64)>,
     records: BTreeMap<LogPosition, Record>,
     /// What the listing that began last showed.
     last: Option<(Moment, BTreeMap<LogPosition, Listed>)>,
@@ -83,6 +91,7 @@ impl PullsAndEnds {
             touched_ns: BTreeMap::new(),
             crowded_ns: 0,
             tags: BTreeMap::new(),
+            cancelled: BTreeMap::new(),
             records: BTreeMap::new(),
             last: None,
             healed_ns: None,
@@ -108,6 +117,14 @@ impl PullsAndEnds {
                 seconds(at_ns),
                 first.incarnation,
                 seconds(first.began_ns)
+            ));
+        }
+        if let Some((since, call)) = self.cancelled.get(tag(image))
+            && at_ns > since.at_ns + begun_within_ns()
+        {
+            return Err(format!(
+                "host {host} began to pull {image} at {}, although call {call} had cancelled that at {since}",
+                seconds(at_ns)
             ));
         }
         under_way.insert(pull);
@@ -140,6 +157,13 @@ impl PullsAndEnds {
         self.touched_ns.insert(tag(image).to_owned(), at_ns);
     }
 
+    fn cancelled(&mut self, at: LogPosition, serial: Serial, call: u64, now: Moment) {
+        self.record(at, serial, now).ended.get_or_insert((now, call));
+        if let Some(tag) = self.tags.get(&serial) {
+            self.cancelled.entry(tag.clone()).or_insert((now, call));
+        }
+    }
+
     fn record(&mut self, at: LogPosition, serial: Serial, now: Moment) -> &mut Record {
         self.records.entry(at).or_insert(Record { serial, since_ns: now.at_ns, ended: None })
     }
@@ -156,7 +180,7 @@ impl PullsAndEnds {
             match (record.ended, operation.ended) {
                 (Some((since, by)), false) if since < began => {
                     return Err(format!(
-                        "{at} had ended by listing call {by} at {since}, but listing call {call}, which began at {began}, shows it \
+                        "{at} had ended by call {by} at {since}, but listing call {call}, which began at {began}, shows it \
                          under way"
                     ));
                 }
@@ -232,6 +256,13 @@ impl Checker for PullsAndEnds {
                 Some((now, CallEvent::Completed(invoked, Outcome::Operations(listed)))) => {
                     self.events += 1;
                     self.listed(listed, invoked.call, invoked.began, now)
+                }
+                Some((now, CallEvent::Completed(invoked, Outcome::Done))) => {
+                    if let Call::Cancel { at, serial } = invoked.what {
+                        self.events += 1;
+                        self.cancelled(at, serial, invoked.call, now);
+                    }
+                    Ok(())
                 }
                 Some((now, CallEvent::Completed(invoked, Outcome::Submitted(at)))) => {
                     if let Call::Submit { serial, .. } = invoked.what {

@@ -127,6 +127,10 @@ impl History {
             "d" => Call::Delete { key },
             "t" => Call::Expiring { key, serial: serial(), ttl_ms: 2_000 },
             "s" => Call::Submit { serial: serial(), image: format!("app:{}", serial()) },
+            "c" => {
+                let (place, serial) = what[1..].split_once('.').unwrap();
+                Call::Cancel { at: placed(place), serial: serial.parse().unwrap() }
+            }
             "l" => Call::ListOperations,
             "x" => Call::Other { what: "token".into() },
             _ => panic!("{what:?} is no call"),

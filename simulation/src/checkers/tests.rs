@@ -81,7 +81,10 @@ fn operations_end() {
         ("too young", "a:s1 a=op3 H +30 b:l b=[3:1]", None),
         ("submitted late", "H +50 a:s1 a=op3 b:l b=[3:1] +10 c:l c=[3:1]", None),
         ("stands still", "a:s1 a=op3 H +50 b:l b=[3:1]", Some("has not ended")),
-        ("ended, then not", "a:s1 b:l b=[3:1*] c:l c=[3:1]", Some("had ended by listing")),
+        ("ended, then not", "a:s1 b:l b=[3:1*] c:l c=[3:1]", Some("had ended by call")),
+        ("cancelled, then not", "a:s1 a=op3 b:c3.1 b=done c:l c=[3:1]", Some("had ended by call")),
+        ("perhaps cancelled", "a:s1 a=op3 b:c3.1 b=? c:l c=[3:1]", None),
+        ("listed meanwhile", "a:s1 a=op3 b:c3.1 c:l b=done c=[3:1]", None),
         ("overlapping listings", "a:s1 b:l c:l c=[3:1*] b=[3:1] E", None),
     ];
     for (name, script, expected) in cases {
@@ -94,6 +97,13 @@ fn operations_end() {
     working.see(pull_ended(1, 1));
     working.calls("+50 c:l c=[3:1]");
     working.expect("given up", PullsAndEnds::new(&plan(&[])), Some("has not ended"));
+    let mut cancelled = History::of("a:s1 a=op3 b:c3.1 b=done +15");
+    cancelled.see(pull_began(1, 1, 1, "registry/app:1"));
+    cancelled.expect("claimed before", PullsAndEnds::new(&plan(&[])), None);
+    cancelled.see(pull_ended(1, 1));
+    cancelled.calls("+6");
+    cancelled.see(pull_began(2, 1, 2, "registry/app:1"));
+    cancelled.expect("begun afterwards", PullsAndEnds::new(&plan(&[])), Some("had cancelled that"));
     let mut wiped = History::of("a:s1 a=op3");
     wiped.see(Seen::Wiped { host: 1 });
     wiped.calls("H +50 b:l b=[3:1]");

@@ -1,6 +1,7 @@
 //! What clients ask of a node, and what its answers mean to the checkers.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use longshore_model::operations::OperationId;
@@ -10,6 +11,7 @@ use longshore_node::api::types::{
     OperationView, Strategy, TokenCreate,
 };
 use longshore_raft::model::ring::GroupCount;
+use parking_lot::Mutex;
 
 use crate::observation::{Key, Listed, LogPosition, Outcome, Serial};
 use crate::runtime::SimRuntime;
@@ -140,12 +142,31 @@ fn session(serial: Serial) -> Option<String> {
     (serial.is_multiple_of(3)).then(|| format!("session-{}", serial % 4))
 }
 
-pub(super) async fn submit(node: Node, groups: GroupCount, serial: Serial) -> Answer {
+/// `id` gets the operation's, for whoever wants to speak of it again.
+pub(super) async fn submit(
+    node: Node,
+    groups: GroupCount,
+    serial: Serial,
+    id: Arc<Mutex<Option<String>>>,
+) -> Answer {
     let action = Action::Pull { images: vec![image(serial)] };
-    let request =
-        OperationRequest { session: session(serial), ..OperationRequest::new(action, Strategy::Replicated) };
+    // One in four goes to one node that the fleet chooses.
+    let strategy = if serial.is_multiple_of(4) { Strategy::Distributed } else { Strategy::Replicated };
+    let request = OperationRequest { session: session(serial), ..OperationRequest::new(action, strategy) };
     match node.submit_operation(&request, Some(&format!("serial-{serial}"))).await {
-        Ok(view) => position(groups, &view).map_or_else(Outcome::Unknown, Outcome::Submitted),
+        Ok(view) => {
+            let placed = position(groups, &view).map_or_else(Outcome::Unknown, Outcome::Submitted);
+            *id.lock() = Some(view.id);
+            placed
+        }
+        Err(error) => failed(error),
+    }
+}
+
+pub(super) async fn cancel(node: Node, id: String) -> Answer {
+    match node.cancel_operation(&id).await {
+        Ok(view) if view.state.is_terminal() => Outcome::Done,
+        Ok(view) => Outcome::Unknown(format!("cancelled, and yet {:?}", view.state)),
         Err(error) => failed(error),
     }
 }

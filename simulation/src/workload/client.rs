@@ -4,13 +4,14 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
 use tokio_util::sync::CancellationToken;
 
 use super::calls::{self, Answer, When};
 use super::{EXPIRED, PROBED, Served};
-use crate::observation::{BRIEF, Call, Key, Outcome, STEADY, Seen, Serial};
+use crate::observation::{BRIEF, Call, Key, LogPosition, Outcome, STEADY, Seen, Serial};
 use crate::plan::{HostId, Plan, RingLoad};
 use crate::random::draw;
 use crate::runtime::{self, SimRuntime};
@@ -20,6 +21,8 @@ use longshore_raft::model::ring::{GroupCount, partition_of};
 
 /// Of a million calls, so many are followed by a move to another node for no reason.
 const WANDER_PPM: u32 = 50_000;
+/// Of a million operations, so many are cancelled by whoever submitted them.
+const CANCEL_PPM: u32 = 200_000;
 /// Times that a submission of unknown outcome is repeated.
 const SUBMIT_ATTEMPTS: u32 = 20;
 /// Writes of a key in a row while their outcomes are unknown.
@@ -369,20 +372,34 @@ impl SimClient {
         self.call("last list", Call::ListOperations, |node| calls::list_operations(node, groups)).await;
     }
 
-    /// Submits a pull on all nodes under an idempotency key, again and again until the outcome is known.
+    /// Submits a pull under an idempotency key, again and again until the outcome is known; and may cancel it then.
     async fn pull(&mut self) {
         let serial = self.world.recorder.next_serial();
         let (image, groups) = (calls::image(serial), self.groups());
         self.world.registry.publish(&image);
         for _ in 0..SUBMIT_ATTEMPTS {
             let what = Call::Submit { serial, image: image.clone() };
-            let outcome = self.call("submit", what, |node| calls::submit(node, groups, serial)).await;
-            if !matches!(outcome, Outcome::Unknown(_)) {
-                return;
+            let id = Arc::new(Mutex::new(None));
+            let told = Arc::clone(&id);
+            let outcome = self.call("submit", what, |node| calls::submit(node, groups, serial, told)).await;
+            match outcome {
+                Outcome::Unknown(_) => {}
+                Outcome::Submitted(at) if self.random.random_range(0..1_000_000) < CANCEL_PPM => {
+                    let id = id.lock().take().expect("whoever is told the place is told the id");
+                    return self.cancel(at, serial, id).await;
+                }
+                _ => return,
             }
             let pause = draw(&mut self.random, &self.world.plan.load.think);
             SimRuntime::sleep(pause).await;
         }
+    }
+
+    /// While it is under way, or when it has ended: then it is refused.
+    async fn cancel(&mut self, at: LogPosition, serial: Serial, id: String) {
+        let pause = draw(&mut self.random, &self.world.plan.load.think);
+        SimRuntime::sleep(pause).await;
+        self.call("cancel", Call::Cancel { at, serial }, |node| calls::cancel(node, id)).await;
     }
 
     async fn other(&mut self) {

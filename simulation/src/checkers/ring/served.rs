@@ -110,7 +110,7 @@ fn key_of(what: &Call) -> Option<&Key> {
         | Call::Swap { key, .. }
         | Call::Delete { key }
         | Call::Expiring { key, .. } => Some(key),
-        Call::Submit { .. } | Call::ListOperations | Call::Other { .. } => None,
+        Call::Submit { .. } | Call::Cancel { .. } | Call::ListOperations | Call::Other { .. } => None,
     }
 }
 
