@@ -149,6 +149,22 @@ fn images_are_named_pushed_and_spread_over_nodes_that_meet_what_is_asked() {
     fails(&["--label", "disk=ssd", "--replicas", "3"], 1, &["3 nodes", "2 can", "p1 has disk=hdd"]);
     fails(&["--on", "p1", "--label", "disk"], 2, &["cannot be used with"]);
     fails(&["--strategy", "local", "--in-turn"], 2, &["distributed strategy only"]);
+    fails(&["--strategy", "distributed", "--replicas", "2"], 2, &["replicated strategy only"]);
+
+    // A key finds its operation also when nobody could do it any more, and stands for that request only.
+    let keyed = ["--label", "disk=hdd", "--idempotency-key", "k"];
+    let first = pulled(&keyed);
+    run(&["node", "update", "p1", "--label-add", "disk=ssd"]).ok();
+    assert_eq!(pulled(&keyed).id, first.id);
+    fails(&["--label", "disk=hdd"], 1, &["no node of the fleet has the label disk=hdd"]);
+    fails(
+        &["--label", "disk=hdd", "--idempotency-key", "other"],
+        1,
+        &["no node of the fleet has the label disk=hdd"],
+    );
+    fails(&["--idempotency-key", "k", "--on", "p1"], 1, &["used for another request"]);
+    let again = run(&["op", "retry", &first.id, "--idempotency-key", "k"]);
+    again.fails(1, &["nothing to do again"], &[]);
 
     // Spread: each image once.
     let both = ["op", "pull", &renamed.to_string(), &pushed.to_string(), &small.to_string()];
@@ -170,4 +186,7 @@ fn images_are_named_pushed_and_spread_over_nodes_that_meet_what_is_asked() {
     let spread = json(&yard, 0, &[&both[..], &["--strategy", "distributed"]].concat());
     assert!(!nodes(&spread).contains(&"p3"), "{spread:?}");
     assert_eq!(spread.state, OperationState::Succeeded);
+    let two = pulled(&["--replicas", "2"]);
+    assert_eq!((nodes(&two), two.state), (vec!["p1", "p2"], OperationState::Succeeded), "{two:?}");
+    fails(&["--replicas", "3"], 1, &["3 nodes", "2 can", "p3 has a Docker engine that does not answer"]);
 }

@@ -34,6 +34,25 @@ impl Pauses {
     }
 }
 
+/// The operation as it is now. A node that cannot say is waited for as long as while following.
+pub(super) async fn find(session: &mut Session<'_>, id: &str) -> Result<OperationView, CliError> {
+    let (since, mut pauses) = (Stopwatch::<Runtime>::start(), PAUSES);
+    loop {
+        let found = tokio::select! {
+            biased;
+            () = &mut session.interrupt => return Err(CliError::quiet(Exit::Interrupted)),
+            found = session.client.inspect_operation(id) => found,
+        };
+        match found {
+            Ok(operation) => return Ok(operation),
+            Err(error) if error.is_transient() && since.elapsed() < RECONNECT_PATIENCE => {
+                pauses.pause().await
+            }
+            Err(error) => return Err(listed(error)),
+        }
+    }
+}
+
 /// Shows progress from `operation` on until it has ended, then the result; the exit code is the operation's.
 pub(super) async fn follow_to_end(
     session: &mut Session<'_>,

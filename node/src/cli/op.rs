@@ -162,9 +162,12 @@ pub(super) async fn op(session: &mut Session<'_>, command: OpCommand) -> Result<
                 ..OperationQuery::default()
             };
             for filter in args.filters {
-                match filter {
-                    Filter::Kind(kind) => query.kind = Some(kind),
-                    Filter::State(state) => query.state = Some(state),
+                let is_new = match filter {
+                    Filter::Kind(kind) => query.kind.replace(kind).is_none(),
+                    Filter::State(state) => query.state.replace(state).is_none(),
+                };
+                if !is_new {
+                    return Err(CliError::new(Exit::Usage, "one kind and one state can be asked for"));
                 }
             }
             let operations = session.client.list_operations(&query).await?;
@@ -196,9 +199,14 @@ pub(super) async fn op(session: &mut Session<'_>, command: OpCommand) -> Result<
 async fn wait(session: &mut Session<'_>, ids: Vec<String>) -> Result<(), CliError> {
     let mut worst: Option<CliError> = None;
     for id in ids {
-        let operation = session.client.inspect_operation(&id).await.map_err(listed)?;
-        let views = follow::Views::of(session.client.clone(), operation.id.clone(), None);
-        match follow::follow_to_end(session, operation, views, Format::Table, true).await {
+        let ended = match follow::find(session, &id).await {
+            Ok(operation) => {
+                let views = follow::Views::of(session.client.clone(), operation.id.clone(), None);
+                follow::follow_to_end(session, operation, views, Format::Table, true).await
+            }
+            Err(error) => Err(error),
+        };
+        match ended {
             Ok(()) => {}
             Err(error) if error.exit == Exit::Interrupted => return Err(error),
             Err(error) if worst.as_ref().is_none_or(|worst| worst.exit == Exit::Partial) => {

@@ -229,7 +229,10 @@ impl Bars {
 }
 
 fn is_ended(state: SubOperationState) -> bool {
-    matches!(state, SubOperationState::Succeeded | SubOperationState::Failed)
+    match state {
+        SubOperationState::Assigned | SubOperationState::Running => false,
+        SubOperationState::Succeeded | SubOperationState::Failed | SubOperationState::Cancelled => true,
+    }
 }
 
 /// How far a bar is filled: position and length, the length at least 1. Bytes if they are known, else layers.

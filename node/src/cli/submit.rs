@@ -23,7 +23,7 @@ const SUBMIT_ATTEMPTS: u32 = 6;
 pub(super) enum StrategyArg {
     /// One node: the one that is asked, the one named by --on, or the best of those that --label and --zone choose
     Local,
-    /// Every node that is alive, those named by --on, or as many as --replicas says
+    /// Every living node with an engine, those named by --on, or as many as --replicas says
     Replicated,
     /// Each image on one of the nodes: as many for each as it can carry
     Distributed,
@@ -43,6 +43,9 @@ impl From<StrategyArg> for Strategy {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Where")]
 pub(super) struct WhereArgs {
+    /// How the work is given to nodes; replicated if --replicas is there, and for a pull, else local
+    #[arg(long, value_enum)]
+    strategy: Option<StrategyArg>,
     /// A node, by name or id; may be repeated
     #[arg(long, value_name = "NODE", conflicts_with_all = ["labels", "zones", "replicas"])]
     on: Vec<String>,
@@ -95,9 +98,6 @@ pub(super) struct PullArgs {
     /// References such as nginx:1.27 or registry.example:5000/app@sha256:...
     #[arg(required = true, value_name = "IMAGE")]
     images: Vec<String>,
-    /// How the work is given to nodes
-    #[arg(long, value_enum, default_value_t = StrategyArg::Replicated)]
-    strategy: StrategyArg,
     #[command(flatten)]
     place: WhereArgs,
     #[command(flatten)]
@@ -109,9 +109,6 @@ pub(super) struct PushArgs {
     /// References such as registry.example:5000/app:3, which the engine has
     #[arg(required = true, value_name = "IMAGE")]
     images: Vec<String>,
-    /// How the work is given to nodes
-    #[arg(long, value_enum, default_value_t = StrategyArg::Local)]
-    strategy: StrategyArg,
     #[command(flatten)]
     place: WhereArgs,
     #[command(flatten)]
@@ -126,9 +123,6 @@ pub(super) struct TagArgs {
     /// Its further names
     #[arg(required = true, value_name = "NAME")]
     targets: Vec<String>,
-    /// How the work is given to nodes
-    #[arg(long, value_enum, default_value_t = StrategyArg::Local)]
-    strategy: StrategyArg,
     #[command(flatten)]
     place: WhereArgs,
     #[command(flatten)]
@@ -142,40 +136,45 @@ pub(super) struct RetryArgs {
     /// Print the new operation's id and do not wait
     #[arg(long, short)]
     detach: bool,
+    /// The same key gives the same operation, at every node
+    #[arg(long, value_name = "KEY")]
+    idempotency_key: Option<String>,
     #[command(flatten)]
     shown: ShownArgs,
 }
 
 pub(super) async fn pull(session: &mut Session<'_>, args: PullArgs) -> Result<(), CliError> {
     let action = Action::Pull { images: args.images };
-    submit_and_follow(session, action, args.strategy, args.place, args.how).await
+    submit_and_follow(session, action, StrategyArg::Replicated, args.place, args.how).await
 }
 
 pub(super) async fn push(session: &mut Session<'_>, args: PushArgs) -> Result<(), CliError> {
     let action = Action::Push { images: args.images };
-    submit_and_follow(session, action, args.strategy, args.place, args.how).await
+    submit_and_follow(session, action, StrategyArg::Local, args.place, args.how).await
 }
 
 pub(super) async fn tag(session: &mut Session<'_>, args: TagArgs) -> Result<(), CliError> {
     let action = Action::Tag { source: args.source, targets: args.targets };
-    submit_and_follow(session, action, args.strategy, args.place, args.how).await
+    submit_and_follow(session, action, StrategyArg::Local, args.place, args.how).await
 }
 
 /// Does again what failed of an operation.
 pub(super) async fn retry(session: &mut Session<'_>, args: RetryArgs) -> Result<(), CliError> {
     let what = Submitted::Again(args.id);
-    submit_what(session, what, new_key(), args.detach, args.shown).await
+    let key = args.idempotency_key.unwrap_or_else(new_key);
+    submit_what(session, what, key, args.detach, args.shown).await
 }
 
 async fn submit_and_follow(
     session: &mut Session<'_>,
     action: Action,
-    strategy: StrategyArg,
+    usual: StrategyArg,
     place: WhereArgs,
     how: HowArgs,
 ) -> Result<(), CliError> {
-    // `--replicas` says which strategy is meant where the default is another.
-    let strategy = if place.replicas.is_some() { StrategyArg::Replicated } else { strategy };
+    // A number of replicas says which strategy is meant, if none was named.
+    let implied = place.replicas.map(|_| StrategyArg::Replicated);
+    let strategy = place.strategy.or(implied).unwrap_or(usual);
     let request = OperationRequest {
         action,
         strategy: strategy.into(),

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use longshore_model::image::ImageReference;
+use longshore_model::operations::table::IMAGES_MAX;
 use longshore_model::operations::{
     self as model, CancelError, Listing, OperationCommand, OperationId, OperationKind, OperationReply, Part,
     SessionId, SubKey, SubState, Submission, SubmitError,
@@ -33,9 +34,14 @@ impl<R: Runtime> Service<R> {
         request: OperationRequest,
         key: Option<String>,
     ) -> Result<OperationView, ApiError> {
-        let wanted = Wanted::of(&request)?;
+        let (wanted, asked) = (Wanted::of(&request)?, asked(&request));
         let OperationRequest { action, strategy, timeout_ms, session, .. } = request;
         let kind = kind_of(action)?;
+        if kind.works() > IMAGES_MAX {
+            let message =
+                format!("{} images are too many for one operation, {IMAGES_MAX} are the most", kind.works());
+            return Err(ApiError::new(ErrorCode::Invalid, message));
+        }
         let session = match session {
             Some(name) => parse_session(&name)?,
             None => made_session::<R>(key.as_deref()),
@@ -43,15 +49,19 @@ impl<R: Runtime> Service<R> {
         let key = checked_key(&session, key)?;
         // Names are resolved against what this node knows; a name made a moment ago elsewhere may need the barrier.
         self.linearize().await?;
-        let (open, works) = (self.open_parts(), kind.works().len() as u32);
-        let parts = self.core.group.with_state(|state| wanted.parts(&self.core, state, &open, works))?;
+        let (open, works) = (self.open_parts(), kind.works() as u32);
+        let placed = self.core.group.with_state(|state| wanted.parts(&self.core, state, &open, works));
+        let (parts, unplaced) = match placed {
+            Ok(parts) => (parts, None),
+            Err(error) => (Vec::new(), Some(error)),
+        };
         let strategy = match strategy {
             Strategy::Local => model::Strategy::Local,
             Strategy::Replicated => model::Strategy::Replicated,
             Strategy::Distributed => model::Strategy::Distributed,
         };
         let timeout_ms = timeout_ms.unwrap_or(TIMEOUT_DEFAULT_MS);
-        self.commit(Submission {
+        let submission = Submission {
             session,
             kind,
             strategy,
@@ -60,9 +70,10 @@ impl<R: Runtime> Service<R> {
             submitted_by: self.core.me,
             unix_ms: R::unix_time_ms(),
             retry_of: None,
+            asked,
             key,
-        })
-        .await
+        };
+        self.commit(submission, unplaced).await
     }
 
     /// How many parts each node was given and has not ended, in the groups that this node has a replica of.
@@ -78,7 +89,18 @@ impl<R: Runtime> Service<R> {
         open
     }
 
-    async fn commit(&self, submission: Submission) -> Result<OperationView, ApiError> {
+    /// `unplaced`: why it has no parts. With a key it is brought to the log all the same: the operation may be there already, submitted
+    /// when there were nodes for it.
+    async fn commit(
+        &self,
+        submission: Submission,
+        unplaced: Option<ApiError>,
+    ) -> Result<OperationView, ApiError> {
+        if submission.key.is_none()
+            && let Some(error) = unplaced
+        {
+            return Err(error);
+        }
         let partition = submission.session.partition();
         let command = OperationCommand::Submit(Box::new(submission));
         match self.front.operate(partition, command).await.map_err(operation_error)? {
@@ -94,6 +116,9 @@ impl<R: Runtime> Service<R> {
                 })?;
                 self.offer(&operation);
                 Ok(self.core.group.with_state(|state| operation_view(state, &operation)))
+            }
+            OperationReply::Submitted(Err(SubmitError::Empty)) if unplaced.is_some() => {
+                Err(unplaced.expect("checked in the guard"))
             }
             OperationReply::Submitted(Err(refusal)) => Err(refused(refusal)),
             other => Err(nonsense("a submission", &other)),
@@ -122,9 +147,18 @@ impl<R: Runtime> Service<R> {
         let id = parse_id(&id)?;
         let command =
             OperationCommand::Cancel { operation: id, by: self.core.me, unix_ms: R::unix_time_ms() };
-        match self.front.operate(id.partition, command).await.map_err(operation_error)? {
+        let again = "cancel it again: the same twice does no harm";
+        let cancelled = self.front.operate(id.partition, command).await.map_err(|error| {
+            let error = front_error(error);
+            if error.code == ErrorCode::OutcomeUnknown { error.hint(again) } else { error }
+        });
+        match cancelled? {
             OperationReply::Cancelled(Ok(())) => {
-                let operation = self.found(id).await?;
+                let operation = self.found(id).await.map_err(|error| {
+                    let message =
+                        format!("operation {id} was cancelled, but can not be shown: {}", error.message);
+                    ApiError::new(ErrorCode::OutcomeUnknown, message).hint(again)
+                })?;
                 self.recall(&operation);
                 Ok(self.core.group.with_state(|state| operation_view(state, &operation)))
             }
@@ -158,13 +192,9 @@ impl<R: Runtime> Service<R> {
             let error = conflict(format!("operation {} has not ended", of.id));
             return Err(error.hint("wait for it with `longshore op wait`, or cancel it"));
         }
-        let works = of.kind.works();
         let again = of.subs.iter().filter(|sub| !matches!(sub.state, SubState::Succeeded { .. }));
-        let part = |sub: &model::SubOperation| {
-            let work = works.iter().position(|work| *work == sub.work)?;
-            Some(Part { node: sub.node, work: work as u32, why: sub.why.clone() })
-        };
-        let parts: Vec<Part> = again.filter_map(part).collect();
+        let part = |sub: &model::SubOperation| Part { node: sub.node, work: sub.work, why: sub.why.clone() };
+        let parts: Vec<Part> = again.map(part).collect();
         if parts.is_empty() {
             return Err(conflict(format!(
                 "all of operation {} succeeded; there is nothing to do again",
@@ -172,25 +202,25 @@ impl<R: Runtime> Service<R> {
             )));
         }
         self.linearize().await?;
-        self.core.group.with_state(|state| {
+        let gone = self.core.group.with_state(|state| {
             let mut nodes = parts.iter().map(|part| part.node.to_string());
-            nodes
-                .try_for_each(|node| named(self.core.me, state, &node).map(drop))
-                .map_err(|error| error.hint("submit it anew, for the nodes that are there"))
-        })?;
+            let named = nodes.try_for_each(|node| named(self.core.me, state, &node).map(drop));
+            named.err().map(|error| error.hint("submit it anew, for the nodes that are there"))
+        });
         let key = checked_key(&of.session, key)?;
-        self.commit(Submission {
+        let submission = Submission {
+            asked: *blake3::hash(format!("retry {}", of.id).as_bytes()).as_bytes(),
             session: of.session,
             kind: of.kind,
             strategy: of.strategy,
-            parts,
-            timeout_ms: TIMEOUT_DEFAULT_MS,
+            parts: if gone.is_some() { Vec::new() } else { parts },
+            timeout_ms: of.timeout_ms,
             submitted_by: self.core.me,
             unix_ms: R::unix_time_ms(),
             retry_of: Some(of.id),
             key,
-        })
-        .await
+        };
+        self.commit(submission, gone).await
     }
 
     pub(super) async fn operations(&self, query: OperationQuery) -> Result<Vec<OperationView>, ApiError> {
@@ -275,6 +305,13 @@ fn parse_session(name: &str) -> Result<SessionId, ApiError> {
 
 fn parse_id(text: &str) -> Result<OperationId, ApiError> {
     text.parse().map_err(|e| ApiError::new(ErrorCode::Invalid, e))
+}
+
+/// A hash of what a request asks for, so that another request under the same key is told from the same.
+fn asked(request: &OperationRequest) -> [u8; 32] {
+    let request = OperationRequest { timeout_ms: None, session: None, ..request.clone() };
+    let text = serde_json::to_vec(&request).expect("plain structs of strings and numbers encode as JSON");
+    *blake3::hash(&text).as_bytes()
 }
 
 fn nonsense(asked: &str, reply: &OperationReply) -> ApiError {

@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 
 use longshore_model::control::ControlState;
-use longshore_model::operations::Part;
 use longshore_model::operations::placement::{
     Candidate, LabelRequirement, PlaceError, REQUIREMENTS_MAX, Requirements, eligible,
 };
+use longshore_model::operations::{Part, SUBS_MAX};
 use longshore_raft::model::detector::PeerState;
 use longshore_raft::model::membership::{EngineReport, NodeRecord, Standing};
 use longshore_raft::{NodeId, Runtime};
@@ -54,6 +54,9 @@ impl Wanted {
             let error = invalid("work goes to nodes in turn with the distributed strategy only");
             return Err(error.hint("add --strategy distributed"));
         }
+        if on.len() > SUBS_MAX {
+            return Err(invalid(format!("{SUBS_MAX} nodes can be named at most")));
+        }
         if labels.len().max(zones.len()) > REQUIREMENTS_MAX {
             return Err(invalid(format!("{REQUIREMENTS_MAX} labels and as many zones can be asked for")));
         }
@@ -81,6 +84,7 @@ impl Wanted {
     ) -> Result<Vec<Part>, ApiError> {
         let Self { strategy, on, requirements, replicas, in_turn } = self;
         let named = on.iter().map(|name| named(core.me, state, name)).collect::<Result<Vec<_>, _>>()?;
+        let is_for_all = *strategy == Strategy::Replicated && replicas.is_none();
         let is_candidate = |n: &&NodeRecord| on.is_empty() || named.contains(&n.id);
         let candidate = |record: &NodeRecord| Candidate {
             node: record.id,
@@ -89,7 +93,7 @@ impl Wanted {
             labels: record.profile.labels.clone(),
             weight: record.profile.weight,
             open: open.get(&record.id).copied().unwrap_or(0),
-            unable: if on.is_empty() { unable(core.peer_state(record.id), record, *strategy) } else { None },
+            unable: if on.is_empty() { unable(core.peer_state(record.id), record, is_for_all) } else { None },
         };
         if *strategy == Strategy::Local && on.is_empty() && *requirements == Requirements::default() {
             return Ok(each_does_all(vec![(self::named(core.me, state, "self")?, None)], works));
@@ -97,6 +101,17 @@ impl Wanted {
         let candidates: Vec<Candidate> =
             state.membership.members().filter(is_candidate).map(candidate).collect();
         let eligible = eligible(&candidates, requirements).map_err(place_error)?;
+        let nodes = match (strategy, replicas) {
+            (Strategy::Replicated, None) => eligible.all().len(),
+            (Strategy::Replicated, Some(count)) => *count,
+            (Strategy::Local | Strategy::Distributed, _) => 1,
+        };
+        if nodes.saturating_mul(works as usize) > SUBS_MAX {
+            let message = format!(
+                "{works} images on {nodes} nodes are more than the {SUBS_MAX} parts that an operation can have"
+            );
+            return Err(invalid(message).hint("submit several operations"));
+        }
         Ok(match (strategy, replicas) {
             (Strategy::Distributed, _) if *in_turn => eligible.deal(works),
             (Strategy::Distributed, _) => eligible.distribute(works),
@@ -104,6 +119,9 @@ impl Wanted {
                 each_does_all(eligible.all().into_iter().map(|node| (node, None)).collect(), works)
             }
             (Strategy::Replicated, Some(count)) => chosen(eligible.choose(*count), works)?,
+            (Strategy::Local, _) if !on.is_empty() => {
+                each_does_all(named.into_iter().map(|node| (node, None)).collect(), works)
+            }
             (Strategy::Local, _) => chosen(eligible.choose(1), works)?,
         })
     }
@@ -123,12 +141,12 @@ fn each_does_all(nodes: Vec<(NodeId, Option<String>)>, works: u32) -> Vec<Part> 
 
 /// Why a node gets no work that was not meant for it by name. What goes to all of the nodes goes to those too whose engine does not answer just now:
 /// it is tried again for a while.
-fn unable(peer: PeerState, node: &NodeRecord, strategy: Strategy) -> Option<String> {
+fn unable(peer: PeerState, node: &NodeRecord, is_for_all: bool) -> Option<String> {
     match &node.engine {
         _ if node.standing != Standing::Active => Some("is leaving".to_owned()),
         _ if peer == PeerState::Failed => Some("is dead".to_owned()),
         EngineReport::NotConfigured => Some("has no Docker engine".to_owned()),
-        EngineReport::Unavailable { .. } if strategy != Strategy::Replicated => {
+        EngineReport::Unavailable { .. } if !is_for_all => {
             Some("has a Docker engine that does not answer".to_owned())
         }
         _ => None,
@@ -243,13 +261,13 @@ mod tests {
             NodeRecord { engine, ..state.membership.get(NodeId(1)).unwrap().clone() }
         };
         let down = node(EngineReport::Unavailable { reason: "no socket".into() });
-        let able = |peer, node: &NodeRecord, strategy| unable(peer, node, strategy).is_none();
-        assert!(able(PeerState::Suspect, &node(EngineReport::Unknown), Strategy::Distributed));
-        assert!(!able(PeerState::Failed, &node(EngineReport::Unknown), Strategy::Replicated));
-        assert!(!able(PeerState::Alive, &node(EngineReport::NotConfigured), Strategy::Replicated));
-        assert!(able(PeerState::Alive, &down, Strategy::Replicated));
-        assert!(!able(PeerState::Alive, &down, Strategy::Distributed));
+        let able = |peer, node: &NodeRecord, is_for_all| unable(peer, node, is_for_all).is_none();
+        assert!(able(PeerState::Suspect, &node(EngineReport::Unknown), false));
+        assert!(!able(PeerState::Failed, &node(EngineReport::Unknown), true));
+        assert!(!able(PeerState::Alive, &node(EngineReport::NotConfigured), true));
+        assert!(able(PeerState::Alive, &down, true));
+        assert!(!able(PeerState::Alive, &down, false));
         let leaving = NodeRecord { standing: Standing::Leaving, ..down };
-        assert!(!able(PeerState::Alive, &leaving, Strategy::Replicated));
+        assert!(!able(PeerState::Alive, &leaving, true));
     }
 }

@@ -217,7 +217,7 @@ pub(super) fn operation_view(state: &ControlState, operation: &model::Operation)
         SubOperationView {
             index: i as u32,
             node: name_of(state, s.node),
-            image: s.work.image().familiar(),
+            image: operation.kind.work(s.work).map_or_else(String::new, |work| work.image().familiar()),
             why: s.why.clone(),
             state: sub_state,
             attempts: s.attempts,

@@ -13,8 +13,8 @@ const CLIENTS_MAX: u32 = 64;
 /// Longest phase: a day. Virtual time is cheap, but a typing mistake must not run for hours.
 const PHASE_MAX_MS: u64 = 24 * 60 * 60 * 1000;
 
-/// Most a clock may differ in rate from the true one: half.
-const DRIFT_MAX_PPM: i32 = 500_000;
+/// Most a clock may differ in rate from the true one: a fifth. A lease by the slowest clock then ends within lease and grace by the true one.
+const DRIFT_MAX_PPM: i32 = 200_000;
 
 const MILLION: u32 = 1_000_000;
 

@@ -165,8 +165,8 @@ pub(super) async fn submit(
 
 pub(super) async fn cancel(node: Node, id: String) -> Answer {
     match node.cancel_operation(&id).await {
-        Ok(view) if view.state.is_terminal() => Outcome::Done,
-        Ok(view) => Outcome::Unknown(format!("cancelled, and yet {:?}", view.state)),
+        // Whether it has ended with that, listings tell.
+        Ok(_) => Outcome::Done,
         Err(error) => failed(error),
     }
 }

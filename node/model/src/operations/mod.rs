@@ -16,4 +16,4 @@ pub mod table;
 
 pub use command::{Failure, OperationCommand, OperationReply};
 pub use record::*;
-pub use table::{CancelError, ClaimReply, Listed, Listing, Operations, Submission, SubmitError};
+pub use table::{CancelError, ClaimReply, Listed, Listing, Operations, SUBS_MAX, Submission, SubmitError};

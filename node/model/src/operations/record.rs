@@ -114,7 +114,8 @@ pub enum Strategy {
     Distributed,
 }
 
-/// What is to be done. All of it is idempotent: a node may begin it again.
+/// What is to be done. All of it may be begun again. (A name that moves is an exception of sorts: an attempt that is repeated can give or
+/// send it once more after another operation has moved it on.)
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
 pub enum OperationKind {
     Pull {
@@ -142,17 +143,24 @@ impl OperationKind {
         }
     }
 
-    /// Its pieces of work, in the order of the request. A [`Part`] names one by its place.
-    pub fn works(&self) -> Vec<Work> {
+    /// How many pieces of work it has.
+    pub fn works(&self) -> usize {
         match self {
-            Self::Pull { images } => images.iter().cloned().map(Work::Pull).collect(),
-            Self::Push { images } => images.iter().cloned().map(Work::Push).collect(),
-            Self::Tag { source, targets } => {
-                let tag =
-                    |target: &ImageReference| Work::Tag { source: source.clone(), target: target.clone() };
-                targets.iter().map(tag).collect()
-            }
+            Self::Pull { images } | Self::Push { images } => images.len(),
+            Self::Tag { targets, .. } => targets.len(),
         }
+    }
+
+    /// A piece of work by its place, in the order of the request.
+    pub fn work(&self, place: u32) -> Option<Work> {
+        let place = place as usize;
+        Some(match self {
+            Self::Pull { images } => Work::Pull(images.get(place)?.clone()),
+            Self::Push { images } => Work::Push(images.get(place)?.clone()),
+            Self::Tag { source, targets } => {
+                Work::Tag { source: source.clone(), target: targets.get(place)?.clone() }
+            }
+        })
     }
 
     pub fn images(&self) -> Vec<&ImageReference> {
@@ -184,7 +192,7 @@ impl Work {
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
 pub struct Part {
     pub node: NodeId,
-    /// Place in [`OperationKind::works`].
+    /// See [`OperationKind::work`].
     pub work: u32,
     /// Why this node, if the fleet chose it: one of several alike.
     pub why: Option<String>,
@@ -236,7 +244,8 @@ impl SubState {
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
 pub struct SubOperation {
     pub node: NodeId,
-    pub work: Work,
+    /// See [`OperationKind::work`].
+    pub work: u32,
     /// Why this node: see [`Part::why`].
     pub why: Option<String>,
     pub state: SubState,
@@ -278,6 +287,9 @@ pub struct Operation {
     pub submitted_unix_ms: u64,
     /// The operation whose failed parts this one does again.
     pub retry_of: Option<OperationId>,
+    /// See [`super::Submission::asked`].
+    pub asked: [u8; 32],
+    pub timeout_ms: u64,
     /// The node that was told to cancel it.
     pub cancelled_by: Option<NodeId>,
     /// Sub-operations that have not ended by then fail.
@@ -299,6 +311,8 @@ impl Operation {
             submitted_by,
             submitted_unix_ms,
             retry_of,
+            asked,
+            timeout_ms,
             cancelled_by,
             deadline,
             ended,
@@ -313,6 +327,8 @@ impl Operation {
             submitted_by: *submitted_by,
             submitted_unix_ms: *submitted_unix_ms,
             retry_of: *retry_of,
+            asked: *asked,
+            timeout_ms: *timeout_ms,
             cancelled_by: *cancelled_by,
             deadline: *deadline,
             ended: *ended,

@@ -40,6 +40,8 @@ pub struct Submission {
     pub submitted_by: NodeId,
     pub unix_ms: u64,
     pub retry_of: Option<OperationId>,
+    /// blake3 of all that was asked for but the time it may take: what makes two requests under one key the same.
+    pub asked: [u8; 32],
     /// blake3 of the session and the client's idempotency key in it: a second submission under the same key is the first one.
     pub key: Option<[u8; 32]>,
 }
@@ -145,10 +147,7 @@ impl Operations {
         submission: Submission,
     ) -> Result<OperationId, SubmitError> {
         if let Some(known) = submission.key.and_then(|key| self.by_key.get(&key)) {
-            let same = self
-                .records
-                .get(known)
-                .is_some_and(|o| o.kind == submission.kind && o.retry_of == submission.retry_of);
+            let same = self.records.get(known).is_some_and(|o| o.asked == submission.asked);
             return if same { Ok(*known) } else { Err(SubmitError::KeyReused(*known)) };
         }
         if !submission.session.is_valid() || submission.session.partition() != id.partition {
@@ -157,7 +156,7 @@ impl Operations {
         let (works, subs_wanted) = (submission.kind.works(), submission.parts.len());
         match subs_wanted {
             0 => return Err(SubmitError::Empty),
-            _ if works.len() > IMAGES_MAX || subs_wanted > SUBS_MAX => return Err(SubmitError::TooManySubs),
+            _ if works > IMAGES_MAX || subs_wanted > SUBS_MAX => return Err(SubmitError::TooManySubs),
             _ if submission.timeout_ms == 0 || submission.timeout_ms > TIMEOUT_MAX_MS => {
                 return Err(SubmitError::Timeout);
             }
@@ -168,9 +167,9 @@ impl Operations {
             _ => {}
         }
         let sub = |part: Part| {
-            Some(SubOperation {
+            ((part.work as usize) < works).then(|| SubOperation {
                 node: part.node,
-                work: works.get(part.work as usize)?.clone(),
+                work: part.work,
                 why: part.why.map(|why| clip_to(why, WHY_BYTES_MAX)),
                 state: SubState::Assigned { not_before: now },
                 attempts: 0,
@@ -191,6 +190,8 @@ impl Operations {
             submitted_by: submission.submitted_by,
             submitted_unix_ms: submission.unix_ms,
             retry_of: submission.retry_of,
+            asked: submission.asked,
+            timeout_ms: submission.timeout_ms,
             cancelled_by: None,
             deadline: LogTime(now.0 + submission.timeout_ms),
             ended: None,
@@ -218,7 +219,11 @@ impl Operations {
         now: LogTime,
         unix_ms: u64,
     ) -> ClaimReply {
-        let Some(sub) = self.sub_mut(key).filter(|s| s.node == node) else { return ClaimReply::Gone };
+        let Some(operation) = self.records.get_mut(&key.operation) else { return ClaimReply::Gone };
+        let Operation { kind, subs, .. } = operation;
+        let Some(sub) = subs.get_mut(key.index as usize).filter(|s| s.node == node) else {
+            return ClaimReply::Gone;
+        };
         let wait_ms = match &sub.state {
             SubState::Assigned { not_before } => not_before.0.saturating_sub(now.0),
             SubState::Running(lease) if incarnation < lease.incarnation => return ClaimReply::Gone,
@@ -231,12 +236,13 @@ impl Operations {
         if wait_ms > 0 {
             return ClaimReply::NotYet { wait_ms };
         }
+        let work = kind.work(sub.work).expect("parts of a record are of its work");
         sub.attempts += 1;
         let lease = Lease { token: sub.attempts, incarnation, expires: LogTime(now.0 + LEASE_MS) };
         sub.state = SubState::Running(lease);
         sub.progress = Progress::default();
         sub.started_unix_ms.get_or_insert(unix_ms);
-        ClaimReply::Granted { token: lease.token, work: Box::new(sub.work.clone()) }
+        ClaimReply::Granted { token: lease.token, work: Box::new(work) }
     }
 
     /// Progress of attempts under way; renews their leases. Gives back those whose lease is no longer held: their work must stop.
@@ -398,6 +404,9 @@ impl Operations {
             || operation.session.partition() != id.partition
         {
             return Err(format!("{id} has no parts, or another's session"));
+        }
+        if operation.subs.iter().any(|sub| sub.work as usize >= operation.kind.works()) {
+            return Err(format!("{id} has a part for work that is none of it"));
         }
         if operation.ended.is_some() != operation.subs.iter().all(|sub| sub.state.is_terminal()) {
             return Err(format!("{id} has ended without its parts, or they without it"));

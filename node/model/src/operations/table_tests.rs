@@ -25,6 +25,7 @@ fn submission(nodes: &[u64], key: Option<u8>) -> Submission {
         submitted_by: NODE,
         unix_ms: 0,
         retry_of: None,
+        asked: [7; 32],
         key: key.map(|k| [k; 32]),
     }
 }
@@ -138,7 +139,7 @@ fn a_key_names_one_request() {
     assert_eq!(t.submit(id(1), LogTime(0), submission(&[1], Some(5))), Ok(id(1)));
     assert_eq!(t.submit(id(2), LogTime(0), submission(&[1, 2], Some(5))), Ok(id(1)), "nodes may differ");
     let mut other = submission(&[1], Some(5));
-    other.kind = OperationKind::Pull { images: vec!["alpine".parse().unwrap()] };
+    other.asked = [8; 32];
     assert_eq!(t.submit(id(3), LogTime(0), other), Err(SubmitError::KeyReused(id(1))));
     assert_eq!(t.all().count(), 1);
 }
@@ -248,10 +249,13 @@ fn work_is_named_by_its_place() {
     let parts = vec![part(NodeId(2), 1), part(NodeId(1), 0)];
     t.submit(id(1), LogTime(0), Submission { kind, parts, ..submission(&[1], None) }).unwrap();
     let subs = &t.get(id(1)).unwrap().subs;
-    let tag = |target| Work::Tag { source: image("a:1"), target: image(target) };
-    assert_eq!((subs[0].node, &subs[0].work), (NodeId(2), &tag("a:3")));
-    assert_eq!((subs[1].node, &subs[1].work), (NodeId(1), &tag("a:2")));
-    assert_eq!(subs[1].work.image(), &image("a:2"));
+    assert_eq!((subs[0].node, subs[0].work), (NodeId(2), 1));
+    let key = SubKey { operation: id(1), index: 0 };
+    let ClaimReply::Granted { work, .. } = t.claim(key, NodeId(2), 7, LogTime(0), 0) else {
+        panic!("not granted")
+    };
+    assert_eq!(*work, Work::Tag { source: image("a:1"), target: image("a:3") });
+    assert_eq!(work.image(), &image("a:3"));
 }
 
 #[test]
@@ -307,7 +311,11 @@ fn the_largest_page_fits_into_an_answer() {
     let nodes: Vec<NodeId> = (1..=(SUBS_MAX / IMAGES_MAX) as u64).map(NodeId).collect();
     let mut t = Operations::default();
     for i in 0..2 {
-        let kind = OperationKind::Pull { images: images.clone() };
+        let targets = images.clone();
+        let kind = match i {
+            0 => OperationKind::Pull { images: images.clone() },
+            _ => OperationKind::Tag { source: images[0].clone(), targets },
+        };
         let why = Some("y".repeat(999));
         let each = nodes.iter().flat_map(|node| (0..IMAGES_MAX as u32).map(|work| (*node, work)));
         let parts = each.map(|(node, work)| Part { node, work, why: why.clone() }).collect();
@@ -335,7 +343,11 @@ fn a_snapshot_that_breaks_a_rule_is_refused() {
     empty.subs.clear();
     let ended = Operation { ended: Some(LogTime(1)), ..good.clone() };
     let astray = Operation { id: OperationId { partition: PartitionId(0), ..id(1) }, ..good.clone() };
-    for (bad, why) in [(empty, "no parts"), (ended, "has ended"), (astray, "another's session")] {
+    let mut idle = good.clone();
+    idle.subs[0].work = 1;
+    let bad =
+        [(empty, "no parts"), (ended, "has ended"), (astray, "another's session"), (idle, "none of it")];
+    for (bad, why) in bad {
         assert!(Operations::default().load(bad, None).unwrap_err().contains(why), "{why}");
     }
     let mut twice = Operations::default();

@@ -223,6 +223,7 @@ fn submit(key: Option<[u8; 32]>) -> OperationCommand {
         submitted_by: NodeId(1),
         unix_ms: 0,
         retry_of: None,
+        asked: [0; 32],
         key,
     }))
 }

@@ -8,7 +8,7 @@ use utoipa::{IntoParams, ToSchema};
 pub enum Strategy {
     /// All of it on one node: the one that was asked, the one named by `on`, or the best of those with the labels and zones asked for.
     Local,
-    /// All of it on every node that is alive, on those named by `on`, or on as many as `replicas` says.
+    /// All of it on every living node with an engine, on those named by `on`, or on as many as `replicas` says.
     Replicated,
     /// Each piece of it on one of the nodes: as many for each as it can carry, or `in_turn`.
     Distributed,
