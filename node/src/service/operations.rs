@@ -117,8 +117,8 @@ impl<R: Runtime> Service<R> {
                 self.offer(&operation);
                 Ok(self.core.group.with_state(|state| operation_view(state, &operation)))
             }
-            OperationReply::Submitted(Err(SubmitError::Empty)) if unplaced.is_some() => {
-                Err(unplaced.expect("checked in the guard"))
+            OperationReply::Submitted(Err(SubmitError::Empty)) => {
+                Err(unplaced.unwrap_or_else(|| refused(SubmitError::Empty)))
             }
             OperationReply::Submitted(Err(refusal)) => Err(refused(refusal)),
             other => Err(nonsense("a submission", &other)),
