@@ -306,6 +306,19 @@ pub enum Seen {
         pull: u64,
         completed: bool,
     },
+    /// A container began to run, because somebody asked or by its restart policy; `start` numbers starts over all engines.
+    ContainerStarted {
+        host: HostId,
+        start: u64,
+        name: String,
+        labels: BTreeMap<String, String>,
+    },
+    /// It runs no more, whoever has noticed.
+    ContainerEnded {
+        host: HostId,
+        start: u64,
+        code: i64,
+    },
     /// Faults end; from now on only `unhealed` hosts are broken.
     Healed,
     /// Nobody has asked for anything for a while.

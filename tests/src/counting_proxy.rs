@@ -2,7 +2,7 @@
 //! cut all connections.
 //!
 //! It passes HTTP on as it is, one connection to the engine for each request, and gives that connection up when the client
-//! goes away, as the engine would see it without a proxy. Upgraded connections (`attach`, `exec`) are not passed on.
+//! goes away, as the engine would see it without a proxy. Upgraded connections (`exec`) are passed on byte by byte.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -13,7 +13,7 @@ use bytes::Bytes;
 use http_body_util::{BodyExt, StreamBody, combinators::UnsyncBoxBody};
 use hyper::body::{Frame, Incoming};
 use hyper::service::service_fn;
-use hyper::{Method, Request, Response, Uri};
+use hyper::{Method, Request, Response, StatusCode, Uri};
 use hyper_util::rt::TokioIo;
 use longshore_model::image::ImageReference;
 use parking_lot::Mutex;
@@ -158,10 +158,13 @@ async fn accept(listener: UnixListener, shared: Arc<Shared>, mut cuts: mpsc::Rec
 async fn serve(client: UnixStream, shared: Arc<Shared>) {
     let service = service_fn(move |request| pass_on(request, shared.clone()));
     // An error is the client's, or the engine's going away; either has been seen by who it concerns.
-    let _ = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(client), service).await;
+    let _ = hyper::server::conn::http1::Builder::new()
+        .serve_connection(TokioIo::new(client), service)
+        .with_upgrades()
+        .await;
 }
 
-async fn pass_on(request: Request<Incoming>, shared: Arc<Shared>) -> Result<Response<Body>, BoxError> {
+async fn pass_on(mut request: Request<Incoming>, shared: Arc<Shared>) -> Result<Response<Body>, BoxError> {
     let image = pulled_image(&request);
     shared.note(&request, image.clone());
     let running = image.map(|image| Running::start(shared.clone(), image));
@@ -173,9 +176,20 @@ async fn pass_on(request: Request<Incoming>, shared: Arc<Shared>) -> Result<Resp
     let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(engine)).await?;
     let mut driver = JoinSet::new();
     driver.spawn(async move {
-        let _ = connection.await;
+        let _ = connection.with_upgrades().await;
     });
-    let response = sender.send_request(request).await?;
+    let of_client = hyper::upgrade::on(&mut request);
+    let mut response = sender.send_request(request).await?;
+    if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+        let of_engine = hyper::upgrade::on(&mut response);
+        // It ends with the first side that closes.
+        tokio::spawn(async move {
+            let _driver = driver;
+            let (Ok(client), Ok(engine)) = tokio::join!(biased; of_client, of_engine) else { return };
+            let _ = tokio::io::copy_bidirectional(&mut TokioIo::new(client), &mut TokioIo::new(engine)).await;
+        });
+        return Ok(response.map(|body| body.boxed_unsync()));
+    }
 
     // The driver goes with the body: when the client gives up, so does the connection to the engine.
     let (parts, body) = response.into_parts();

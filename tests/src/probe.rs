@@ -278,6 +278,7 @@ mod tests {
             kind: "pull".to_owned(),
             state: longshore_node::api::types::OperationState::Failed,
             strategy: Strategy::Local,
+            containers: Vec::new(),
             images: vec![operation_image("r", number)],
             submitted_by: String::new(),
             submitted_at_ms: 0,

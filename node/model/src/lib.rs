@@ -4,6 +4,7 @@
 
 pub mod blocks;
 pub mod codec;
+pub mod container;
 pub mod control;
 pub mod image;
 pub mod keys;

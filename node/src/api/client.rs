@@ -3,6 +3,7 @@
 //!
 //! Must never retry: the caller knows what may be done twice. The variants of [`ClientError`] say what happened.
 
+mod containers;
 mod keys;
 mod ring;
 
@@ -185,7 +186,16 @@ impl<R: Runtime> Client<R> {
     }
 
     async fn watch<T: DeserializeOwned>(&self, path: &str) -> Result<Watch<T>, ClientError> {
-        let response = self.send(Method::GET, path, None, None).await?;
+        self.watch_reply(Method::GET, path, None).await
+    }
+
+    async fn watch_reply<T: DeserializeOwned>(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<Bytes>,
+    ) -> Result<Watch<T>, ClientError> {
+        let response = self.send(method, path, body, None).await?;
         if !response.status().is_success() {
             let (parts, bytes) = self.whole(response).await?;
             return Err(self.failure(&parts, &bytes));

@@ -1,5 +1,6 @@
 //! A fleet that tests script: enough state to tell that a request arrived whole, and knobs for what can go wrong.
 
+mod engines;
 mod keys;
 mod ring;
 
@@ -155,7 +156,7 @@ pub(crate) fn operation(id: &str, state: OperationState) -> OperationView {
     let sub = |index: u32, node: &str| SubOperationView {
         index,
         node: node.to_owned(),
-        image: "docker.io/library/nginx:1.27".into(),
+        subject: "docker.io/library/nginx:1.27".into(),
         why: None,
         state: match state {
             OperationState::Planned => SubOperationState::Assigned,
@@ -182,6 +183,7 @@ pub(crate) fn operation(id: &str, state: OperationState) -> OperationView {
         state,
         strategy: Strategy::Replicated,
         images: vec!["docker.io/library/nginx:1.27".into()],
+        containers: Vec::new(),
         submitted_by: "alpha".into(),
         submitted_at_ms: 1_700_000_000_000,
         retry_of: None,
@@ -316,6 +318,10 @@ impl FleetService for FakeFleet {
                 Action::Pull { images } => images,
                 Action::Push { images } => [vec!["push".into()], images].concat(),
                 Action::Tag { source, targets } => [vec!["tag".into(), source], targets].concat(),
+                Action::Run(run) => vec!["run".into(), run.image],
+                Action::Stop { containers, .. } => [vec!["stop".into()], containers].concat(),
+                Action::Start { containers } => [vec!["start".into()], containers].concat(),
+                Action::Rm { containers, .. } => [vec!["rm".into()], containers].concat(),
             };
             self.enter("submit_operation", &format!("{} on {}", images.join(","), on.join(","))).await?;
             let mut state = self.state.lock();

@@ -1,5 +1,6 @@
 //! The table of routes and their handlers. A handler unpacks the request, calls the service, packs the answer.
 
+mod containers;
 mod keys;
 mod operations;
 mod ring;
@@ -23,6 +24,7 @@ use super::errors::Rejection;
 use super::limits::IDEMPOTENCY_KEY_MAX_CHARS;
 use super::service::{ApiStream, FleetService};
 use super::{openapi, percent};
+pub(super) use containers::*;
 pub(super) use keys::*;
 pub(super) use operations::*;
 pub(super) use ring::*;
@@ -56,6 +58,13 @@ pub(super) const ROUTES: &[(&str, &[&str], Handlers)] = &[
     ("/v1/operations/{id}/watch", &["get"], || get(watch_operation)),
     ("/v1/operations/{id}/cancel", &["post"], || post(cancel_operation)),
     ("/v1/operations/{id}/retry", &["post"], || post(retry_operation)),
+    ("/v1/containers", &["get"], || get(list_containers)),
+    ("/v1/containers/{container}/logs", &["get"], || get(container_logs)),
+    ("/v1/containers/{container}/exec", &["post"], || post(exec_in_container)),
+    ("/v1/images", &["get"], || get(list_images)),
+    ("/v1/volumes", &["get"], || get(list_volumes)),
+    ("/v1/runs", &["get"], || get(list_runs)),
+    ("/v1/runs/{run}", &["get", "post"], || get(inspect_run).post(change_run)),
     ("/v1/ring", &["get"], || get(show_ring)),
     ("/v1/ring/plan", &["get"], || get(plan_ring)),
     ("/v1/ring/pause", &["post"], || post(pause_ring)),

@@ -11,7 +11,7 @@ pub type ApiFuture<'a, T> = Pin<Box<dyn Future<Output = Result<T, ApiError>> + S
 pub type ApiStream<T> = Pin<Box<dyn Stream<Item = Result<T, ApiError>> + Send>>;
 
 /// A node as its clients see it. Reads are linearizable unless the doc says otherwise.
-pub trait FleetService: RingService + KeyService {
+pub trait FleetService: RingService + KeyService + EngineService {
     /// This node's own view; answers without a quorum.
     fn status(&self) -> ApiFuture<'_, StatusView>;
     /// Live: the process runs. Ready: it has a leader, has caught up, and its engine answers (or it has none configured). Local.
@@ -43,6 +43,23 @@ pub trait FleetService: RingService + KeyService {
     fn retry_operation(&self, id: String, key: Option<String>) -> ApiFuture<'_, OperationView>;
     /// The operation now and after every change, until it has ended. Local, not linearizable.
     fn watch_operation(&self, id: String) -> ApiFuture<'_, ApiStream<OperationView>>;
+}
+
+/// What the engines of the fleet have, whoever made it. Engines are asked when the call comes; those that do not answer are named.
+pub trait EngineService: Send + Sync + 'static {
+    fn list_containers(&self, query: EngineQuery) -> ApiFuture<'_, ContainerList>;
+    fn list_images(&self, query: EngineQuery) -> ApiFuture<'_, ImageList>;
+    fn list_volumes(&self, query: EngineQuery) -> ApiFuture<'_, VolumeList>;
+    /// Of all containers that the name means, as it comes.
+    fn logs(&self, container: String, query: LogsQuery) -> ApiFuture<'_, ApiStream<OutputView>>;
+    /// Runs a command in one container; ends with its exit code.
+    fn exec(&self, container: String, request: ExecRequest) -> ApiFuture<'_, ApiStream<OutputView>>;
+    /// Runs that the fleet keeps up, oldest first.
+    fn list_runs(&self) -> ApiFuture<'_, Vec<RunView>>;
+    /// By its name or id.
+    fn inspect_run(&self, run: String) -> ApiFuture<'_, RunView>;
+    /// The run after the change; before it, if it was removed.
+    fn change_run(&self, run: String, change: RunChange) -> ApiFuture<'_, RunView>;
 }
 
 /// The ring and its groups. Answers without a quorum of the control group come from the local copy, with `stale` set.

@@ -5,10 +5,12 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+mod containers;
 mod keys;
 mod operations;
 mod ring;
 
+pub use containers::*;
 pub use keys::*;
 pub use operations::*;
 pub use ring::*;

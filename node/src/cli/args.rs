@@ -62,7 +62,7 @@ pub(super) struct GlobalArgs {
     #[arg(long, global = true, value_enum, value_name = "WHEN", default_value_t = ColourChoice::Auto)]
     pub(super) color: ColourChoice,
     /// Say more: request ids with errors
-    #[arg(long, short, global = true)]
+    #[arg(long, global = true)]
     pub(super) verbose: bool,
 }
 

@@ -17,6 +17,8 @@ pub enum Exit {
     Partial,
     /// Ctrl-C.
     Interrupted,
+    /// That of a command that was run in a container.
+    Command(u8),
 }
 
 impl Exit {
@@ -29,6 +31,7 @@ impl Exit {
             Self::NoQuorum => 4,
             Self::Partial => 5,
             Self::Interrupted => 130,
+            Self::Command(code) => code,
         }
     }
 

@@ -11,6 +11,8 @@ mod bench;
 mod cache;
 mod children;
 mod config;
+mod containers;
+mod engines;
 mod error;
 mod follow;
 mod group;
@@ -27,6 +29,7 @@ mod session;
 pub mod signals;
 mod sim;
 mod status;
+mod streams;
 mod submit;
 mod terminal;
 #[cfg(test)]

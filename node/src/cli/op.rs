@@ -6,11 +6,14 @@ use clap::{Args, Subcommand};
 use longshore_raft::Runtime as _;
 
 use super::args::{Format, FormatArgs, ListArgs};
+use super::containers::{self, ContainersArgs, RemoveArgs, RunArgs, StopArgs};
+use super::engines::{self, EngineListArgs, PsArgs};
 use super::error::{CliError, Exit};
 use super::follow;
 use super::output::{self, Text};
 use super::progress;
 use super::session::{Runtime, Session};
+use super::streams::{self, ExecArgs, LogsArgs};
 use super::submit::{self, PullArgs, PushArgs, RetryArgs, TagArgs};
 use crate::api::types::{OperationQuery, OperationState, OperationView, SubOperationView};
 use crate::config::units::parse_duration;
@@ -40,6 +43,73 @@ Examples:
   longshore op tag nginx:1.27 registry.example:5000/nginx:1.27
   longshore op tag app:3 app:stable --strategy replicated")]
     Tag(TagArgs),
+    /// Run containers, where the fleet finds room for them
+    #[command(after_help = "\
+Examples:
+  longshore op run nginx:1.27 --name web -p 8080:80
+  longshore op run worker:3 --replicas 3 --env LEVEL=debug --memory 512MiB --cpus 0.5
+  longshore op run nginx:1.27 --name web --replicas 3 --restart-on-failure
+  longshore op run busybox --on web-2 -v data:/data -- sh -c 'date > /data/now'")]
+    Run(Box<RunArgs>),
+    /// Stop containers, or runs that the fleet keeps up
+    #[command(after_help = "\
+Examples:
+  longshore op stop web
+  longshore op stop 4f1a9c --grace 1s")]
+    Stop(StopArgs),
+    /// Start containers that were stopped; a run is made anew
+    #[command(after_help = "\
+Examples:
+  longshore op start web")]
+    Start(ContainersArgs),
+    /// Remove containers, or runs that the fleet keeps up
+    #[command(
+        alias = "remove",
+        after_help = "\
+Examples:
+  longshore op rm web
+  longshore op rm --force web
+  longshore op ps -qa | xargs longshore op rm"
+    )]
+    Rm(RemoveArgs),
+    /// Run a command in a container, wherever it is; the exit code is the command's
+    #[command(after_help = "\
+The command has no standard input. Ctrl-C leaves it running.
+
+Examples:
+  longshore op exec web.1 -- ls -l /
+  longshore op exec web.1 --user www -- sh -c 'echo $PATH'")]
+    Exec(ExecArgs),
+    /// Show what containers wrote, wherever they are
+    #[command(after_help = "\
+Examples:
+  longshore op logs web.1 --tail 20
+  longshore op logs web -f
+  longshore op logs web --since 10m --timestamps")]
+    Logs(LogsArgs),
+    /// List the containers of all engines, whoever made them
+    #[command(after_help = "\
+Examples:
+  longshore op ps
+  longshore op ps --all --on web-2")]
+    Ps(PsArgs),
+    /// List the images of all engines
+    #[command(after_help = "\
+Examples:
+  longshore op images
+  longshore op images --on web-2 --format json")]
+    Images(EngineListArgs),
+    /// List the volumes of all engines
+    #[command(after_help = "\
+Examples:
+  longshore op volumes")]
+    Volumes(EngineListArgs),
+    /// List the runs that the fleet keeps up, and where their copies are
+    #[command(after_help = "\
+Examples:
+  longshore op runs
+  longshore op runs --format json")]
+    Runs(ListArgs),
     /// List operations, newest first
     #[command(
         alias = "list",
@@ -98,6 +168,9 @@ Examples:
     },
 }
 
+/// Images or containers that a listing names; the others are counted.
+const ABOUT_MAX: usize = 4;
+
 #[derive(Debug, Args)]
 pub(super) struct OpListArgs {
     /// Only those that have not ended
@@ -144,6 +217,16 @@ pub(super) async fn op(session: &mut Session<'_>, command: OpCommand) -> Result<
         OpCommand::Pull(args) => submit::pull(session, args).await,
         OpCommand::Push(args) => submit::push(session, args).await,
         OpCommand::Tag(args) => submit::tag(session, args).await,
+        OpCommand::Run(args) => containers::run(session, *args).await,
+        OpCommand::Stop(args) => containers::stop(session, args).await,
+        OpCommand::Start(args) => containers::start(session, args).await,
+        OpCommand::Rm(args) => containers::remove(session, args).await,
+        OpCommand::Exec(args) => streams::exec(session, args).await,
+        OpCommand::Logs(args) => streams::logs(session, args).await,
+        OpCommand::Ps(args) => engines::ps(session, args).await,
+        OpCommand::Images(args) => engines::images(session, args).await,
+        OpCommand::Volumes(args) => engines::volumes(session, args).await,
+        OpCommand::Runs(list) => engines::runs(session, list).await,
         OpCommand::Retry(args) => submit::retry(session, args).await,
         OpCommand::Cancel { id, format } => {
             let operation = session.client.cancel_operation(&id).await.map_err(listed)?;
@@ -230,13 +313,22 @@ pub(super) fn render_list(operations: &[OperationView], now_ms: u64, colour: boo
             operation.kind.as_str().into(),
             output::operation_state(operation.state),
             Text(format!("{ended} of {}", operation.sub_operations.len()), None),
-            operation.images.join(", ").into(),
+            about(operation).into(),
             operation.submitted_by.as_str().into(),
             output::ago(now_ms.saturating_sub(operation.submitted_at_ms)).into(),
         ]
     });
-    let head = ["ID", "KIND", "STATE", "ENDED", "IMAGES", "SUBMITTED BY", "SUBMITTED"];
+    let head = ["ID", "KIND", "STATE", "ENDED", "OF", "SUBMITTED BY", "SUBMITTED"];
     output::table(&head, rows.collect(), colour)
+}
+
+/// What it is about: images, or containers where those are not made of it.
+fn about(operation: &OperationView) -> String {
+    let of = if operation.images.is_empty() { &operation.containers } else { &operation.images };
+    match of.split_at_checked(ABOUT_MAX) {
+        Some((first, rest)) if !rest.is_empty() => format!("{} and {} more", first.join(", "), rest.len()),
+        _ => of.join(", "),
+    }
 }
 
 pub(super) fn render(operation: &OperationView, colour: bool) -> String {
@@ -246,9 +338,13 @@ pub(super) fn render(operation: &OperationView, colour: bool) -> String {
         ("kind", operation.kind.clone()),
         ("state", output::operation_state(operation.state).0),
         ("strategy", output::strategy(operation.strategy).to_owned()),
-        ("images", operation.images.join("\n")),
         ("submitted", format!("{} by {}", output::time(operation.submitted_at_ms), operation.submitted_by)),
     ];
+    for (what, of) in [("images", &operation.images), ("containers", &operation.containers)] {
+        if !of.is_empty() {
+            pairs.push((what, of.join("\n")));
+        }
+    }
     if let Some(of) = &operation.retry_of {
         pairs.push(("retry of", of.clone()));
     }
@@ -263,7 +359,7 @@ pub(super) fn render(operation: &OperationView, colour: bool) -> String {
     let rows = operation.sub_operations.iter().map(|sub| {
         let mut row: Vec<Text> = vec![
             sub.node.as_str().into(),
-            sub.image.as_str().into(),
+            sub.subject.as_str().into(),
             output::sub_operation_state(sub.state),
             sub.attempts.to_string().into(),
             progress(sub).into(),
@@ -274,7 +370,7 @@ pub(super) fn render(operation: &OperationView, colour: bool) -> String {
         }
         row
     });
-    let mut head = vec!["NODE", "IMAGE", "STATE", "ATTEMPTS", "PROGRESS", "RESULT"];
+    let mut head = vec!["NODE", "OF", "STATE", "ATTEMPTS", "PROGRESS", "RESULT"];
     if chosen {
         head.push("CHOSEN FOR");
     }

@@ -73,12 +73,15 @@ impl Progress {
 fn heading(view: &OperationView) -> String {
     let nodes: std::collections::BTreeSet<&str> =
         view.sub_operations.iter().map(|sub| sub.node.as_str()).collect();
-    let images = output::count(view.images.len(), "image");
-    format!("operation {}: {} of {images} on {}", view.id, view.kind, output::count(nodes.len(), "node"))
+    let of = match view.containers.len() {
+        0 => output::count(view.images.len(), "image"),
+        containers => output::count(containers, "container"),
+    };
+    format!("operation {}: {} of {of} on {}", view.id, view.kind, output::count(nodes.len(), "node"))
 }
 
 fn subject(sub: &SubOperationView) -> String {
-    output::one_line(&format!("{}: {}", sub.node, sub.image))
+    output::one_line(&format!("{}: {}", sub.node, sub.subject))
 }
 
 /// Where a part of the operation is, in a few words.

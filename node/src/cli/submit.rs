@@ -1,4 +1,4 @@
-//! `longshore op pull | push | tag`: what is to be done, where, and how its submission is repeated.
+//! What operations have in common: what is to be done, where, and how its submission is repeated; and those about images.
 
 use std::time::Duration;
 
@@ -47,7 +47,7 @@ pub(super) struct WhereArgs {
     #[arg(long, value_enum)]
     strategy: Option<StrategyArg>,
     /// A node, by name or id; may be repeated
-    #[arg(long, value_name = "NODE", conflicts_with_all = ["labels", "zones", "replicas"])]
+    #[arg(long, value_name = "NODE", conflicts_with_all = ["labels", "zones"])]
     on: Vec<String>,
     /// Only nodes with this label; may be repeated
     #[arg(long = "label", value_name = "KEY[=VALUE]")]
@@ -55,12 +55,20 @@ pub(super) struct WhereArgs {
     /// Only nodes in this zone, or one of these
     #[arg(long = "zone", value_name = "ZONE")]
     zones: Vec<String>,
-    /// On so many nodes, spread over zones (replicated)
+    /// On so many nodes, spread over zones (replicated); of `run`: so many containers, spread over nodes and zones
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     replicas: Option<u32>,
     /// To one node after the other, whatever they can carry (distributed)
     #[arg(long)]
     in_turn: bool,
+}
+
+impl WhereArgs {
+    /// On this node, or where the strategy says.
+    pub(super) fn on_node(node: Option<String>) -> Self {
+        let on = node.into_iter().collect();
+        Self { strategy: None, on, labels: Vec::new(), zones: Vec::new(), replicas: None, in_turn: false }
+    }
 }
 
 /// How it is submitted and shown.
@@ -81,6 +89,16 @@ pub(super) struct HowArgs {
     session: Option<String>,
     #[command(flatten)]
     shown: ShownArgs,
+}
+
+impl HowArgs {
+    pub(super) fn format(&self) -> Format {
+        self.shown.format
+    }
+
+    pub(super) fn is_quiet(&self) -> bool {
+        self.shown.quiet
+    }
 }
 
 #[derive(Debug, Args)]
@@ -165,15 +183,16 @@ pub(super) async fn retry(session: &mut Session<'_>, args: RetryArgs) -> Result<
     submit_what(session, what, key, args.detach, args.shown).await
 }
 
-async fn submit_and_follow(
+pub(super) async fn submit_and_follow(
     session: &mut Session<'_>,
     action: Action,
     usual: StrategyArg,
     place: WhereArgs,
     how: HowArgs,
 ) -> Result<(), CliError> {
-    // A number of replicas says which strategy is meant, if none was named.
-    let implied = place.replicas.map(|_| StrategyArg::Replicated);
+    // A number of replicas says which strategy is meant, if none was named. Containers may be more than there are nodes.
+    let implied =
+        place.replicas.map(|_| StrategyArg::Replicated).filter(|_| usual != StrategyArg::Distributed);
     let strategy = place.strategy.or(implied).unwrap_or(usual);
     let request = OperationRequest {
         action,

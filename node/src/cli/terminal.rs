@@ -95,6 +95,11 @@ impl Terminal {
         let _ = self.stderr.write_all(text.as_bytes()).and_then(|()| self.stderr.flush());
     }
 
+    /// The same, of bytes as they are.
+    pub(super) fn report_bytes(&mut self, bytes: &[u8]) {
+        let _ = self.stderr.write_all(bytes).and_then(|()| self.stderr.flush());
+    }
+
     /// Asks, on a terminal, before something that cannot be taken back. Off a terminal there is nobody to ask: a script
     /// knows what it does.
     pub(super) fn confirm(&mut self, question: &str, yes: bool) -> Result<(), CliError> {

@@ -114,7 +114,7 @@ impl Connection {
             http1::handshake(TokioIo::new(stream)).await.map_err(|error| unavailable(&error))?;
         // Its error reaches whoever waits for the response, too.
         let driver = Driver(tokio::spawn(async move {
-            let _ = connection.await;
+            let _ = connection.with_upgrades().await;
         }));
 
         let prefix = Arc::new(OnceLock::new());

@@ -9,6 +9,7 @@ mod bollard_engine;
 mod classify;
 pub mod conformance;
 mod connection;
+mod containers;
 mod endpoint;
 mod fake;
 mod none;
@@ -16,12 +17,17 @@ mod progress;
 
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use longshore_model::image::ImageReference;
 
 pub use bollard_engine::{BollardEngine, Limits};
+pub use containers::*;
 pub use endpoint::{EndpointError, EngineEndpoint};
-pub use fake::{FakeEngine, FakeImage, PullScript};
+pub use fake::{
+    Commands, ContainerCall, ContainerScript, Executed, FakeEngine, FakeImage, Happened, JournalEntry,
+    OnJournal, Program, Programs, PullCounts, PullScript, WRITTEN_BYTES_MAX,
+};
 pub use none::NoEngine;
 
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -83,6 +89,24 @@ pub enum EngineError {
     /// The connection to the engine broke in the middle. The pull was cancelled with it; retry.
     #[error("the Docker engine at {endpoint} went away: {detail}")]
     Interrupted { endpoint: String, detail: String },
+    /// There is no container of this name or id. Give up.
+    #[error("the engine has no container {container}")]
+    NoSuchContainer { container: String },
+    /// Another container has this name. Whose it is, its labels say.
+    #[error("the name {name} is taken by another container of the engine")]
+    NameTaken { name: String },
+    /// A port of the host that something else listens on. Give up; another node may have it free.
+    #[error("a port that {container} asks for is taken on this host: {detail}")]
+    PortTaken { container: String, detail: String },
+    /// What was asked can be done to a running container only.
+    #[error("container {container} is not running")]
+    NotRunning { container: String },
+    /// What was asked can not be done to a running container.
+    #[error("container {container} is running; stop it first, or force it")]
+    StillRunning { container: String },
+    /// The image is for another processor or operating system. Give up; another node may fit.
+    #[error("image {image} does not run on this host: {detail}")]
+    WrongPlatform { image: String, detail: String },
     #[error("the disk of the engine is full: {detail}")]
     DiskFull { detail: String },
     /// This node was told to run without an engine. Give up here; another node may have one.
@@ -136,4 +160,36 @@ pub trait ContainerEngine: Send + Sync + 'static {
     /// The local image under this reference, if there is one.
     fn inspect_image(&self, image: &ImageReference)
     -> BoxFuture<'_, Result<Option<LocalImage>, EngineError>>;
+    /// Makes a container from an image that the engine has. Its id. Does not start it.
+    fn create(&self, container: &NewContainer) -> BoxFuture<'_, Result<String, EngineError>>;
+    /// Starts a container that is not running. Idempotent.
+    fn start(&self, container: &str) -> BoxFuture<'_, Result<(), EngineError>>;
+    /// Ends a container's processes: politely, and after `grace` (the container's own if there is none) for good. Idempotent.
+    fn stop(&self, container: &str, grace: Option<Duration>) -> BoxFuture<'_, Result<(), EngineError>>;
+    /// Takes a container away with its anonymous volumes; one that runs only if `force`. Idempotent: one that is not there is no error.
+    fn remove(&self, container: &str, force: bool) -> BoxFuture<'_, Result<(), EngineError>>;
+    /// The container of this name or id, if there is one.
+    fn inspect_container(&self, container: &str) -> BoxFuture<'_, Result<Option<Container>, EngineError>>;
+    /// All containers, those too that do not run; by name.
+    fn list_containers(&self) -> BoxFuture<'_, Result<Vec<Container>, EngineError>>;
+    /// All images but those that only others are built on; by id.
+    fn list_images(&self) -> BoxFuture<'_, Result<Vec<ListedImage>, EngineError>>;
+    /// By name.
+    fn list_volumes(&self) -> BoxFuture<'_, Result<Vec<ListedVolume>, EngineError>>;
+    /// Tells of everything that happens from now on, until the connection breaks: it always ends with an error.
+    fn watch(&self, on_changed: OnChanged) -> BoxFuture<'_, Result<(), EngineError>>;
+    /// What a container has written. Ends when all is told; with `follow`, when the container has ended.
+    fn logs(
+        &self,
+        container: &str,
+        query: &LogQuery,
+        output: OutputSink,
+    ) -> BoxFuture<'_, Result<(), EngineError>>;
+    /// Runs a command in a running container. Its exit code. Dropping the future leaves the command running: Docker has no way to end it.
+    fn exec(
+        &self,
+        container: &str,
+        command: &ExecSpec,
+        output: OutputSink,
+    ) -> BoxFuture<'_, Result<i64, EngineError>>;
 }

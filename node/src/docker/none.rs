@@ -1,8 +1,10 @@
 //! The engine of a node that has none: it refuses everything, and not as if it might work later.
 
+use std::time::Duration;
+
 use longshore_model::image::ImageReference;
 
-use super::{BoxFuture, ContainerEngine, EngineError, EngineInfo, LocalImage, OnProgress};
+use super::*;
 
 /// Stands for `--docker none`.
 #[derive(Debug, Clone, Copy, Default)]
@@ -30,6 +32,50 @@ impl ContainerEngine for NoEngine {
     }
 
     fn inspect_image(&self, _: &ImageReference) -> BoxFuture<'_, Result<Option<LocalImage>, EngineError>> {
+        disabled()
+    }
+
+    fn create(&self, _: &NewContainer) -> BoxFuture<'_, Result<String, EngineError>> {
+        disabled()
+    }
+
+    fn start(&self, _: &str) -> BoxFuture<'_, Result<(), EngineError>> {
+        disabled()
+    }
+
+    fn stop(&self, _: &str, _: Option<Duration>) -> BoxFuture<'_, Result<(), EngineError>> {
+        disabled()
+    }
+
+    fn remove(&self, _: &str, _: bool) -> BoxFuture<'_, Result<(), EngineError>> {
+        disabled()
+    }
+
+    fn inspect_container(&self, _: &str) -> BoxFuture<'_, Result<Option<Container>, EngineError>> {
+        disabled()
+    }
+
+    fn list_containers(&self) -> BoxFuture<'_, Result<Vec<Container>, EngineError>> {
+        disabled()
+    }
+
+    fn list_images(&self) -> BoxFuture<'_, Result<Vec<ListedImage>, EngineError>> {
+        disabled()
+    }
+
+    fn list_volumes(&self) -> BoxFuture<'_, Result<Vec<ListedVolume>, EngineError>> {
+        disabled()
+    }
+
+    fn watch(&self, _: OnChanged) -> BoxFuture<'_, Result<(), EngineError>> {
+        disabled()
+    }
+
+    fn logs(&self, _: &str, _: &LogQuery, _: OutputSink) -> BoxFuture<'_, Result<(), EngineError>> {
+        disabled()
+    }
+
+    fn exec(&self, _: &str, _: &ExecSpec, _: OutputSink) -> BoxFuture<'_, Result<i64, EngineError>> {
         disabled()
     }
 }

@@ -29,10 +29,11 @@ use super::start::{Start, Started, start};
 use crate::api;
 use crate::api::service::FleetService;
 use crate::core::Core;
+use crate::engines::{Care, Caretaker, Desk, Engines};
 use crate::membership::admission::Admission;
 use crate::membership::{Announcer, Reconciler, follow_members};
 use crate::node_store::NodeStore;
-use crate::operations::{Dispatcher, Executor, Intake, Offers};
+use crate::operations::{Dispatcher, Executor, Intake, Offers, Upkeeper};
 use crate::ring::{Carrier, Director, Front, Leaders, Replicas, ReplicasOptions, Sweeper};
 use crate::service::{Service, Work};
 
@@ -167,7 +168,9 @@ impl<R: Runtime> Node<R> {
         let router = Router::new(me);
         let removed = router.removed();
         let offers = Offers::<R>::new(me);
-        let intake = Intake::new(Arc::clone(&router), Arc::clone(&offers));
+        let (care, desk) = (Care::new(), Desk::<R>::new(ports.engine.clone()));
+        let intake =
+            Intake::new(Arc::clone(&router), Arc::clone(&offers), Arc::clone(&care), Arc::clone(&desk));
         let admission = Admission::<R>::closed();
         let transport = ports
             .network
@@ -245,8 +248,22 @@ impl<R: Runtime> Node<R> {
         drop(R::spawn(Sweeper::new(Arc::clone(&replicas)).run(tasks.clone())));
         drop(R::spawn(Leaders::new(Arc::clone(&core), Arc::clone(&replicas)).run(tasks.clone())));
         let front = Front::new(Arc::clone(&core), Arc::clone(&replicas));
-        let executor = Executor::new(Arc::clone(&core), front, Arc::clone(&offers), tasks.clone());
+        if let Some(caretaker) =
+            Caretaker::new(Arc::clone(&core), front.clone(), Arc::clone(&care), tasks.clone())
+        {
+            drop(R::spawn(caretaker.run()));
+        }
+        let executor =
+            Executor::new(Arc::clone(&core), front, Arc::clone(&offers), Arc::clone(&care), tasks.clone());
         drop(R::spawn(executor.run()));
+        let upkeeper = Upkeeper::new(
+            Arc::clone(&core),
+            Arc::clone(&replicas),
+            Arc::clone(&offers),
+            Arc::clone(&care),
+            Arc::clone(&transport),
+        );
+        drop(R::spawn(upkeeper.run(tasks.clone())));
         let dispatcher = Dispatcher::new(
             Arc::clone(&core),
             Arc::clone(&replicas),
@@ -254,7 +271,8 @@ impl<R: Runtime> Node<R> {
             Arc::clone(&transport),
         );
         drop(R::spawn(dispatcher.run(tasks.clone())));
-        let work = Work { offers, transport: Arc::clone(&transport) };
+        let engines = Engines::new(me, desk, Arc::clone(&transport));
+        let work = Work { offers, care, engines, transport: Arc::clone(&transport) };
         let service =
             Arc::new(Service::new(Arc::clone(&core), Arc::clone(&replicas), work, Arc::clone(&left)));
         for door in ports.doors {

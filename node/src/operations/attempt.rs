@@ -10,9 +10,11 @@ use longshore_raft::Runtime;
 use longshore_raft::consensus::runtime::Instant as _;
 use tokio_util::sync::CancellationToken;
 
+use super::containers::RunAttempt;
 use super::lease::{HeldLease, LEASE};
 use crate::core::Core;
-use crate::docker::{EngineError, PullProgress};
+use crate::docker::{EngineError, OnProgress, PullProgress};
+use crate::engines::Care;
 use crate::ring::Front;
 
 /// How long a claim waits for the group's log: an election. It holds one of the few places for attempts meanwhile, which others
@@ -66,17 +68,19 @@ pub(super) async fn claim<R: Runtime>(core: &Core<R>, front: &Front<R>, key: Sub
 pub(super) async fn carry_out<R: Runtime>(
     core: &Arc<Core<R>>,
     front: &Front<R>,
+    care: &Care,
     lease: Arc<HeldLease<R>>,
     work: Work,
     stop: CancellationToken,
 ) -> Option<Duration> {
-    let (image, operation) = (work.image().clone(), lease.key.operation);
-    let mut work = Box::pin(perform(Arc::clone(core), Arc::clone(&lease), work));
+    let (subject, operation) = (work.subject(), lease.key.operation);
+    let is_run = matches!(work, Work::Run { .. });
+    let mut work = Box::pin(perform(Arc::clone(core), front.clone(), Arc::clone(&lease), work));
     let outcome = tokio::select! {
         biased;
         () = stop.cancelled() => return None,
         () = lease.over() => {
-            tracing::warn!(%operation, %image, "the lease ended; the work was stopped");
+            tracing::warn!(%operation, %subject, "the lease ended; the work was stopped");
             longshore_storage::mutant!("forget-the-lease" => drop(R::spawn(work)));
             // The log says when another attempt may begin.
             return Some(Duration::ZERO);
@@ -85,45 +89,82 @@ pub(super) async fn carry_out<R: Runtime>(
     };
     let outcome = match outcome {
         Ok(result) => {
-            tracing::info!(%operation, %image, %result, "done");
+            tracing::info!(%operation, %subject, %result, "done");
             Ok(result)
         }
         Err(error) => {
-            tracing::warn!(%operation, %image, %error, "the attempt failed");
+            tracing::warn!(%operation, %subject, %error, "the attempt failed");
             Err(Failure { transient: error.is_transient(), error: error.to_string() })
         }
     };
+    let made = outcome.as_ref().ok().filter(|_| is_run).cloned();
+    let mut finished = Box::pin(finish(front, &lease, outcome));
+    tokio::select! {
+        biased;
+        () = stop.cancelled() => return None,
+        again = &mut finished => return again,
+        () = lease.over(), if made.is_some() => {}
+    }
+    // Another attempt may begin soon, and nobody knows of this one's container.
+    let container = made.expect("else its lease is not looked at");
+    tracing::warn!(%operation, %subject, "the lease ended before the container could be recorded; it is stopped");
+    if let Some(engine) = &core.engine {
+        care.fence(container.clone());
+        if let Err(error) = engine.stop(&container, Some(Duration::ZERO)).await {
+            tracing::warn!(%operation, %subject, %error, "the container could not be stopped; its caretaker will ask the log about it");
+        }
+    }
     tokio::select! {
         biased;
         () = stop.cancelled() => None,
-        again = finish(front, &lease, outcome) => again,
+        again = finished => again,
     }
 }
 
-/// What came of it, in a word: the image's digest, or its id where there is no digest.
+/// What came of it, in a word: an image's digest, or its id where there is no digest; a container's id.
 async fn perform<R: Runtime>(
     core: Arc<Core<R>>,
+    front: Front<R>,
     lease: Arc<HeldLease<R>>,
     work: Work,
 ) -> Result<String, EngineError> {
-    let Some(engine) = &core.engine else {
-        let detail = "this node was started with --docker none".to_owned();
-        return Err(EngineError::Refused { detail });
+    let engine = core.engine.as_ref().ok_or(EngineError::Disabled)?;
+    let image = match work {
+        Work::Pull(image) => engine.pull(&image, on_progress(&lease)).await?,
+        Work::Push(image) => engine.push(&image, on_progress(&lease)).await?,
+        Work::Tag { source, target } => engine.tag(&source, &target).await?,
+        Work::Run { name, container, kept } => {
+            let attempt = RunAttempt { core: &core, front: &front, engine, lease: &lease };
+            return attempt.run(name, *container, kept).await;
+        }
+        Work::Stop { container, grace_s } => {
+            let grace = grace_s.map(|s| Duration::from_secs(s.into()));
+            engine.stop(&container.id, grace).await?;
+            return Ok("stopped".to_owned());
+        }
+        Work::Start { container } => {
+            engine.start(&container.id).await?;
+            return Ok("started".to_owned());
+        }
+        Work::Remove { container, force } => {
+            engine.remove(&container.id, force).await?;
+            return Ok("removed".to_owned());
+        }
     };
-    let on_progress = Arc::new(move |p: PullProgress| {
+    Ok(image.digest.unwrap_or(image.id))
+}
+
+/// Keeps what the engine tells for the next report.
+pub(super) fn on_progress<R: Runtime>(lease: &Arc<HeldLease<R>>) -> OnProgress {
+    let lease = Arc::clone(lease);
+    Arc::new(move |p: PullProgress| {
         lease.set_progress(Progress {
             layers_done: p.layers_done,
             layers_total: p.layers_total,
             current_bytes: p.current_bytes,
             total_bytes: p.total_bytes,
         });
-    });
-    let image = match &work {
-        Work::Pull(image) => engine.pull(image, on_progress).await?,
-        Work::Push(image) => engine.push(image, on_progress).await?,
-        Work::Tag { source, target } => engine.tag(source, target).await?,
-    };
-    Ok(image.digest.unwrap_or(image.id))
+    })
 }
 
 async fn finish<R: Runtime>(

@@ -16,6 +16,7 @@ use super::attempt::{self, Claimed};
 use super::lease::HeldLease;
 use super::offers::Offers;
 use crate::core::Core;
+use crate::engines::Care;
 use crate::ring::Front;
 
 /// Most attempts under way on one node: dockerd itself fetches three layers at a time.
@@ -28,6 +29,7 @@ pub(crate) struct Executor<R: Runtime> {
     core: Arc<Core<R>>,
     front: Front<R>,
     offers: Arc<Offers<R>>,
+    care: Arc<Care>,
     slots: Mutex<BTreeMap<SubKey, Slot<R>>>,
     /// An attempt ended or got its lease.
     changed: Notify,
@@ -49,12 +51,14 @@ impl<R: Runtime> Executor<R> {
         core: Arc<Core<R>>,
         front: Front<R>,
         offers: Arc<Offers<R>>,
+        care: Arc<Care>,
         stop: CancellationToken,
     ) -> Arc<Self> {
         Arc::new(Self {
             core,
             front,
             offers,
+            care,
             slots: Mutex::default(),
             changed: Notify::new(),
             reporting: Mutex::default(),
@@ -117,7 +121,12 @@ impl<R: Runtime> Executor<R> {
             Claimed::Granted(lease, work) => {
                 self.slots.lock().insert(sub, Slot::Running(Arc::clone(&lease)));
                 self.changed.notify_one();
-                attempt::carry_out(&self.core, &self.front, lease, work, self.stop.clone()).await
+                let again =
+                    attempt::carry_out(&self.core, &self.front, &self.care, lease, work, self.stop.clone())
+                        .await;
+                // It may have left a container, which is the caretaker's to find.
+                self.care.look();
+                again
             }
             Claimed::Later(wait) => Some(wait),
             Claimed::Unanswered => {

@@ -1,4 +1,5 @@
-//! Takes what comes in from other nodes to whom it concerns: offers of work to the executor, all else to consensus.
+//! Takes what comes in from other nodes to whom it concerns: offers of work to the executor, calls to the engine's desk, word of copies to
+//! the caretaker, all else to consensus.
 
 use std::sync::Arc;
 
@@ -8,28 +9,39 @@ use longshore_raft::transport::{Handler, Lane, Replier};
 use longshore_raft::{NodeId, Runtime};
 
 use super::offers::Offers;
+use crate::engines::{CALL_TAG, CARE_TAG, Care, Desk};
 
 /// See the module's docs. One per node.
 pub(crate) struct Intake<R: Runtime> {
     router: Arc<Router>,
     offers: Arc<Offers<R>>,
+    care: Arc<Care>,
+    desk: Arc<Desk<R>>,
 }
 
 impl<R: Runtime> Intake<R> {
-    pub(crate) fn new(router: Arc<Router>, offers: Arc<Offers<R>>) -> Arc<Self> {
-        Arc::new(Self { router, offers })
+    pub(crate) fn new(
+        router: Arc<Router>,
+        offers: Arc<Offers<R>>,
+        care: Arc<Care>,
+        desk: Arc<Desk<R>>,
+    ) -> Arc<Self> {
+        Arc::new(Self { router, offers, care, desk })
     }
 }
 
 impl<R: Runtime> Handler for Intake<R> {
     fn on_request(&self, from: NodeId, lane: Lane, body: Bytes, replier: Replier) {
-        if !body.first().is_some_and(|tag| Offers::<R>::is_message(*tag)) {
-            return self.router.on_request(from, lane, body, replier);
-        }
-        match self.offers.receive(&body) {
+        let taken = match body.first() {
+            Some(tag) if Offers::<R>::is_message(*tag) => self.offers.receive(&body),
+            Some(&CARE_TAG) => self.care.receive(&body),
+            Some(&CALL_TAG) => return self.desk.receive(&body, replier),
+            _ => return self.router.on_request(from, lane, body, replier),
+        };
+        match taken {
             Ok(()) => replier.reply(Bytes::new()),
             Err(error) => {
-                tracing::warn!(%from, %error, "refused a message of offers");
+                tracing::warn!(%from, %error, "refused a message about work");
                 replier.refuse(error);
             }
         }

@@ -2,16 +2,22 @@
 //!
 //! [`dispatcher`], on a group's leader, offers nodes their work; [`executor`] claims what this node was offered ([`offers`]) and carries it
 //! out. Level-triggered: offers are made from the replicated state, again and again, so that a node that restarts, and a
-//! leader that takes over, pick up by themselves. Must never: start work without a lease, or go on with it when the lease has ended.
+//! leader that takes over, pick up by themselves. [`upkeeper`], on a group's leader, gives work of nodes that are gone to others, and replaces
+//! copies of runs that are kept up. Must never: start work without a lease, or go on with it when the lease has ended.
 
 mod attempt;
+mod candidates;
+mod containers;
 mod dispatcher;
 mod executor;
 mod intake;
 mod lease;
 mod offers;
+mod upkeeper;
 
+pub(crate) use candidates::{candidate, unable};
 pub(crate) use dispatcher::{Dispatcher, offers_of};
 pub(crate) use executor::Executor;
 pub(crate) use intake::Intake;
 pub(crate) use offers::Offers;
+pub(crate) use upkeeper::Upkeeper;

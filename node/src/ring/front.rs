@@ -8,16 +8,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::StreamExt;
+use longshore_model::container::Origin;
 use longshore_model::keys::{Found, KeyCommand, KeyError, KeyReply, Page, Scan};
 use longshore_model::operations::{
-    Listed, Listing, Operation, OperationCommand, OperationId, OperationReply,
+    Kept, Listed, Listing, Operation, OperationCommand, OperationId, OperationReply, Verdict,
 };
 use longshore_model::partition::{
-    self, Answer, Envelope, PartitionCommand, PartitionId, PartitionStatus, Query, Read, partition_of,
+    self, Answer, Envelope, PartitionCommand, PartitionId, PartitionStatus, Query, Read, VERDICTS_MAX,
+    partition_of,
 };
 use longshore_raft::consensus::machine::GroupError;
 use longshore_raft::model::ring::GroupCount;
-use longshore_raft::{GroupId, ReplicaId, Runtime};
+use longshore_raft::{GroupId, NodeId, ReplicaId, Runtime};
 
 use super::Replicas;
 use super::replicas::Handle;
@@ -156,6 +158,47 @@ impl<R: Runtime> Front<R> {
                         return Ok(all);
                     }
                 }
+                (group, _) => return Err(FrontError::Nonsense { group }),
+            }
+        }
+    }
+
+    /// What is to become of containers on a node, all of whose records are in one partition; in their order.
+    pub(crate) async fn verdicts(
+        &self,
+        partition: PartitionId,
+        node: NodeId,
+        origins: Vec<Origin>,
+    ) -> Result<Vec<Verdict>, FrontError> {
+        let mut all = Vec::with_capacity(origins.len());
+        for some in origins.chunks(VERDICTS_MAX) {
+            match self.read(partition, Read::Verdicts { node, origins: some.to_vec() }).await? {
+                (_, Answer::Verdicts(verdicts)) if verdicts.len() == some.len() => all.extend(verdicts),
+                (group, _) => return Err(FrontError::Nonsense { group }),
+            }
+        }
+        Ok(all)
+    }
+
+    /// Runs that the fleet keeps up, oldest first.
+    pub(crate) async fn kept(&self) -> Result<Vec<Kept>, FrontError> {
+        let partitions = first_of_each(self.groups()?).into_iter();
+        let all = partitions.map(|partition| self.kept_at(partition));
+        let mut all = futures_util::stream::iter(all).buffered(GROUPS_LISTED_AT_ONCE);
+        let mut kept: Vec<Kept> = Vec::new();
+        while let Some(some) = all.next().await {
+            kept.extend(some?);
+        }
+        Ok(kept)
+    }
+
+    async fn kept_at(&self, partition: PartitionId) -> Result<Vec<Kept>, FrontError> {
+        let mut all: Vec<Kept> = Vec::new();
+        loop {
+            let after = all.last().map(|kept| kept.run);
+            match self.read(partition, Read::Kept { after }).await? {
+                (_, Answer::Kept(page)) if page.is_empty() => return Ok(all),
+                (_, Answer::Kept(page)) => all.extend(page),
                 (group, _) => return Err(FrontError::Nonsense { group }),
             }
         }

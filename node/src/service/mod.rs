@@ -2,15 +2,19 @@
 //!
 //! Must never: change anything but through the log of the control group, or of the group that it concerns.
 
+mod asking;
+mod engines;
 mod groups;
 mod keys;
 mod nodes;
 mod operation_watch;
 mod operations;
+mod output;
 mod placing;
 mod ring;
 mod ring_plan;
 mod ring_watch;
+mod runs;
 mod tokens;
 mod views;
 
@@ -24,9 +28,10 @@ use longshore_raft::transport::TransportRef;
 use longshore_raft::{GroupId, Runtime};
 use tokio::sync::Notify;
 
-use crate::api::service::{ApiFuture, ApiStream, FleetService, KeyService, RingService};
+use crate::api::service::{ApiFuture, ApiStream, EngineService, FleetService, KeyService, RingService};
 use crate::api::types::*;
 use crate::core::Core;
+use crate::engines::{Care, Engines};
 use crate::operations::Offers;
 use crate::ring::{Front, Replicas};
 
@@ -36,6 +41,8 @@ const LISTING_PATIENCE: Duration = Duration::from_millis(1_500);
 /// How nodes are told of their work.
 pub(crate) struct Work<R: Runtime> {
     pub(crate) offers: Arc<Offers<R>>,
+    pub(crate) care: Arc<Care>,
+    pub(crate) engines: Engines<R>,
     pub(crate) transport: TransportRef,
 }
 
@@ -170,6 +177,33 @@ impl<R: Runtime> FleetService for Service<R> {
     }
     fn watch_operation(&self, id: String) -> ApiFuture<'_, ApiStream<OperationView>> {
         Box::pin(self.watch(id))
+    }
+}
+
+impl<R: Runtime> EngineService for Service<R> {
+    fn list_containers(&self, query: EngineQuery) -> ApiFuture<'_, ContainerList> {
+        Box::pin(self.container_list(query))
+    }
+    fn list_images(&self, query: EngineQuery) -> ApiFuture<'_, ImageList> {
+        Box::pin(self.image_list(query))
+    }
+    fn list_volumes(&self, query: EngineQuery) -> ApiFuture<'_, VolumeList> {
+        Box::pin(self.volume_list(query))
+    }
+    fn logs(&self, container: String, query: LogsQuery) -> ApiFuture<'_, ApiStream<OutputView>> {
+        Box::pin(self.container_logs(container, query))
+    }
+    fn exec(&self, container: String, request: ExecRequest) -> ApiFuture<'_, ApiStream<OutputView>> {
+        Box::pin(self.exec_in(container, request))
+    }
+    fn list_runs(&self) -> ApiFuture<'_, Vec<RunView>> {
+        Box::pin(self.runs())
+    }
+    fn inspect_run(&self, run: String) -> ApiFuture<'_, RunView> {
+        Box::pin(async move { self.run(&run).await })
+    }
+    fn change_run(&self, run: String, change: RunChange) -> ApiFuture<'_, RunView> {
+        Box::pin(async move { Service::change_run(self, &run, change).await })
     }
 }
 

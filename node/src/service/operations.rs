@@ -3,15 +3,14 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use longshore_model::image::ImageReference;
-use longshore_model::operations::table::IMAGES_MAX;
 use longshore_model::operations::{
     self as model, CancelError, Listing, OperationCommand, OperationId, OperationKind, OperationReply, Part,
-    SessionId, SubKey, SubState, Submission, SubmitError,
+    SessionId, SubKey, SubState, Submission, SubmitError, Upkeep,
 };
 use longshore_raft::consensus::machine::LogTime;
 use longshore_raft::{NodeId, Runtime};
 
+use super::asking::{AskedFor, each_at};
 use super::keys::front_error;
 use super::placing::{Wanted, named};
 use super::views::operation_view;
@@ -35,12 +34,12 @@ impl<R: Runtime> Service<R> {
         key: Option<String>,
     ) -> Result<OperationView, ApiError> {
         let (wanted, asked) = (Wanted::of(&request)?, asked(&request));
-        let OperationRequest { action, strategy, timeout_ms, session, .. } = request;
-        let kind = kind_of(action)?;
-        if kind.works() > IMAGES_MAX {
-            let message =
-                format!("{} images are too many for one operation, {IMAGES_MAX} are the most", kind.works());
-            return Err(ApiError::new(ErrorCode::Invalid, message));
+        let OperationRequest { action, strategy, timeout_ms, session, on, replicas, .. } = request;
+        let asked_for = self.asked_for(action, &on, replicas.unwrap_or(1)).await?;
+        let (works, works_max) = (asked_for.kind().works(), asked_for.kind().works_max());
+        if works > works_max {
+            let message = format!("{works} are too many for one operation, {works_max} are the most");
+            return Err(ApiError::new(ErrorCode::Invalid, message).hint("submit several operations"));
         }
         let session = match session {
             Some(name) => parse_session(&name)?,
@@ -49,12 +48,18 @@ impl<R: Runtime> Service<R> {
         let key = checked_key(&session, key)?;
         // Names are resolved against what this node knows; a name made a moment ago elsewhere may need the barrier.
         self.linearize().await?;
-        let (open, works) = (self.open_parts(), kind.works() as u32);
-        let placed = self.core.group.with_state(|state| wanted.parts(&self.core, state, &open, works));
+        let open = self.open_parts();
+        let placed = self.core.group.with_state(|state| match &asked_for {
+            AskedFor::Images(kind) => wanted.parts(&self.core, state, &open, kind.works() as u32),
+            AskedFor::Run(run) => wanted.copies(&self.core, state, &open, run.copies),
+            AskedFor::Containers(_, nodes) => Ok(each_at(nodes)),
+        });
         let (parts, unplaced) = match placed {
             Ok(parts) => (parts, None),
             Err(error) => (Vec::new(), Some(error)),
         };
+        let places = self.core.group.with_state(|state| wanted.places(self.core.me, state))?;
+        let kind = asked_for.into_kind(parts.len() as u32);
         let strategy = match strategy {
             Strategy::Local => model::Strategy::Local,
             Strategy::Replicated => model::Strategy::Replicated,
@@ -65,6 +70,7 @@ impl<R: Runtime> Service<R> {
             session,
             kind,
             strategy,
+            places,
             parts,
             timeout_ms,
             submitted_by: self.core.me,
@@ -195,6 +201,10 @@ impl<R: Runtime> Service<R> {
         let again = of.subs.iter().filter(|sub| !matches!(sub.state, SubState::Succeeded { .. }));
         let part = |sub: &model::SubOperation| Part { node: sub.node, work: sub.work, why: sub.why.clone() };
         let parts: Vec<Part> = again.map(part).collect();
+        if matches!(&of.kind, OperationKind::Run(run) if run.upkeep != Upkeep::None) {
+            let error = conflict(format!("the fleet keeps what operation {} began up by itself", of.id));
+            return Err(error.hint("see `longshore op runs`"));
+        }
         if parts.is_empty() {
             return Err(conflict(format!(
                 "all of operation {} succeeded; there is nothing to do again",
@@ -213,6 +223,7 @@ impl<R: Runtime> Service<R> {
             session: of.session,
             kind: of.kind,
             strategy: of.strategy,
+            places: of.places,
             parts: if gone.is_some() { Vec::new() } else { parts },
             timeout_ms: of.timeout_ms,
             submitted_by: self.core.me,
@@ -280,9 +291,12 @@ pub(super) fn operation_error(error: FrontError) -> ApiError {
 
 fn refused(refusal: SubmitError) -> ApiError {
     let code = match refusal {
-        SubmitError::Busy => ErrorCode::Busy,
+        SubmitError::Busy | SubmitError::KeptFull => ErrorCode::Busy,
         SubmitError::KeyReused(_) => ErrorCode::Conflict,
-        SubmitError::Empty | SubmitError::TooManySubs | SubmitError::Timeout => ErrorCode::Invalid,
+        SubmitError::Empty
+        | SubmitError::TooManySubs(_)
+        | SubmitError::Timeout
+        | SubmitError::Container(_) => ErrorCode::Invalid,
         SubmitError::Session(_) | SubmitError::Part => ErrorCode::Internal,
     };
     ApiError::new(code, refusal.to_string())
@@ -318,30 +332,6 @@ fn nonsense(asked: &str, reply: &OperationReply) -> ApiError {
     ApiError::new(ErrorCode::Internal, format!("{asked} was answered with {reply:?}"))
 }
 
-/// The action with its references read.
-fn kind_of(action: Action) -> Result<OperationKind, ApiError> {
-    let parse =
-        |images: Vec<String>| images.iter().map(|text| parse_image(text)).collect::<Result<Vec<_>, _>>();
-    // A digest follows from what an image is; nobody can choose it.
-    let parse_tags = |images: Vec<String>| {
-        let images = parse(images)?;
-        match images.iter().find(|image| image.digest().is_some()) {
-            Some(image) => {
-                let message = format!("{image} names a digest; a name that is given or pushed has a tag");
-                Err(ApiError::new(ErrorCode::Invalid, message))
-            }
-            None => Ok(images),
-        }
-    };
-    Ok(match action {
-        Action::Pull { images } => OperationKind::Pull { images: parse(images)? },
-        Action::Push { images } => OperationKind::Push { images: parse_tags(images)? },
-        Action::Tag { source, targets } => {
-            OperationKind::Tag { source: parse_image(&source)?, targets: parse_tags(targets)? }
-        }
-    })
-}
-
 /// The hash of an idempotency key in its session; an error if the key is empty or too long.
 fn checked_key(session: &SessionId, key: Option<String>) -> Result<Option<[u8; 32]>, ApiError> {
     let Some(key) = key else { return Ok(None) };
@@ -353,8 +343,4 @@ fn checked_key(session: &SessionId, key: Option<String>) -> Result<Option<[u8; 3
     // No session has a zero in its name.
     hasher.update(session.as_str().as_bytes()).update(&[0]).update(key.as_bytes());
     Ok(Some(*hasher.finalize().as_bytes()))
-}
-
-fn parse_image(text: &str) -> Result<ImageReference, ApiError> {
-    text.parse::<ImageReference>().map_err(|e| ApiError::new(ErrorCode::Invalid, e.to_string()))
 }

@@ -4,16 +4,16 @@ use std::collections::BTreeMap;
 
 use longshore_model::control::ControlState;
 use longshore_model::operations::placement::{
-    Candidate, LabelRequirement, PlaceError, REQUIREMENTS_MAX, Requirements, eligible,
+    Candidate, LabelRequirement, PlaceError, Places, REQUIREMENTS_MAX, Requirements, eligible,
 };
 use longshore_model::operations::{Part, SUBS_MAX};
-use longshore_raft::model::detector::PeerState;
-use longshore_raft::model::membership::{EngineReport, NodeRecord, Standing};
+use longshore_raft::model::membership::{NodeRecord, Standing};
 use longshore_raft::{NodeId, Runtime};
 
 use super::views::name_of;
 use crate::api::types::*;
 use crate::core::Core;
+use crate::operations::{candidate, unable};
 
 /// What of a request says where its work goes.
 #[derive(Debug)]
@@ -33,17 +33,19 @@ impl Wanted {
     /// Refuses what contradicts itself.
     pub(super) fn of(request: &OperationRequest) -> Result<Self, ApiError> {
         let OperationRequest { strategy, on, labels, zones, replicas, in_turn, .. } = request;
-        let chosen = !labels.is_empty() || !zones.is_empty() || replicas.is_some();
+        let is_run = matches!(request.action, Action::Run(_));
+        let chosen = !labels.is_empty() || !zones.is_empty() || (replicas.is_some() && !is_run);
         if !on.is_empty() && chosen {
             return Err(invalid(
                 "either nodes are named, or labels, zones and a number of replicas choose them",
             ));
         }
-        if *strategy == Strategy::Local && on.len() > 1 {
+        let is_local_only = *strategy == Strategy::Local && !action_names_containers(&request.action);
+        if is_local_only && on.len() > 1 {
             let error = invalid("the local strategy runs on one node");
             return Err(error.hint("use --strategy replicated for more than one"));
         }
-        if replicas.is_some() && *strategy != Strategy::Replicated {
+        if replicas.is_some() && *strategy != Strategy::Replicated && !is_run {
             let error = invalid("a number of replicas goes with the replicated strategy only");
             return Err(error.hint("add --strategy replicated"));
         }
@@ -73,6 +75,54 @@ impl Wanted {
         })
     }
 
+    /// Where the work may go later.
+    pub(super) fn places(&self, me: NodeId, state: &ControlState) -> Result<Places, ApiError> {
+        let on = self.on.iter().map(|name| named(me, state, name)).collect::<Result<Vec<_>, _>>()?;
+        Ok(Places { on, requirements: self.requirements.clone() })
+    }
+
+    /// Where the copies of a run go: with the local strategy all to one node, with the replicated one each to another, else so that the loss of a node
+    /// takes as few as can be.
+    pub(super) fn copies<R: Runtime>(
+        &self,
+        core: &Core<R>,
+        state: &ControlState,
+        open: &BTreeMap<NodeId, u32>,
+        copies: u32,
+    ) -> Result<Vec<Part>, ApiError> {
+        let number =
+            |parts: Vec<Part>| parts.into_iter().zip(0..).map(|(part, work)| Part { work, ..part }).collect();
+        match self.strategy {
+            Strategy::Local => self.parts(core, state, open, copies).map(number),
+            Strategy::Replicated => self.parts(core, state, open, 1).map(number),
+            Strategy::Distributed => {
+                let candidates = self.candidates(core, state, open, false)?;
+                let able = eligible(&candidates, &self.requirements).map_err(place_error)?;
+                Ok(if self.in_turn { able.deal(copies) } else { able.spread(copies, &BTreeMap::new()) })
+            }
+        }
+    }
+
+    fn candidates<R: Runtime>(
+        &self,
+        core: &Core<R>,
+        state: &ControlState,
+        open: &BTreeMap<NodeId, u32>,
+        is_for_all: bool,
+    ) -> Result<Vec<Candidate>, ApiError> {
+        let named = self.on.iter().map(|name| named(core.me, state, name)).collect::<Result<Vec<_>, _>>()?;
+        let is_candidate = |n: &&NodeRecord| named.is_empty() || named.contains(&n.id);
+        let candidate = |record: &NodeRecord| Candidate {
+            unable: if named.is_empty() {
+                unable(core.peer_state(record.id), record, is_for_all)
+            } else {
+                None
+            },
+            ..candidate(record, open)
+        };
+        Ok(state.membership.members().filter(is_candidate).map(candidate).collect())
+    }
+
     /// Who does which of `works` pieces. Named nodes are taken as they are, dead or alive: their work waits for them. `open` tells how much
     /// each node has to do.
     pub(super) fn parts<R: Runtime>(
@@ -85,21 +135,10 @@ impl Wanted {
         let Self { strategy, on, requirements, replicas, in_turn } = self;
         let named = on.iter().map(|name| named(core.me, state, name)).collect::<Result<Vec<_>, _>>()?;
         let is_for_all = *strategy == Strategy::Replicated && replicas.is_none();
-        let is_candidate = |n: &&NodeRecord| on.is_empty() || named.contains(&n.id);
-        let candidate = |record: &NodeRecord| Candidate {
-            node: record.id,
-            name: record.profile.name.clone(),
-            zone: record.profile.zone.clone(),
-            labels: record.profile.labels.clone(),
-            weight: record.profile.weight,
-            open: open.get(&record.id).copied().unwrap_or(0),
-            unable: if on.is_empty() { unable(core.peer_state(record.id), record, is_for_all) } else { None },
-        };
         if *strategy == Strategy::Local && on.is_empty() && *requirements == Requirements::default() {
             return Ok(each_does_all(vec![(self::named(core.me, state, "self")?, None)], works));
         }
-        let candidates: Vec<Candidate> =
-            state.membership.members().filter(is_candidate).map(candidate).collect();
+        let candidates = self.candidates(core, state, open, is_for_all)?;
         let eligible = eligible(&candidates, requirements).map_err(place_error)?;
         let nodes = match (strategy, replicas) {
             (Strategy::Replicated, None) => eligible.all().len(),
@@ -127,6 +166,11 @@ impl Wanted {
     }
 }
 
+/// Whether it is done where the containers are.
+fn action_names_containers(action: &Action) -> bool {
+    matches!(action, Action::Stop { .. } | Action::Start { .. } | Action::Rm { .. })
+}
+
 fn chosen(nodes: Result<Vec<(NodeId, String)>, PlaceError>, works: u32) -> Result<Vec<Part>, ApiError> {
     let nodes = nodes.map_err(place_error)?;
     Ok(each_does_all(nodes.into_iter().map(|(node, why)| (node, Some(why))).collect(), works))
@@ -137,20 +181,6 @@ fn each_does_all(nodes: Vec<(NodeId, Option<String>)>, works: u32) -> Vec<Part> 
         (0..works).map(move |work| Part { node, work, why: why.clone() })
     };
     nodes.into_iter().flat_map(of).collect()
-}
-
-/// Why a node gets no work that was not meant for it by name. What goes to all of the nodes goes to those too whose engine does not answer just now:
-/// it is tried again for a while.
-fn unable(peer: PeerState, node: &NodeRecord, is_for_all: bool) -> Option<String> {
-    match &node.engine {
-        _ if node.standing != Standing::Active => Some("is leaving".to_owned()),
-        _ if peer == PeerState::Failed => Some("is dead".to_owned()),
-        EngineReport::NotConfigured => Some("has no Docker engine".to_owned()),
-        EngineReport::Unavailable { .. } if !is_for_all => {
-            Some("has a Docker engine that does not answer".to_owned())
-        }
-        _ => None,
-    }
 }
 
 fn place_error(error: PlaceError) -> ApiError {
@@ -243,31 +273,5 @@ mod tests {
             assert!(refused.code == ErrorCode::Invalid && refused.message.contains(why), "{why}: {refused}");
         }
         assert!(Wanted::of(&OperationRequest { on, ..request(Strategy::Distributed) }).is_ok());
-    }
-
-    #[test]
-    fn work_goes_to_engines_that_answer_unless_it_goes_to_all() {
-        let node = |engine| {
-            let mut state = ControlState::default();
-            let profile = NodeProfile {
-                name: "alder".into(),
-                address: ([127, 0, 0, 1], 7400).into(),
-                zone: None,
-                labels: Default::default(),
-                version: "0.1.0".into(),
-                weight: 1024,
-            };
-            state.membership.admit([1; 32], profile, 0).unwrap();
-            NodeRecord { engine, ..state.membership.get(NodeId(1)).unwrap().clone() }
-        };
-        let down = node(EngineReport::Unavailable { reason: "no socket".into() });
-        let able = |peer, node: &NodeRecord, is_for_all| unable(peer, node, is_for_all).is_none();
-        assert!(able(PeerState::Suspect, &node(EngineReport::Unknown), false));
-        assert!(!able(PeerState::Failed, &node(EngineReport::Unknown), true));
-        assert!(!able(PeerState::Alive, &node(EngineReport::NotConfigured), true));
-        assert!(able(PeerState::Alive, &down, true));
-        assert!(!able(PeerState::Alive, &down, false));
-        let leaving = NodeRecord { standing: Standing::Leaving, ..down };
-        assert!(!able(PeerState::Alive, &leaving, true));
     }
 }

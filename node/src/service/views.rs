@@ -217,7 +217,7 @@ pub(super) fn operation_view(state: &ControlState, operation: &model::Operation)
         SubOperationView {
             index: i as u32,
             node: name_of(state, s.node),
-            image: operation.kind.work(s.work).map_or_else(String::new, |work| work.image().familiar()),
+            subject: operation.kind.subject(operation.id, s.work),
             why: s.why.clone(),
             state: sub_state,
             attempts: s.attempts,
@@ -249,6 +249,7 @@ pub(super) fn operation_view(state: &ControlState, operation: &model::Operation)
             model::Strategy::Distributed => Strategy::Distributed,
         },
         images: operation.kind.images().into_iter().map(|i| i.familiar()).collect(),
+        containers: operation.kind.containers(operation.id),
         submitted_by: name_of(state, operation.submitted_by),
         submitted_at_ms: operation.submitted_unix_ms,
         retry_of: operation.retry_of.map(|id| id.to_string()),

@@ -6,6 +6,7 @@ use bincode::{Decode, Encode};
 
 use super::record::{Operation, SubOperation};
 use super::table::Operations;
+use super::upkeep::Kept;
 use crate::blocks::{BlockError, BlockReader, BlockWriter};
 use crate::partition::PartitionRange;
 
@@ -22,6 +23,8 @@ enum Record<O, S> {
     End {
         operations: u64,
     },
+    /// A run that is kept up; after all operations.
+    Kept(Box<Kept>),
 }
 
 type Read = Record<Operation, SubOperation>;
@@ -36,6 +39,7 @@ impl Operations {
             out.record(&Written::Operation { operation: operation.without_subs(), subs, key });
             operation.subs.iter().for_each(|sub| out.record(&Written::Sub(sub)));
         }
+        self.kept().for_each(|kept| out.record(&Written::Kept(Box::new(kept.clone()))));
         out.record(&Written::End { operations: self.all().len() as u64 });
     }
 
@@ -56,6 +60,10 @@ impl Operations {
                     }
                     operations.load(operation, key).map_err(invalid)?;
                 }
+                Record::Kept(kept) if range.contains(kept.run.partition) => {
+                    operations.load_kept(*kept).map_err(invalid)?;
+                }
+                Record::Kept(kept) => return Err(invalid(format!("{} is of another group", kept.run))),
                 Record::Sub(_) => return Err(invalid("a sub-operation is of no operation")),
                 Record::End { operations: written } => {
                     let read = operations.all().len() as u64;

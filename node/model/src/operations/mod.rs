@@ -10,10 +10,14 @@
 
 pub mod command;
 mod image;
+pub mod kind;
 pub mod placement;
 pub mod record;
 pub mod table;
+pub mod upkeep;
 
 pub use command::{Failure, OperationCommand, OperationReply};
+pub use kind::*;
 pub use record::*;
 pub use table::{CancelError, ClaimReply, Listed, Listing, Operations, SUBS_MAX, Submission, SubmitError};
+pub use upkeep::{CopyNews, CopyState, Kept, KeptCopy, Move, Replaced, UpkeepChange, UpkeepError, Verdict};

@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::str::FromStr;
 
+use bincode::{Decode, Encode};
 use longshore_raft::NodeId;
 
 use super::record::Part;
@@ -16,7 +17,7 @@ pub const REQUIREMENTS_MAX: usize = 64;
 const NAMED_MAX: usize = 8;
 
 /// A label that a node must have: `KEY=VALUE`, or `KEY` with any value.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
 pub struct LabelRequirement {
     pub key: String,
     pub value: Option<String>,
@@ -47,12 +48,20 @@ impl fmt::Display for LabelRequirement {
 }
 
 /// What a node must have to be chosen. The empty one is met by all.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Encode, Decode)]
 pub struct Requirements {
     /// All of these.
     pub labels: Vec<LabelRequirement>,
     /// One of these, if there are any.
     pub zones: Vec<String>,
+}
+
+/// Where work may go, later too: when its node dies, or is to be emptied.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Encode, Decode)]
+pub struct Places {
+    /// Only to these, if there are any.
+    pub on: Vec<NodeId>,
+    pub requirements: Requirements,
 }
 
 /// A node, as far as placement cares.
@@ -212,6 +221,39 @@ impl Eligible<'_> {
             Part { node: self.able[next].node, work, why: Some(why) }
         };
         (0..works).map(part).collect()
+    }
+
+    /// Each of `copies` to one of them, so that the loss of a node or a zone takes as few as can be: next comes whoever has the fewest, of the zone
+    /// that has the fewest, and is then least burdened. `there`: how many each has already, of those that are not among `copies`.
+    pub fn spread(&self, copies: u32, there: &BTreeMap<NodeId, u32>) -> Vec<Part> {
+        let mut has: Vec<u32> = self.able.iter().map(|c| there.get(&c.node).copied().unwrap_or(0)).collect();
+        let mut by_zone: BTreeMap<&Option<String>, u32> = BTreeMap::new();
+        for (candidate, has) in self.able.iter().zip(&has) {
+            *by_zone.entry(&candidate.zone).or_default() += has;
+        }
+        let part = |work| {
+            let next = (0..has.len()).min_by(|a, b| {
+                let (first, second) = (self.able[*a], self.able[*b]);
+                let in_zone = |c: &Candidate| by_zone.get(&c.zone).copied().unwrap_or(0);
+                has[*a]
+                    .cmp(&has[*b])
+                    .then(in_zone(first).cmp(&in_zone(second)))
+                    .then_with(|| lighter(first, first.open + has[*a], second, second.open + has[*b]))
+            });
+            let next = next.expect("somebody is eligible");
+            let of = self.able[next];
+            let others = match has[next] {
+                0 => "no other copy".to_owned(),
+                1 => "1 other copy".to_owned(),
+                has => format!("{has} other copies"),
+            };
+            let zone = of.zone.as_ref().map_or(String::new(), |zone| format!(", zone {zone}"));
+            let why = format!("{others}, weight {}, {} under way{zone}", of.weight, of.open);
+            has[next] += 1;
+            *by_zone.entry(&of.zone).or_default() += 1;
+            Part { node: of.node, work, why: Some(why) }
+        };
+        (0..copies).map(part).collect()
     }
 
     /// Each of `works` pieces to the next of them in turn, whatever they carry.

@@ -120,3 +120,44 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn copies_are_spread_over_nodes_then_zones_then_by_weight() {
+    let fleet = [
+        Candidate { weight: 4, ..labelled(1, &[], Some("a")) },
+        labelled(2, &[], Some("a")),
+        labelled(3, &[], Some("b")),
+    ];
+    let spread = |copies, there: &[(u64, u32)]| {
+        let there = there.iter().map(|(node, has)| (NodeId(*node), *has)).collect();
+        let parts = eligible(&fleet, &wanted(&[], &[])).unwrap().spread(copies, &there);
+        parts.iter().map(|part| part.node.0).collect::<Vec<_>>()
+    };
+    assert_eq!(spread(1, &[]), [1], "the one that can carry most");
+    assert_eq!(spread(2, &[]), [1, 3], "another zone before another node of the same");
+    assert_eq!(spread(3, &[]), [1, 3, 2]);
+    assert_eq!(spread(5, &[]), [1, 3, 2, 3, 1], "each has one before any has two");
+    assert_eq!(spread(1, &[(1, 1), (3, 1)]), [2], "where no other copy is");
+    assert_eq!(spread(1, &[(1, 1), (2, 1)]), [3]);
+    let parts = eligible(&fleet, &wanted(&[], &[])).unwrap().spread(4, &BTreeMap::new());
+    assert_eq!(parts[0].why.as_deref(), Some("no other copy, weight 4, 0 under way, zone a"));
+    assert_eq!(parts[3].why.as_deref(), Some("1 other copy, weight 1, 0 under way, zone b"));
+}
+
+proptest! {
+    /// However many copies, and wherever some are already: no node has two more than another that could have taken one.
+    #[test]
+    fn no_node_has_two_copies_more_than_another(
+        weights in prop::collection::vec(1u32..9, 1..8),
+        copies in 0u32..40,
+    ) {
+        let fleet: Vec<Candidate> = weights.iter().enumerate().map(|(i, w)| node(i as u64 + 1, *w)).collect();
+        let parts = eligible(&fleet, &wanted(&[], &[])).unwrap().spread(copies, &BTreeMap::new());
+        prop_assert_eq!(parts.len() as u32, copies);
+        prop_assert!(parts.iter().zip(0..).all(|(part, work)| part.work == work));
+        let counts = counts(&parts);
+        let of = |c: &Candidate| counts.get(&c.node.0).copied().unwrap_or(0);
+        let (least, most) = (fleet.iter().map(of).min(), fleet.iter().map(of).max());
+        prop_assert!(most.unwrap() - least.unwrap() <= 1);
+    }
+}

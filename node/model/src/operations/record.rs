@@ -7,7 +7,8 @@ use bincode::{Decode, Encode};
 use longshore_raft::NodeId;
 use longshore_raft::consensus::machine::LogTime;
 
-use crate::image::ImageReference;
+use super::kind::OperationKind;
+use super::placement::Places;
 use crate::partition::{PartitionId, partition_of};
 
 /// How long an attempt may go on without a renewal, in log time. Long enough for an election and a few lost reports,
@@ -114,80 +115,6 @@ pub enum Strategy {
     Distributed,
 }
 
-/// What is to be done. All of it may be begun again. (A name that moves is an exception of sorts: an attempt that is repeated can give or
-/// send it once more after another operation has moved it on.)
-#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
-pub enum OperationKind {
-    Pull {
-        images: Vec<ImageReference>,
-    },
-    Push {
-        images: Vec<ImageReference>,
-    },
-    /// Further names for an image that the engine has.
-    Tag {
-        source: ImageReference,
-        targets: Vec<ImageReference>,
-    },
-}
-
-impl OperationKind {
-    /// What [`Self::name`] can be.
-    pub const NAMES: [&'static str; 3] = ["pull", "push", "tag"];
-
-    pub fn name(&self) -> &'static str {
-        match self {
-            Self::Pull { .. } => "pull",
-            Self::Push { .. } => "push",
-            Self::Tag { .. } => "tag",
-        }
-    }
-
-    /// How many pieces of work it has.
-    pub fn works(&self) -> usize {
-        match self {
-            Self::Pull { images } | Self::Push { images } => images.len(),
-            Self::Tag { targets, .. } => targets.len(),
-        }
-    }
-
-    /// A piece of work by its place, in the order of the request.
-    pub fn work(&self, place: u32) -> Option<Work> {
-        let place = place as usize;
-        Some(match self {
-            Self::Pull { images } => Work::Pull(images.get(place)?.clone()),
-            Self::Push { images } => Work::Push(images.get(place)?.clone()),
-            Self::Tag { source, targets } => {
-                Work::Tag { source: source.clone(), target: targets.get(place)?.clone() }
-            }
-        })
-    }
-
-    pub fn images(&self) -> Vec<&ImageReference> {
-        match self {
-            Self::Pull { images } | Self::Push { images } => images.iter().collect(),
-            Self::Tag { source, targets } => std::iter::once(source).chain(targets).collect(),
-        }
-    }
-}
-
-/// What a node does for a sub-operation: one piece of an operation's work.
-#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
-pub enum Work {
-    Pull(ImageReference),
-    Push(ImageReference),
-    Tag { source: ImageReference, target: ImageReference },
-}
-
-impl Work {
-    /// What it brings, sends or makes.
-    pub fn image(&self) -> &ImageReference {
-        match self {
-            Self::Pull(image) | Self::Push(image) | Self::Tag { target: image, .. } => image,
-        }
-    }
-}
-
 /// A piece of an operation's work, and the node that is to do it.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
 pub struct Part {
@@ -215,6 +142,13 @@ pub struct Lease {
     /// Which start of the node's process, counted in its data folder: a later one has outlived the earlier ones.
     pub incarnation: u64,
     pub expires: LogTime,
+}
+
+impl Lease {
+    /// Whether another attempt may begin, whoever holds it.
+    pub fn is_over(&self, now: LogTime) -> bool {
+        now.0 >= self.expires.0 + GRACE_MS
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
@@ -283,6 +217,7 @@ pub struct Operation {
     pub session: SessionId,
     pub kind: OperationKind,
     pub strategy: Strategy,
+    pub places: Places,
     pub submitted_by: NodeId,
     pub submitted_unix_ms: u64,
     /// The operation whose failed parts this one does again.
@@ -308,6 +243,7 @@ impl Operation {
             session,
             kind,
             strategy,
+            places,
             submitted_by,
             submitted_unix_ms,
             retry_of,
@@ -324,6 +260,7 @@ impl Operation {
             session: session.clone(),
             kind: kind.clone(),
             strategy: *strategy,
+            places: places.clone(),
             submitted_by: *submitted_by,
             submitted_unix_ms: *submitted_unix_ms,
             retry_of: *retry_of,
@@ -335,6 +272,11 @@ impl Operation {
             ended_unix_ms: *ended_unix_ms,
             subs: Vec::new(),
         }
+    }
+
+    /// What it takes in memory and in messages, in units of about 1 KiB.
+    pub fn size(&self) -> usize {
+        self.subs.len() + self.kind.text_bytes() / 1_024
     }
 
     pub fn state(&self) -> OperationState {

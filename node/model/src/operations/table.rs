@@ -1,13 +1,17 @@
 //! The table of operations and its transitions, all of them total: a bad request is a reply, never a panic.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bincode::{Decode, Encode};
 use longshore_raft::NodeId;
 use longshore_raft::consensus::machine::LogTime;
 
 use super::command::Failure;
+use super::kind::{OperationKind, Upkeep, Work};
+use super::placement::Places;
 use super::record::*;
+use super::upkeep::{KEPT_COPIES_MAX, KEPT_MAX, Kept};
+use crate::container::SpecError;
 
 /// Most operations of a group that have not ended. Each is in every snapshot and is offered to its nodes.
 pub const ACTIVE_MAX: usize = 1_000;
@@ -17,8 +21,6 @@ pub const ACTIVE_SUBS_MAX: usize = 65_536;
 pub const ENDED_MAX: usize = 1_000;
 pub const ENDED_SUBS_MAX: usize = 65_536;
 pub const ENDED_KEPT_MS: u64 = 24 * 3_600_000;
-/// Most images, and so most pieces of work, of one operation.
-pub const IMAGES_MAX: usize = 64;
 /// Most bytes of the reason why a node was chosen.
 pub const WHY_BYTES_MAX: usize = 96;
 /// Most sub-operations of one operation.
@@ -34,6 +36,7 @@ pub struct Submission {
     pub session: SessionId,
     pub kind: OperationKind,
     pub strategy: Strategy,
+    pub places: Places,
     /// Who does what.
     pub parts: Vec<Part>,
     pub timeout_ms: u64,
@@ -48,10 +51,14 @@ pub struct Submission {
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error, Encode, Decode)]
 pub enum SubmitError {
-    #[error("an operation needs at least one image and one node")]
+    #[error("an operation needs at least one image or container, and one node")]
     Empty,
-    #[error("an operation can have {IMAGES_MAX} images and {SUBS_MAX} sub-operations at most")]
-    TooManySubs,
+    #[error("an operation can have {0} pieces of work of its kind, and {SUBS_MAX} sub-operations at most")]
+    TooManySubs(u32),
+    #[error("{0}")]
+    Container(String),
+    #[error("the session's group keeps as many runs up as it can: {KEPT_MAX}, or {KEPT_COPIES_MAX} copies")]
+    KeptFull,
     #[error("a timeout is between 1 ms and 24 h")]
     Timeout,
     #[error(
@@ -125,11 +132,17 @@ pub enum Finished {
 
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Operations {
-    records: BTreeMap<OperationId, Operation>,
+    pub(super) records: BTreeMap<OperationId, Operation>,
     by_key: BTreeMap<[u8; 32], OperationId>,
+    /// Runs that are kept up, by the operation that began them.
+    pub(super) kept: BTreeMap<OperationId, Kept>,
 }
 
-fn clip(text: String) -> String {
+pub(super) fn clip_why(why: String) -> String {
+    clip_to(why, WHY_BYTES_MAX)
+}
+
+pub(super) fn clip(text: String) -> String {
     clip_to(text, TEXT_BYTES_MAX)
 }
 
@@ -156,21 +169,32 @@ impl Operations {
         let (works, subs_wanted) = (submission.kind.works(), submission.parts.len());
         match subs_wanted {
             0 => return Err(SubmitError::Empty),
-            _ if works > IMAGES_MAX || subs_wanted > SUBS_MAX => return Err(SubmitError::TooManySubs),
+            _ if works > submission.kind.works_max() || subs_wanted > SUBS_MAX => {
+                return Err(SubmitError::TooManySubs(submission.kind.works_max() as u32));
+            }
             _ if submission.timeout_ms == 0 || submission.timeout_ms > TIMEOUT_MAX_MS => {
                 return Err(SubmitError::Timeout);
             }
             _ if self.active().count() >= ACTIVE_MAX => return Err(SubmitError::Busy),
-            _ if self.active().map(|o| o.subs.len()).sum::<usize>() + subs_wanted > ACTIVE_SUBS_MAX => {
+            _ if self.active().map(Operation::size).sum::<usize>() + subs_wanted > ACTIVE_SUBS_MAX => {
                 return Err(SubmitError::Busy);
             }
             _ => {}
+        }
+        if let OperationKind::Run(run) = &submission.kind {
+            run.check().map_err(|error: SpecError| SubmitError::Container(error.to_string()))?;
+            self.check_room_for(run)?;
+            // Each copy is a container of its own; one that is done again may be a part of a run only.
+            let copies: BTreeSet<u32> = submission.parts.iter().map(|part| part.work).collect();
+            if copies.len() != subs_wanted || (run.upkeep != Upkeep::None && subs_wanted != works) {
+                return Err(SubmitError::Part);
+            }
         }
         let sub = |part: Part| {
             ((part.work as usize) < works).then(|| SubOperation {
                 node: part.node,
                 work: part.work,
-                why: part.why.map(|why| clip_to(why, WHY_BYTES_MAX)),
+                why: part.why.map(clip_why),
                 state: SubState::Assigned { not_before: now },
                 attempts: 0,
                 progress: Progress::default(),
@@ -187,6 +211,7 @@ impl Operations {
             subs,
             kind: submission.kind,
             strategy: submission.strategy,
+            places: submission.places,
             submitted_by: submission.submitted_by,
             submitted_unix_ms: submission.unix_ms,
             retry_of: submission.retry_of,
@@ -203,10 +228,11 @@ impl Operations {
         if let Some(key) = submission.key {
             self.by_key.insert(key, id);
         }
+        self.begin_upkeep(id);
         Ok(id)
     }
 
-    fn sub_mut(&mut self, key: SubKey) -> Option<&mut SubOperation> {
+    pub(super) fn sub_mut(&mut self, key: SubKey) -> Option<&mut SubOperation> {
         self.records.get_mut(&key.operation)?.subs.get_mut(key.index as usize)
     }
 
@@ -236,7 +262,7 @@ impl Operations {
         if wait_ms > 0 {
             return ClaimReply::NotYet { wait_ms };
         }
-        let work = kind.work(sub.work).expect("parts of a record are of its work");
+        let work = kind.work(key.operation, sub.work).expect("parts of a record are of its work");
         sub.attempts += 1;
         let lease = Lease { token: sub.attempts, incarnation, expires: LogTime(now.0 + LEASE_MS) };
         sub.state = SubState::Running(lease);
@@ -317,10 +343,13 @@ impl Operations {
             sub.ended_unix_ms = Some(unix_ms);
         }
         self.end_if_done(id, now, unix_ms);
+        // What was never all there is not kept.
+        self.kept.remove(&id);
         Ok(())
     }
 
-    fn end_if_done(&mut self, id: OperationId, now: LogTime, unix_ms: u64) {
+    pub(super) fn end_if_done(&mut self, id: OperationId, now: LogTime, unix_ms: u64) {
+        self.note_copies(id, now);
         let Some(operation) = self.records.get_mut(&id) else { return };
         if operation.ended.is_none() && operation.subs.iter().all(|s| s.state.is_terminal()) {
             operation.ended = Some(now);
@@ -335,15 +364,18 @@ impl Operations {
         let active: Vec<OperationId> = self.active().map(|o| o.id).collect();
         for id in active {
             let operation = self.records.get_mut(&id).expect("active operations are on record");
-            let late = now >= operation.deadline;
+            let (late, may_move) = (now >= operation.deadline, operation.kind.may_move());
             for sub in operation.subs.iter_mut().filter(|s| !s.state.is_terminal()) {
                 let fate = match &sub.state {
-                    _ if gone.contains(&sub.node) => Some("its node has left the fleet".to_owned()),
+                    // What the fleet chose the node for, it chooses another one for.
+                    _ if gone.contains(&sub.node) && !(may_move && sub.why.is_some()) => {
+                        Some("its node has left the fleet".to_owned())
+                    }
                     _ if late => Some(match &sub.last_error {
                         Some(error) => format!("timed out; the last attempt said: {error}"),
                         None => "timed out".to_owned(),
                     }),
-                    SubState::Running(lease) if now.0 >= lease.expires.0 + GRACE_MS => {
+                    SubState::Running(lease) if lease.is_over(now) => {
                         sub.last_error = Some("its node did not renew the lease".to_owned());
                         sub.state = SubState::Assigned { not_before: now };
                         None
@@ -364,16 +396,16 @@ impl Operations {
     /// Ended operations go when they are a day old, and the oldest ones when there are too many.
     fn forget_old(&mut self, now: LogTime) {
         let mut ended: Vec<(LogTime, OperationId, usize)> =
-            self.records.values().filter_map(|o| Some((o.ended?, o.id, o.subs.len()))).collect();
+            self.records.values().filter_map(|o| Some((o.ended?, o.id, o.size()))).collect();
         ended.sort_unstable();
         let mut subs = 0;
-        for (newer, (at, id, len)) in ended.into_iter().rev().enumerate() {
-            subs += len;
+        for (newer, (at, id, size)) in ended.into_iter().rev().enumerate() {
+            subs += size;
             if newer >= ENDED_MAX || subs > ENDED_SUBS_MAX || now.0 >= at.0 + ENDED_KEPT_MS {
                 self.records.remove(&id);
             }
         }
-        let Self { records, by_key } = self;
+        let Self { records, by_key, .. } = self;
         by_key.retain(|_, id| records.contains_key(id));
     }
 
@@ -442,7 +474,7 @@ impl Operations {
         });
         let (mut operations, mut parts) = (Vec::new(), 0);
         for operation in wanted.take(*limit as usize) {
-            parts += operation.kind.images().len() + operation.subs.len();
+            parts += operation.kind.images().len() + operation.size();
             if parts > PAGE_PARTS_MAX && !operations.is_empty() {
                 return Listed { operations, more: true };
             }

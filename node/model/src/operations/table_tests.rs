@@ -11,6 +11,7 @@ use super::*;
 use crate::blocks::{BlockError, BlockReader, BlockWriter};
 use crate::codec;
 use crate::image::{ImageReference, MAX_REFERENCE_LENGTH};
+use crate::operations::IMAGES_MAX;
 use crate::partition::{Answer, PartitionId, PartitionRange};
 
 const NODE: NodeId = NodeId(1);
@@ -20,6 +21,7 @@ fn submission(nodes: &[u64], key: Option<u8>) -> Submission {
         session: session(),
         kind: OperationKind::Pull { images: vec!["busybox".parse().unwrap()] },
         strategy: Strategy::Replicated,
+        places: Default::default(),
         parts: nodes.iter().map(|n| part(NodeId(*n), 0)).collect(),
         timeout_ms: 600_000,
         submitted_by: NODE,
@@ -149,7 +151,7 @@ fn limits() {
     let mut t = Operations::default();
     assert_eq!(t.submit(id(1), LogTime(0), submission(&[], None)), Err(SubmitError::Empty));
     let many: Vec<u64> = (0..=SUBS_MAX as u64).collect();
-    assert_eq!(t.submit(id(1), LogTime(0), submission(&many, None)), Err(SubmitError::TooManySubs));
+    assert_eq!(t.submit(id(1), LogTime(0), submission(&many, None)), Err(SubmitError::TooManySubs(64)));
     let astray = Submission { parts: vec![part(NODE, 1)], ..submission(&[1], None) };
     assert_eq!(t.submit(id(1), LogTime(0), astray), Err(SubmitError::Part));
     let late = Submission { timeout_ms: TIMEOUT_MAX_MS + 1, ..submission(&[1], None) };
@@ -255,7 +257,7 @@ fn work_is_named_by_its_place() {
         panic!("not granted")
     };
     assert_eq!(*work, Work::Tag { source: image("a:1"), target: image("a:3") });
-    assert_eq!(work.image(), &image("a:3"));
+    assert_eq!(work.subject(), "a:3");
 }
 
 #[test]

@@ -12,7 +12,7 @@ use crate::operations::table::Finished;
 use crate::operations::{OperationCommand, OperationId, OperationReply, Operations};
 
 /// Version of the encoded state and of commands. A node refuses a snapshot of a version it does not know.
-pub const STATE_VERSION: u16 = 3;
+pub const STATE_VERSION: u16 = 4;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PartitionMachine {
@@ -146,6 +146,18 @@ impl PartitionMachine {
             }
             OperationCommand::Cancel { operation, by, unix_ms } => {
                 OperationReply::Cancelled(self.operations.cancel(operation, by, now, unix_ms))
+            }
+            OperationCommand::Relocate { moves } => {
+                OperationReply::Relocated(self.operations.relocate(&moves, now))
+            }
+            OperationCommand::Repair { submission, replaced } => {
+                OperationReply::Repaired(self.operations.repair(id, now, *submission, replaced))
+            }
+            OperationCommand::CopyNews { origin, node, news } => {
+                OperationReply::Noted(self.operations.copy_news(&origin, node, news, now))
+            }
+            OperationCommand::Upkeep { run, change, unix_ms } => {
+                OperationReply::Upkept(self.operations.change_upkeep(run, change, now, unix_ms))
             }
             OperationCommand::Finish { sub, token, progress, outcome, unix_ms } => {
                 self.operations.report(&[(sub, token, progress)], now);

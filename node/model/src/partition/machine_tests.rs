@@ -218,6 +218,7 @@ fn submit(key: Option<[u8; 32]>) -> OperationCommand {
         session: session(),
         kind: OperationKind::Pull { images: vec!["busybox".parse().unwrap()] },
         strategy: Strategy::Local,
+        places: Default::default(),
         parts: [1, 2].map(|node| Part { node: NodeId(node), work: 0, why: None }).into(),
         timeout_ms: 60_000,
         submitted_by: NodeId(1),

@@ -16,5 +16,5 @@ mod model_tests;
 pub use command::{Command, Envelope, PartitionCommand, Reply};
 pub use longshore_raft::model::ring::{PartitionId, partition_of};
 pub use machine::{PartitionMachine, PartitionStatus};
-pub use query::{Answer, Query, Read};
+pub use query::{Answer, Query, Read, VERDICTS_MAX};
 pub use range::PartitionRange;

@@ -3,6 +3,8 @@
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
+use super::RunRequest;
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Strategy {
@@ -30,6 +32,26 @@ pub enum Action {
         source: String,
         targets: Vec<String>,
     },
+    /// New containers: `replicas` of them, or with the replicated strategy one on each node.
+    Run(Box<RunRequest>),
+    /// Ends containers, by name or id.
+    Stop {
+        containers: Vec<String>,
+        /// Time between the polite signal and the one that ends it; the container's own if there is none.
+        #[serde(default)]
+        grace_s: Option<u32>,
+    },
+    /// Starts containers that do not run, by name or id.
+    Start {
+        containers: Vec<String>,
+    },
+    /// Takes containers away, by name or id.
+    Rm {
+        containers: Vec<String>,
+        /// Those too that run.
+        #[serde(default)]
+        force: bool,
+    },
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
@@ -46,7 +68,7 @@ pub struct OperationRequest {
     /// Only nodes in one of these zones.
     #[serde(default)]
     pub zones: Vec<String>,
-    /// Replicated: on so many nodes, spread over zones.
+    /// Replicated: on so many nodes, spread over zones. Of a run: so many containers, whatever the strategy.
     #[serde(default)]
     pub replicas: Option<u32>,
     /// Distributed: to one node after the other, whatever they can carry.
@@ -127,8 +149,8 @@ pub enum SubOperationState {
 pub struct SubOperationView {
     pub index: u32,
     pub node: String,
-    /// What it brings, sends or makes.
-    pub image: String,
+    /// The image that it brings, sends or names, or the container.
+    pub subject: String,
     /// Why this node, if the fleet chose it.
     pub why: Option<String>,
     pub state: SubOperationState,
@@ -138,7 +160,7 @@ pub struct SubOperationView {
     pub layers_total: u32,
     pub current_bytes: u64,
     pub total_bytes: u64,
-    /// Image digest or id, once it succeeded.
+    /// Image digest or id, or a container's id, once it succeeded.
     pub result: Option<String>,
     pub error: Option<String>,
     pub started_at_ms: Option<u64>,
@@ -153,6 +175,9 @@ pub struct OperationView {
     pub state: OperationState,
     pub strategy: Strategy,
     pub images: Vec<String>,
+    /// The containers that it makes, ends or removes, by name.
+    #[serde(default)]
+    pub containers: Vec<String>,
     pub submitted_by: String,
     pub submitted_at_ms: u64,
     /// The operation whose failed parts this one does again.

@@ -46,6 +46,16 @@ fn every_command_of_the_contract_is_there_and_explained() {
             "op pull",
             "op push",
             "op tag",
+            "op run",
+            "op stop",
+            "op start",
+            "op rm",
+            "op exec",
+            "op logs",
+            "op ps",
+            "op images",
+            "op volumes",
+            "op runs",
             "op ls",
             "op inspect",
             "op cancel",
@@ -324,7 +334,7 @@ fn errors_have_their_exit_codes() {
     ];
     assert_eq!(codes.map(Exit::code), [0, 1, 2, 3, 4, 5, 130]);
     site.fleet.fail("status", [ApiError::new(ErrorCode::Denied, "no").hint("so")]);
-    let ran = site.run(&["--color", "always", "-v", "status"]);
+    let ran = site.run(&["--color", "always", "--verbose", "status"]);
     assert!(ran.stderr.starts_with("\x1b[1;31merror:\x1b[0m no\n\x1b[1;36mhint:\x1b[0m so\n"), "{ran:?}");
     assert!(ran.stderr.contains("request:"), "{ran:?}");
 }

@@ -2,6 +2,7 @@
 
 mod arguments;
 mod cache;
+mod containers;
 mod launch;
 mod listings;
 mod pull;

@@ -115,7 +115,7 @@ fn listings_of_operations() {
     site.fleet.publish(&running);
     let table = site.run(&["op", "ls"]);
     let lines: Vec<Vec<&str>> = table.ok().lines().map(|line| line.split_whitespace().collect()).collect();
-    assert_eq!(lines[0].join(" "), "ID KIND STATE ENDED IMAGES SUBMITTED BY SUBMITTED");
+    assert_eq!(lines[0].join(" "), "ID KIND STATE ENDED OF SUBMITTED BY SUBMITTED");
     assert_eq!(lines[1].join(" "), format!("op2 pull running 0 of 2 {IMAGE} alpha now"));
     assert!(lines[2].join(" ").starts_with(&format!("op1 pull partial 2 of 2 {IMAGE} alpha ")), "{table:?}");
     assert_eq!(site.run(&["op", "ls", "--active", "--limit", "7", "-q"]).ok(), "op2\n");

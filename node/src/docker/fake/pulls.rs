@@ -1,20 +1,16 @@
-//! An engine in memory that follows a script: slow, hanging, failing, crashing in the middle of a pull, forgetting images.
-//!
-//! Owns a registry's contents, the local images and the count of pulls under way. Time comes from the runtime parameter,
-//! so under a simulated runtime a pull of an hour takes no time and always the same course.
+//! What the fake does with images: the registry it pulls from, and what becomes of a pull.
 
-use std::collections::{BTreeMap, VecDeque};
-use std::marker::PhantomData;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use longshore_model::image::ImageReference;
 use longshore_raft::Runtime;
 use parking_lot::Mutex;
-use tokio::sync::Notify;
 
-use super::progress::{LayerMessage, PullTracker};
-use super::{BoxFuture, ContainerEngine, EngineError, EngineInfo, LocalImage, OnProgress, PullProgress};
+use super::super::progress::{LayerMessage, PullTracker};
+use super::super::{Changed, EngineError, ListedImage, LocalImage, OnProgress, PullProgress};
+use super::{ARCH, FakeEngine, State, interrupted};
 
 /// Downloading messages a layer: enough for a bar that moves.
 const STEPS_PER_LAYER: u64 = 4;
@@ -26,6 +22,8 @@ pub struct FakeImage {
     pub digest: String,
     /// Size in bytes of each layer. Layers of the same position and size are shared between images.
     pub layers: Vec<u64>,
+    /// Processor that its programs are for, such as `amd64`.
+    pub arch: String,
 }
 
 /// What becomes of the next pull. A step is one message of the engine: `STEPS_PER_LAYER` and one more for each layer.
@@ -66,63 +64,19 @@ pub struct PullCounts {
     pub most_at_once: u64,
 }
 
-#[derive(Debug)]
-struct State {
-    info: EngineInfo,
-    down: Option<EngineError>,
-    /// Counts the times the engine went down: what began in an earlier life is lost.
-    life: u64,
-    registry: BTreeMap<ImageReference, FakeImage>,
-    local: BTreeMap<ImageReference, FakeImage>,
-    scripts: VecDeque<PullScript>,
-    standing: PullScript,
-    counts: BTreeMap<ImageReference, PullCounts>,
-}
-
-/// Cheap to clone; clones are the same engine.
-#[derive(Debug)]
-pub struct FakeEngine<R: Runtime> {
-    state: Arc<Mutex<State>>,
-    went_down: Arc<Notify>,
-    _runtime: PhantomData<fn() -> R>,
-}
-
-impl<R: Runtime> Clone for FakeEngine<R> {
-    fn clone(&self) -> Self {
-        Self { state: self.state.clone(), went_down: self.went_down.clone(), _runtime: PhantomData }
-    }
-}
-
 impl<R: Runtime> FakeEngine<R> {
-    /// An engine that is up, with an empty registry.
-    pub fn new(name: &str) -> Self {
-        let info = EngineInfo {
-            version: "20.10.24".to_owned(),
-            api_version: "1.41".to_owned(),
-            os: "linux".to_owned(),
-            arch: "amd64".to_owned(),
-            name: name.to_owned(),
-        };
-        let state = State {
-            info,
-            down: None,
-            life: 0,
-            registry: BTreeMap::new(),
-            local: BTreeMap::new(),
-            scripts: VecDeque::new(),
-            standing: PullScript::default(),
-            counts: BTreeMap::new(),
-        };
-        Self { state: Arc::new(Mutex::new(state)), went_down: Arc::default(), _runtime: PhantomData }
-    }
-
     /// Puts an image into the registry, under its tag and under its digest.
     pub fn publish(&self, image: &ImageReference, layers: Vec<u64>) -> FakeImage {
+        self.publish_for_arch(image, layers, ARCH)
+    }
+
+    /// Likewise, with programs for a processor that may be another than this host's. As Docker does, the fake pulls it all the same.
+    pub fn publish_for_arch(&self, image: &ImageReference, layers: Vec<u64>, arch: &str) -> FakeImage {
         let hash = |kind: &str| {
-            let hex = blake3::hash(format!("{kind} {image} {layers:?}").as_bytes()).to_hex();
+            let hex = blake3::hash(format!("{kind} {image} {layers:?} {arch}").as_bytes()).to_hex();
             format!("sha256:{hex}")
         };
-        let published = FakeImage { id: hash("id"), digest: hash("digest"), layers };
+        let published = FakeImage { id: hash("id"), digest: hash("digest"), layers, arch: arch.to_owned() };
         let mut state = self.state.lock();
         state.registry.insert(by_digest(image, &published.digest), published.clone());
         state.registry.insert(image.clone(), published.clone());
@@ -136,12 +90,21 @@ impl<R: Runtime> FakeEngine<R> {
 
     /// Drops the local copy, as `docker rmi` does. Whether there was one.
     pub fn forget(&self, image: &ImageReference) -> bool {
-        self.state.lock().local.remove(image).is_some()
+        self.change(|state, _| {
+            let there = state.local.remove(image).is_some();
+            if there {
+                state.containers.changed(Changed::Images);
+            }
+            there
+        })
     }
 
     /// Drops all local copies, as after `docker system prune --all`.
     pub fn forget_all(&self) {
-        self.state.lock().local.clear();
+        self.change(|state, _| {
+            state.local.clear();
+            state.containers.changed(Changed::Images);
+        });
     }
 
     /// Scripts for the pulls to come, one each, in order; afterwards the standing one.
@@ -154,41 +117,11 @@ impl<R: Runtime> FakeEngine<R> {
         self.state.lock().standing = script;
     }
 
-    /// The engine dies: pulls under way are interrupted, later calls find nothing at the socket. Local images stay.
-    pub fn crash(&self) {
-        self.fail_with(EngineError::Unavailable {
-            endpoint: "fake".to_owned(),
-            detail: "nothing listens on the socket".to_owned(),
-        });
-    }
-
-    /// Like [`crash`](Self::crash), with this error for later calls.
-    pub fn fail_with(&self, error: EngineError) {
-        let mut state = self.state.lock();
-        state.down = Some(error);
-        state.life += 1;
-        drop(state);
-        self.went_down.notify_waiters();
-    }
-
-    pub fn restart(&self) {
-        self.state.lock().down = None;
-    }
-
     pub fn counts(&self, image: &ImageReference) -> PullCounts {
         self.state.lock().counts.get(image).copied().unwrap_or_default()
     }
 
-    /// The state of an engine that is up.
-    fn up(&self) -> Result<parking_lot::MutexGuard<'_, State>, EngineError> {
-        let state = self.state.lock();
-        match &state.down {
-            Some(error) => Err(error.clone()),
-            None => Ok(state),
-        }
-    }
-
-    async fn pull_image(
+    pub(super) async fn pull_image(
         &self,
         image: ImageReference,
         on_progress: OnProgress,
@@ -216,15 +149,18 @@ impl<R: Runtime> FakeEngine<R> {
         }
         self.step(&script, u32::try_from(messages.len()).unwrap_or(u32::MAX), life).await?;
 
-        let mut state = self.up()?;
         let pulled = pulled(&published);
-        state.local.insert(image, published);
-        drop(state);
+        self.change_if_up(|state, _| {
+            state.room()?;
+            state.local.insert(image, published);
+            state.containers.changed(Changed::Images);
+            Ok(())
+        })?;
         running.completed = true;
         Ok(pulled)
     }
 
-    async fn push_image(
+    pub(super) async fn push_image(
         &self,
         image: ImageReference,
         on_progress: OnProgress,
@@ -245,6 +181,21 @@ impl<R: Runtime> FakeEngine<R> {
         Ok(pulled(&local))
     }
 
+    pub(super) fn tag_image(
+        &self,
+        source: &ImageReference,
+        target: ImageReference,
+    ) -> Result<LocalImage, EngineError> {
+        self.change_if_up(|state, _| {
+            let found = state.local.get(source).cloned();
+            let found = found.ok_or_else(|| EngineError::NoSuchImage { image: source.familiar() })?;
+            let tagged = pulled(&found);
+            state.local.insert(target, found);
+            state.containers.changed(Changed::Images);
+            Ok(tagged)
+        })
+    }
+
     /// What the script has in store before step number `step`.
     async fn step(&self, script: &PullScript, step: u32, life: u64) -> Result<(), EngineError> {
         match script {
@@ -258,21 +209,6 @@ impl<R: Runtime> FakeEngine<R> {
                 Err(interrupted())
             }
             _ => self.unless_down(life, std::future::ready(())).await,
-        }
-    }
-
-    /// Waits, unless the engine of this `life` goes down first.
-    async fn unless_down(&self, life: u64, wait: impl Future<Output = ()> + Send) -> Result<(), EngineError> {
-        let mut went_down = std::pin::pin!(self.went_down.notified());
-        // Registered before looking, or a crash between the two would be missed.
-        went_down.as_mut().enable();
-        if self.state.lock().life != life {
-            return Err(interrupted());
-        }
-        tokio::select! {
-            biased;
-            () = went_down => Err(interrupted()),
-            () = wait => Ok(()),
         }
     }
 }
@@ -348,7 +284,24 @@ fn messages(image: &FakeImage, present: &[FakeImage]) -> Vec<Message> {
     messages
 }
 
-fn pulled(image: &FakeImage) -> LocalImage {
+/// Those that the engine has, by id.
+pub(super) fn listed(local: &BTreeMap<ImageReference, FakeImage>) -> Vec<ListedImage> {
+    let mut images: BTreeMap<&str, ListedImage> = BTreeMap::new();
+    for (name, image) in local {
+        let listed = images.entry(&image.id).or_insert_with(|| ListedImage {
+            id: image.id.clone(),
+            tags: Vec::new(),
+            size_bytes: pulled(image).size_bytes,
+            created_unix_s: 0,
+        });
+        if name.digest().is_none() {
+            listed.tags.push(name.familiar());
+        }
+    }
+    images.into_values().collect()
+}
+
+pub(super) fn pulled(image: &FakeImage) -> LocalImage {
     LocalImage {
         id: image.id.clone(),
         digest: Some(image.digest.clone()),
@@ -360,57 +313,4 @@ fn by_digest(image: &ImageReference, digest: &str) -> ImageReference {
     let text = format!("{}@{digest}", image.name());
     text.parse()
         .unwrap_or_else(|error| unreachable!("a name with a well-formed digest is a reference: {error}"))
-}
-
-fn interrupted() -> EngineError {
-    EngineError::Interrupted {
-        endpoint: "fake".to_owned(),
-        detail: "the connection was closed before the reply was complete".to_owned(),
-    }
-}
-
-impl<R: Runtime> ContainerEngine for FakeEngine<R> {
-    fn info(&self) -> BoxFuture<'_, Result<EngineInfo, EngineError>> {
-        Box::pin(async move { Ok(self.up()?.info.clone()) })
-    }
-
-    fn pull(
-        &self,
-        image: &ImageReference,
-        on_progress: OnProgress,
-    ) -> BoxFuture<'_, Result<LocalImage, EngineError>> {
-        Box::pin(self.pull_image(image.clone(), on_progress))
-    }
-
-    fn push(
-        &self,
-        image: &ImageReference,
-        on_progress: OnProgress,
-    ) -> BoxFuture<'_, Result<LocalImage, EngineError>> {
-        Box::pin(self.push_image(image.clone(), on_progress))
-    }
-
-    fn tag(
-        &self,
-        source: &ImageReference,
-        target: &ImageReference,
-    ) -> BoxFuture<'_, Result<LocalImage, EngineError>> {
-        let (source, target) = (source.clone(), target.clone());
-        Box::pin(async move {
-            let mut state = self.up()?;
-            let found = state.local.get(&source).cloned();
-            let found = found.ok_or_else(|| EngineError::NoSuchImage { image: source.familiar() })?;
-            let tagged = pulled(&found);
-            state.local.insert(target, found);
-            Ok(tagged)
-        })
-    }
-
-    fn inspect_image(
-        &self,
-        image: &ImageReference,
-    ) -> BoxFuture<'_, Result<Option<LocalImage>, EngineError>> {
-        let image = image.clone();
-        Box::pin(async move { Ok(self.up()?.local.get(&image).map(pulled)) })
-    }
 }

@@ -1,105 +1,22 @@
-//! The real engine: Docker behind a unix socket, through bollard.
-//!
-//! Holds no connection and no knowledge between calls: each opens its own [`Connection`]. Must never retry.
-
-use std::path::{Path, PathBuf};
-use std::time::Duration;
+//! Images of the real engine: pulls and pushes with progress, names, what is there.
 
 use bollard::errors::Error as BollardError;
-use bollard::models::ImageInspect;
-use bollard::query_parameters::{CreateImageOptions, PushImageOptions, TagImageOptions};
+use bollard::models::{ImageInspect, ImageSummary};
+use bollard::query_parameters::{CreateImageOptions, ListImagesOptions, PushImageOptions, TagImageOptions};
 use futures_util::StreamExt;
 use longshore_model::image::ImageReference;
 
-use super::classify::{self, Context};
-use super::connection::Connection;
-use super::progress::{LayerMessage, PullTracker, PushTracker};
-use super::{BoxFuture, ContainerEngine, EngineError, EngineInfo, LocalImage, OnProgress};
+use super::super::classify::{self, Context};
+use super::super::connection::Connection;
+use super::super::progress::{LayerMessage, PullTracker, PushTracker};
+use super::super::{EngineError, ListedImage, LocalImage, OnProgress};
+use super::BollardEngine;
 
-const HTTP_NOT_FOUND: u16 = 404;
-
-/// How long to wait for what.
-#[derive(Debug, Clone, Copy)]
-pub struct Limits {
-    /// For a connection with a negotiated version. A starting dockerd accepts connections well before it answers.
-    pub connect: Duration,
-    /// For a reply to a question that an engine answers from memory.
-    pub reply: Duration,
-    /// For the next word of a pull, in whole seconds. Docker itself waits for ever on a registry that accepts a
-    /// connection and then says nothing; unpacking a layer of many GiB onto a slow disk must fit, though.
-    pub silence: Duration,
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        Self {
-            connect: Duration::from_secs(10),
-            reply: Duration::from_secs(30),
-            silence: Duration::from_secs(300),
-        }
-    }
-}
-
-/// A Docker Engine, 20.10 or later, behind a unix socket.
-#[derive(Debug, Clone)]
-pub struct BollardEngine {
-    socket: PathBuf,
-    limits: Limits,
-}
+/// What the engine lists instead of a name that an image lost.
+const NO_NAME: &str = "<none>";
 
 impl BollardEngine {
-    /// Does not connect: an engine that is missing now may be there at the first call.
-    pub fn new(socket: impl Into<PathBuf>) -> Self {
-        Self::with_limits(socket, Limits::default())
-    }
-
-    pub fn with_limits(socket: impl Into<PathBuf>, limits: Limits) -> Self {
-        Self { socket: socket.into(), limits }
-    }
-
-    pub fn socket(&self) -> &Path {
-        &self.socket
-    }
-
-    fn endpoint(&self) -> String {
-        self.socket.display().to_string()
-    }
-
-    /// `question` answered in time, with connection failures classified; `None` if the engine says there is no such thing.
-    #[expect(clippy::disallowed_methods, reason = "the real implementation of the container-engine port")]
-    async fn ask<T>(
-        &self,
-        question: impl Future<Output = Result<T, BollardError>>,
-    ) -> Result<Option<T>, EngineError> {
-        match tokio::time::timeout(self.limits.reply, question).await {
-            Ok(Ok(reply)) => Ok(Some(reply)),
-            Ok(Err(BollardError::DockerResponseServerError { status_code: HTTP_NOT_FOUND, .. })) => Ok(None),
-            Ok(Err(BollardError::DockerResponseServerError { message, .. })) => {
-                Err(EngineError::Refused { detail: classify::shorten(&message) })
-            }
-            Ok(Err(error)) => Err(self.interrupted(classify::describe(&error))),
-            Err(_) => Err(self.interrupted(format!("no reply within {} s", self.limits.reply.as_secs_f32()))),
-        }
-    }
-
-    fn interrupted(&self, detail: String) -> EngineError {
-        EngineError::Interrupted { endpoint: self.endpoint(), detail }
-    }
-
-    async fn engine_info(&self) -> Result<EngineInfo, EngineError> {
-        let connection = Connection::open(&self.socket, self.limits).await?;
-        let info = self.ask(connection.docker.info()).await?.unwrap_or_default();
-        let version = &connection.version;
-        Ok(EngineInfo {
-            version: version.version.clone().unwrap_or_default(),
-            api_version: connection.api_version.clone(),
-            os: version.os.clone().unwrap_or_default(),
-            arch: version.arch.clone().unwrap_or_default(),
-            name: info.name.unwrap_or_default(),
-        })
-    }
-
-    async fn inspect(
+    pub(super) async fn inspect(
         &self,
         connection: &Connection,
         image: &ImageReference,
@@ -108,7 +25,7 @@ impl BollardEngine {
         Ok(found.map(|found| pulled_image(image, found)))
     }
 
-    async fn pull_image(
+    pub(super) async fn pull_image(
         &self,
         image: &ImageReference,
         on_progress: OnProgress,
@@ -145,7 +62,7 @@ impl BollardEngine {
             .ok_or_else(|| self.interrupted("the pull ended, but the image is not there".to_owned()))
     }
 
-    async fn push_image(
+    pub(super) async fn push_image(
         &self,
         image: &ImageReference,
         on_progress: OnProgress,
@@ -167,7 +84,7 @@ impl BollardEngine {
             .ok_or_else(|| EngineError::NoSuchImage { image: image.familiar() })
     }
 
-    async fn tag_image(
+    pub(super) async fn tag_image(
         &self,
         source: &ImageReference,
         target: &ImageReference,
@@ -178,6 +95,14 @@ impl BollardEngine {
         let missing = || EngineError::NoSuchImage { image: source.familiar() };
         tagged.ok_or_else(missing)?;
         self.inspect(&connection, target).await?.ok_or_else(missing)
+    }
+
+    pub(super) async fn images(&self) -> Result<Vec<ListedImage>, EngineError> {
+        let connection = Connection::open(&self.socket, self.limits).await?;
+        let listed = self.ask(connection.docker.list_images(None::<ListImagesOptions>)).await?;
+        let mut images: Vec<ListedImage> = listed.unwrap_or_default().into_iter().map(listed_image).collect();
+        images.sort_by(|a, b| a.id.cmp(&b.id));
+        Ok(images)
     }
 
     #[expect(clippy::disallowed_methods, reason = "the real implementation of the container-engine port")]
@@ -227,47 +152,14 @@ fn pulled_image(image: &ImageReference, found: ImageInspect) -> LocalImage {
     }
 }
 
-impl ContainerEngine for BollardEngine {
-    fn info(&self) -> BoxFuture<'_, Result<EngineInfo, EngineError>> {
-        Box::pin(self.engine_info())
-    }
-
-    fn pull(
-        &self,
-        image: &ImageReference,
-        on_progress: OnProgress,
-    ) -> BoxFuture<'_, Result<LocalImage, EngineError>> {
-        let image = image.clone();
-        Box::pin(async move { self.pull_image(&image, on_progress).await })
-    }
-
-    fn push(
-        &self,
-        image: &ImageReference,
-        on_progress: OnProgress,
-    ) -> BoxFuture<'_, Result<LocalImage, EngineError>> {
-        let image = image.clone();
-        Box::pin(async move { self.push_image(&image, on_progress).await })
-    }
-
-    fn tag(
-        &self,
-        source: &ImageReference,
-        target: &ImageReference,
-    ) -> BoxFuture<'_, Result<LocalImage, EngineError>> {
-        let (source, target) = (source.clone(), target.clone());
-        Box::pin(async move { self.tag_image(&source, &target).await })
-    }
-
-    fn inspect_image(
-        &self,
-        image: &ImageReference,
-    ) -> BoxFuture<'_, Result<Option<LocalImage>, EngineError>> {
-        let image = image.clone();
-        Box::pin(async move {
-            let connection = Connection::open(&self.socket, self.limits).await?;
-            self.inspect(&connection, &image).await
-        })
+fn listed_image(found: ImageSummary) -> ListedImage {
+    let mut tags = found.repo_tags;
+    tags.retain(|tag| !tag.contains(NO_NAME));
+    ListedImage {
+        id: found.id,
+        tags,
+        size_bytes: u64::try_from(found.size).unwrap_or(0),
+        created_unix_s: u64::try_from(found.created).unwrap_or(0),
     }
 }
 

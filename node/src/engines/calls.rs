@@ -1,0 +1,174 @@
+//! What one node asks of another one's engine, as messages.
+
+use bincode::{Decode, Encode};
+use bytes::Bytes;
+use longshore_model::codec;
+
+use crate::docker::{Container, EngineError, ExecSpec, ListedImage, ListedVolume, LogQuery, Stream};
+
+/// First byte of a call, its version included. Consensus has 0xC0 to 0xCF, offers 0xD1 and 0xD2.
+pub(crate) const CALL_TAG: u8 = 0xD3;
+/// Most bytes of a listing of one node: it has to fit into a message of 4 MiB. Some thousand containers.
+pub(crate) const LISTED_BYTES_MAX: usize = 3 << 20;
+
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub(crate) enum EngineCall {
+    Containers,
+    Images,
+    Volumes,
+    /// Opens a stream of what a container wrote.
+    Logs {
+        container: String,
+        query: LogQuery,
+    },
+    /// Opens a stream of what a command in a container writes.
+    Exec {
+        container: String,
+        command: ExecSpec,
+    },
+    /// What came on a stream since; waits for a moment if nothing did.
+    More {
+        stream: u64,
+    },
+    /// Nobody wants more of it.
+    Close {
+        stream: u64,
+    },
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub(crate) enum EngineReply {
+    Containers(Listing<Container>),
+    Images(Listing<ListedImage>),
+    Volumes(Listing<ListedVolume>),
+    Opened { stream: u64 },
+    Output { pieces: Vec<OutputPiece>, end: Option<StreamEnd> },
+    Closed,
+    Failed(CallError),
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub(crate) struct Listing<T> {
+    pub(crate) items: Vec<T>,
+    /// There are more than fit.
+    pub(crate) cut: bool,
+}
+
+impl<T: Encode> Listing<T> {
+    pub(crate) fn of(mut items: Vec<T>) -> Self {
+        let (mut bytes, mut fit) = (Vec::new(), 0);
+        for item in &items {
+            codec::encode_into(item, &mut bytes);
+            if bytes.len() > LISTED_BYTES_MAX {
+                break;
+            }
+            fit += 1;
+        }
+        let cut = fit < items.len();
+        items.truncate(fit);
+        Self { items, cut }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub(crate) struct OutputPiece {
+    pub(crate) stream: Stream,
+    pub(crate) bytes: Vec<u8>,
+}
+
+/// Why there is no more on a stream.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub(crate) enum StreamEnd {
+    /// The container, or what it had written, has ended.
+    Done,
+    /// The command has ended.
+    Exit(i64),
+    Failed(CallError),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
+pub(crate) enum CallErrorKind {
+    NotFound,
+    /// It is not in the state that this needs.
+    Conflict,
+    /// As many calls or streams as can be are open.
+    Busy,
+    /// The node or its engine does not answer.
+    Unavailable,
+    Other,
+}
+
+/// Why a call was not answered. The text is shown to people.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error, Encode, Decode)]
+#[error("{message}")]
+pub(crate) struct CallError {
+    pub(crate) kind: CallErrorKind,
+    pub(crate) message: String,
+}
+
+impl From<EngineError> for CallError {
+    fn from(error: EngineError) -> Self {
+        let kind = match &error {
+            EngineError::NoSuchContainer { .. } | EngineError::NoSuchImage { .. } => CallErrorKind::NotFound,
+            EngineError::NotRunning { .. } | EngineError::StillRunning { .. } => CallErrorKind::Conflict,
+            EngineError::Unavailable { .. } | EngineError::Interrupted { .. } | EngineError::Disabled => {
+                CallErrorKind::Unavailable
+            }
+            _ => CallErrorKind::Other,
+        };
+        Self { kind, message: error.to_string() }
+    }
+}
+
+impl EngineCall {
+    pub(crate) fn encode(&self) -> Bytes {
+        let mut bytes = vec![CALL_TAG];
+        codec::encode_into(self, &mut bytes);
+        bytes.into()
+    }
+
+    /// Of a message, its tag included.
+    pub(crate) fn decode(body: &[u8]) -> Result<Self, String> {
+        match body.split_first() {
+            Some((&CALL_TAG, call)) => codec::decode(call).map_err(|error| error.to_string()),
+            _ => Err("not a call to an engine".to_owned()),
+        }
+    }
+}
+
+impl EngineReply {
+    pub(crate) fn encode(&self) -> Bytes {
+        let mut bytes = Vec::new();
+        codec::encode_into(self, &mut bytes);
+        bytes.into()
+    }
+
+    pub(crate) fn decode(body: &[u8]) -> Result<Self, String> {
+        codec::decode(body).map_err(|error| error.to_string())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn calls_and_replies_are_read_as_they_are_written() {
+        let query = LogQuery { follow: true, tail: Some(5), ..LogQuery::default() };
+        let call = EngineCall::Logs { container: "web".into(), query };
+        assert_eq!(EngineCall::decode(&call.encode()), Ok(call));
+        let piece = OutputPiece { stream: Stream::Stderr, bytes: vec![0, 255] };
+        let reply = EngineReply::Output { pieces: vec![piece], end: Some(StreamEnd::Exit(3)) };
+        assert_eq!(EngineReply::decode(&reply.encode()), Ok(reply));
+        for bad in [&b""[..], &[0xD1, 0], &[CALL_TAG], &[CALL_TAG, 99]] {
+            assert!(EngineCall::decode(bad).is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn a_listing_is_cut_where_a_message_ends() {
+        let long = Listing::of(vec![0_u8; LISTED_BYTES_MAX + 1]);
+        assert_eq!((long.items.len(), long.cut), (LISTED_BYTES_MAX, true));
+        assert!(!Listing::of(vec![0_u8; LISTED_BYTES_MAX]).cut);
+    }
+}

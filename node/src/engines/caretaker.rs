@@ -1,0 +1,277 @@
+//! Brings the containers that the fleet made on this engine in line with what the log says of them.
+//!
+//! Level-triggered: it lists what the engine has, asks the log about each container that carries the fleet's labels, and takes one step for each. It
+//! does so when it starts (a host that comes back may run what was started elsewhere meanwhile), when the engine tells of an event, when
+//! somebody says that something changed, and now and then. The log is asked after the engine, and its answer to one attempt's container only ever
+//! goes from "yours" to "not yours"; so what is removed could not have become wanted again.
+//! Must never: touch a container without the fleet's labels, or one that the log does not know.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use longshore_model::container::Origin;
+use longshore_model::operations::{CopyNews, OperationCommand, Verdict};
+use longshore_model::partition::PartitionId;
+use longshore_raft::Runtime;
+use longshore_raft::consensus::runtime::Instant as _;
+use tokio_util::sync::CancellationToken;
+
+use super::care::Care;
+use crate::core::Core;
+use crate::docker::{Container, ContainerEngine, ContainerState, EngineError};
+use crate::ring::Front;
+
+/// How often everything is looked at if nothing happens: what was missed is found then.
+const LOOK_EVERY: Duration = Duration::from_secs(30);
+/// Pause after a look that found an engine, or a group, that does not answer.
+const AGAIN: Duration = Duration::from_secs(2);
+/// Events come in bursts.
+const GATHER: Duration = Duration::from_millis(100);
+/// Pause before the engine is listened to again.
+const LISTEN_AGAIN: Duration = Duration::from_secs(1);
+/// Longest pause before a copy is started again that does not stay up.
+const RESTART_PAUSE_MAX: Duration = Duration::from_secs(60);
+/// A copy that was up for so long begins with a short pause again.
+const SETTLED: Duration = Duration::from_secs(60);
+/// Time that a container has to end by itself before it is removed.
+const LAST_GRACE: Duration = Duration::from_secs(10);
+
+/// See the module's docs. One per node with an engine.
+pub(crate) struct Caretaker<R: Runtime> {
+    core: Arc<Core<R>>,
+    front: Front<R>,
+    engine: Arc<dyn ContainerEngine>,
+    care: Arc<Care>,
+    stop: CancellationToken,
+    restarts: BTreeMap<String, Restarts<R>>,
+}
+
+/// How often a copy was started again, and when last.
+struct Restarts<R: Runtime> {
+    count: u32,
+    last: R::Instant,
+}
+
+/// What a look found to do for a container.
+struct Found {
+    container: Container,
+    origin: Origin,
+    verdict: Verdict,
+}
+
+impl<R: Runtime> Caretaker<R> {
+    /// `None` if the node has no engine.
+    pub(crate) fn new(
+        core: Arc<Core<R>>,
+        front: Front<R>,
+        care: Arc<Care>,
+        stop: CancellationToken,
+    ) -> Option<Self> {
+        let engine = core.engine.clone()?;
+        Some(Self { core, front, engine, care, stop, restarts: BTreeMap::new() })
+    }
+
+    pub(crate) async fn run(mut self) {
+        let (engine, care, stop) = (Arc::clone(&self.engine), Arc::clone(&self.care), self.stop.clone());
+        drop(R::spawn(async move {
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => {}
+                () = listen::<R>(&*engine, &care) => {}
+            }
+        }));
+        let stop = self.stop.clone();
+        let mut pause = Duration::ZERO;
+        loop {
+            let care = Arc::clone(&self.care);
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => return,
+                () = care.changed() => R::sleep(GATHER).await,
+                () = R::sleep(pause) => {}
+            }
+            pause = tokio::select! {
+                biased;
+                () = stop.cancelled() => return,
+                pause = self.look() => pause,
+            };
+        }
+    }
+
+    /// One look at everything; how long until the next.
+    async fn look(&mut self) -> Duration {
+        // Before the engine is asked: what is expected was there then.
+        let expected = self.care.expected();
+        let containers = match self.engine.list_containers().await {
+            Ok(containers) => containers,
+            Err(error) => {
+                tracing::debug!(%error, "the containers can not be looked after");
+                return AGAIN;
+            }
+        };
+        let fleet = self.core.fleet.to_string();
+        let ours: Vec<(Container, Origin)> =
+            containers.into_iter().filter_map(|c| Origin::of(&c.labels, &fleet).map(|o| (c, o))).collect();
+        self.restarts.retain(|id, _| ours.iter().any(|(container, _)| container.id == *id));
+        let there: BTreeSet<Origin> = ours.iter().map(|(_, origin)| *origin).collect();
+        let mut next = LOOK_EVERY;
+        for lost in expected.difference(&there) {
+            self.say(*lost, CopyNews::Lost { why: "its container is gone".to_owned() }).await;
+        }
+        let (found, all_answered) = self.judge(ours).await;
+        if !all_answered {
+            next = AGAIN;
+        }
+        for found in found {
+            if let Some(again) = self.act(found).await {
+                next = next.min(again);
+            }
+        }
+        next
+    }
+
+    /// Asks the log, and whether all groups answered: one that has no quorum holds up no other's.
+    async fn judge(&self, ours: Vec<(Container, Origin)>) -> (Vec<Found>, bool) {
+        let mut by_partition: BTreeMap<PartitionId, Vec<(Container, Origin)>> = BTreeMap::new();
+        for (container, origin) in ours {
+            by_partition.entry(partition_of(&origin)).or_default().push((container, origin));
+        }
+        let (mut all, mut all_answered) = (Vec::new(), true);
+        for (partition, ours) in by_partition {
+            let origins: Vec<Origin> = ours.iter().map(|(_, origin)| *origin).collect();
+            match self.front.verdicts(partition, self.core.me, origins).await {
+                Ok(verdicts) => {
+                    let found = ours.into_iter().zip(verdicts);
+                    all.extend(found.map(|((container, origin), verdict)| Found {
+                        container,
+                        origin,
+                        verdict,
+                    }));
+                }
+                Err(error) => {
+                    tracing::debug!(%partition, %error, "whose containers these are can not be asked");
+                    all_answered = false;
+                }
+            }
+        }
+        (all, all_answered)
+    }
+
+    /// One step for one container; when to look again, if it is not all there is to do.
+    async fn act(&mut self, found: Found) -> Option<Duration> {
+        let Found { container, origin, verdict } = found;
+        if matches!(verdict, Verdict::Leave | Verdict::Keep) && self.care.is_fenced(&container.id) {
+            return self.lift_fence(&container).await;
+        }
+        let step = match (verdict, container.state) {
+            (Verdict::Wait, _) => return self.care.is_fenced(&container.id).then_some(AGAIN),
+            (Verdict::Leave, _)
+            | (Verdict::Stop, ContainerState::Created | ContainerState::Exited { .. }) => Ok(()),
+            (Verdict::Keep | Verdict::Stop, ContainerState::Dead) | (Verdict::Remove, _) => {
+                self.remove(&container).await
+            }
+            (Verdict::Stop, _) => {
+                tracing::info!(container = %container.name, "stopping a container: its run is stopped");
+                self.engine.stop(&container.id, None).await
+            }
+            (Verdict::Keep, state) if state.is_up() => Ok(()),
+            (Verdict::Keep, ContainerState::Exited { code: 0 }) => {
+                self.say(origin, CopyNews::Completed).await;
+                Ok(())
+            }
+            (Verdict::Keep, _) => return self.start_again(&container, origin).await,
+        };
+        match step {
+            Ok(()) => None,
+            Err(error) => {
+                tracing::warn!(container = %container.name, %error, "a container could not be looked after; trying again");
+                Some(AGAIN)
+            }
+        }
+    }
+
+    /// Starts what was stopped only because the log could not be asked in time. (Its sub-operation may also be under way again; the next
+    /// attempt finds it by its name then.)
+    async fn lift_fence(&self, container: &Container) -> Option<Duration> {
+        if !container.state.is_up() {
+            tracing::info!(container = %container.name, "starting a container again: the log says that it may run");
+            if let Err(error) = self.engine.start(&container.id).await {
+                tracing::warn!(container = %container.name, %error, "a container could not be started again; trying again");
+                return Some(AGAIN);
+            }
+        }
+        self.care.unfence(&container.id);
+        None
+    }
+
+    async fn remove(&self, container: &Container) -> Result<(), EngineError> {
+        tracing::info!(container = %container.name, id = %container.id, "removing a container that the fleet wants no more");
+        if container.state.is_up() {
+            self.engine.stop(&container.id, Some(LAST_GRACE)).await?;
+        }
+        self.engine.remove(&container.id, true).await?;
+        self.care.unfence(&container.id);
+        Ok(())
+    }
+
+    /// A copy that should run, and does not: its engine was started anew, or somebody stopped it by hand. (One that fails by itself its engine starts
+    /// again.)
+    async fn start_again(&mut self, container: &Container, origin: Origin) -> Option<Duration> {
+        let now = R::Instant::now();
+        if let Some(restarts) = self.restarts.get_mut(&container.id) {
+            if now >= restarts.last + SETTLED + RESTART_PAUSE_MAX {
+                restarts.count = 0;
+            }
+            let pause = (Duration::from_secs(1) * (1 << restarts.count.min(6))).min(RESTART_PAUSE_MAX);
+            let due = restarts.last + pause;
+            if restarts.count > 0 && now < due {
+                return Some(due - now);
+            }
+        }
+        let restarts = self.restarts.entry(container.id.clone()).or_insert(Restarts { count: 0, last: now });
+        restarts.count += 1;
+        restarts.last = now;
+        tracing::info!(container = %container.name, "starting a copy again that should run");
+        match self.engine.start(&container.id).await {
+            Ok(()) => None,
+            Err(error) if error.is_transient() => Some(AGAIN),
+            Err(error) => {
+                self.say(origin, CopyNews::Lost { why: format!("it can not be started again: {error}") })
+                    .await;
+                None
+            }
+        }
+    }
+
+    /// Tells the log. What does not arrive is found again with the next look.
+    async fn say(&self, origin: Origin, news: CopyNews) {
+        let command = OperationCommand::CopyNews { origin, node: self.core.me, news };
+        if let Err(error) = self.front.operate(partition_of(&origin), command).await {
+            tracing::debug!(%error, "what became of a copy could not be told; trying again");
+        }
+    }
+}
+
+/// Where the record of a container's run is.
+fn partition_of(origin: &Origin) -> PartitionId {
+    origin.kept.map_or(origin.sub.operation, |copy| copy.run).partition
+}
+
+/// Has the caretaker look at each event of the engine.
+async fn listen<R: Runtime>(engine: &dyn ContainerEngine, care: &Arc<Care>) {
+    loop {
+        let told = Arc::clone(care);
+        let ended = engine
+            .watch(Arc::new(move |changed| {
+                if changed == crate::docker::Changed::Containers {
+                    told.look();
+                }
+            }))
+            .await;
+        if let Err(error) = ended {
+            tracing::debug!(%error, "the engine's events can not be heard; trying again");
+        }
+        R::sleep(LISTEN_AGAIN).await;
+    }
+}

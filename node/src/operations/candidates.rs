@@ -1,0 +1,69 @@
+//! What this node knows of the others, for the pure rules of `longshore_model`'s placement.
+
+use std::collections::BTreeMap;
+
+use longshore_model::operations::placement::Candidate;
+use longshore_raft::NodeId;
+use longshore_raft::model::detector::PeerState;
+use longshore_raft::model::membership::{EngineReport, NodeRecord, Standing};
+
+/// A node that could do anything. `open` tells how much each node has to do.
+pub(crate) fn candidate(record: &NodeRecord, open: &BTreeMap<NodeId, u32>) -> Candidate {
+    Candidate {
+        node: record.id,
+        name: record.profile.name.clone(),
+        zone: record.profile.zone.clone(),
+        labels: record.profile.labels.clone(),
+        weight: record.profile.weight,
+        open: open.get(&record.id).copied().unwrap_or(0),
+        unable: None,
+    }
+}
+
+/// Why a node gets no work that was not meant for it by name. What goes to all of the nodes goes to those too whose engine does not answer just now:
+/// it is tried again for a while.
+pub(crate) fn unable(peer: PeerState, node: &NodeRecord, is_for_all: bool) -> Option<String> {
+    match &node.engine {
+        _ if node.standing != Standing::Active => Some("is leaving".to_owned()),
+        _ if peer == PeerState::Failed => Some("is dead".to_owned()),
+        EngineReport::NotConfigured => Some("has no Docker engine".to_owned()),
+        EngineReport::Unavailable { .. } if !is_for_all => {
+            Some("has a Docker engine that does not answer".to_owned())
+        }
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use longshore_model::control::ControlState;
+    use longshore_raft::model::membership::NodeProfile;
+
+    use super::*;
+
+    #[test]
+    fn work_goes_to_engines_that_answer_unless_it_goes_to_all() {
+        let node = |engine| {
+            let mut state = ControlState::default();
+            let profile = NodeProfile {
+                name: "alder".into(),
+                address: ([127, 0, 0, 1], 7400).into(),
+                zone: None,
+                labels: Default::default(),
+                version: "0.1.0".into(),
+                weight: 1024,
+            };
+            state.membership.admit([1; 32], profile, 0).unwrap();
+            NodeRecord { engine, ..state.membership.get(NodeId(1)).unwrap().clone() }
+        };
+        let down = node(EngineReport::Unavailable { reason: "no socket".into() });
+        let able = |peer, node: &NodeRecord, is_for_all| unable(peer, node, is_for_all).is_none();
+        assert!(able(PeerState::Suspect, &node(EngineReport::Unknown), false));
+        assert!(!able(PeerState::Failed, &node(EngineReport::Unknown), true));
+        assert!(!able(PeerState::Alive, &node(EngineReport::NotConfigured), true));
+        assert!(able(PeerState::Alive, &down, true));
+        assert!(!able(PeerState::Alive, &down, false));
+        let leaving = NodeRecord { standing: Standing::Leaving, ..down };
+        assert!(!able(PeerState::Alive, &leaving, true));
+    }
+}

@@ -1,0 +1,110 @@
+//! An attempt to run a container: made under its name and labelled with the attempt's token, the lease looked at again, then started.
+//!
+//! So of two attempts at one sub-operation the later one finds what the earlier one made, on the same engine, by its name; and nothing is started
+//! that the log does not allow at that moment. What is left is the time between the log's answer and the start: a node that stands still just
+//! there, for longer than lease and grace, starts a second container beside that of the next attempt, and its caretaker removes it
+//! as soon as it has asked the log. What an attempt leaves behind that ends midway, the caretaker finds by its labels.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use longshore_model::container::{ContainerSpec, CopyOf, Origin, RestartPolicy};
+use longshore_model::operations::{OperationCommand, OperationReply, Verdict};
+use longshore_raft::Runtime;
+use longshore_raft::consensus::runtime::Instant as _;
+
+use super::attempt::on_progress;
+use super::lease::HeldLease;
+use crate::core::Core;
+use crate::docker::{ContainerEngine, EngineError, NewContainer};
+use crate::ring::Front;
+
+/// Pause before the log is asked again that did not answer.
+const ASK_AGAIN: Duration = Duration::from_millis(300);
+
+/// See the module's docs.
+pub(super) struct RunAttempt<'a, R: Runtime> {
+    pub(super) core: &'a Core<R>,
+    pub(super) front: &'a Front<R>,
+    pub(super) engine: &'a Arc<dyn ContainerEngine>,
+    pub(super) lease: &'a Arc<HeldLease<R>>,
+}
+
+impl<R: Runtime> RunAttempt<'_, R> {
+    /// The id of the container, which runs.
+    pub(super) async fn run(
+        &self,
+        name: String,
+        mut spec: ContainerSpec,
+        kept: Option<CopyOf>,
+    ) -> Result<String, EngineError> {
+        if self.engine.inspect_image(&spec.image).await?.is_none() {
+            self.engine.pull(&spec.image, on_progress(self.lease)).await?;
+        }
+        if kept.is_some() {
+            // Its engine is the nearest to start it again when it fails; what is not started again by the engine itself, the caretaker starts,
+            // after it has asked whether it still should.
+            spec.restart = RestartPolicy::OnFailure { retries_max: 0 };
+        }
+        let origin = Origin { sub: self.lease.key, token: self.lease.token, kept };
+        let labels = origin.labels(&self.core.fleet.to_string());
+        let new = NewContainer { name, spec, labels };
+        let id = match self.engine.create(&new).await {
+            Err(EngineError::NameTaken { name }) => {
+                self.make_room(name).await?;
+                self.engine.create(&new).await?
+            }
+            made => made?,
+        };
+        longshore_storage::mutant!("start-without-asking" => {
+            self.engine.start(&id).await?;
+            return Ok(id);
+        });
+        self.confirm().await;
+        if let Err(error) = self.engine.start(&id).await {
+            // It may have been started all the same, if it was the reply that was lost: the next attempt has another token.
+            if let Err(left) = self.engine.remove(&id, true).await {
+                tracing::debug!(%left, "a container that could not be started is left for the caretaker");
+            }
+            return Err(error);
+        }
+        Ok(id)
+    }
+
+    /// Removes what an earlier attempt, or a copy that was replaced, left under this name; anything else keeps it.
+    async fn make_room(&self, name: String) -> Result<(), EngineError> {
+        let Some(there) = self.engine.inspect_container(&name).await? else { return Ok(()) };
+        let taken = Err(EngineError::NameTaken { name });
+        let Some(origin) = Origin::of(&there.labels, &self.core.fleet.to_string()) else { return taken };
+        let partition = origin.kept.map_or(origin.sub.operation, |copy| copy.run).partition;
+        let verdict = self.front.verdicts(partition, self.core.me, vec![origin]).await;
+        match verdict.as_deref() {
+            Ok([Verdict::Remove]) => self.engine.remove(&there.id, true).await,
+            Ok(_) => taken,
+            Err(error) => {
+                let detail = format!("whose container has the name can not be asked: {error}");
+                Err(EngineError::Interrupted { endpoint: "the fleet".to_owned(), detail })
+            }
+        }
+    }
+
+    /// Resolves when the log says that the lease is still held. If it is not, never: the lease ends, and this attempt with it.
+    async fn confirm(&self) {
+        loop {
+            let sent = R::Instant::now();
+            let reports = vec![(self.lease.key, self.lease.token, self.lease.progress())];
+            let asked =
+                self.front.operate(self.lease.key.operation.partition, OperationCommand::Report { reports });
+            match asked.await {
+                Ok(OperationReply::Reported { lost }) if lost.is_empty() => {
+                    return self.lease.renewed(self.lease.progress(), sent);
+                }
+                Ok(_) => {
+                    self.lease.lose();
+                    return std::future::pending().await;
+                }
+                Err(_) => R::sleep(ASK_AGAIN).await,
+            }
+        }
+    }
+}

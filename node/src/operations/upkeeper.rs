@@ -1,0 +1,365 @@
+//! What the leader of a group does for work whose node can not do it: open parts go to other nodes, copies that are down are replaced.
+//!
+//! Level-triggered like the dispatcher. How long a node has not been heard of is this node's own view, and no proof; so what goes elsewhere is what may
+//! run twice, or what nobody holds a lease of (the log checks that again), and copies of runs, of which the one that does not count any more
+//! is removed by its own node. Must never: change an operation but through the group's log, or move what was given to a node by name.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use longshore_model::container::{CopyOf, Origin};
+use longshore_model::control::ControlState;
+use longshore_model::operations::placement::{Candidate, Places, eligible};
+use longshore_model::operations::{
+    CopyState, Kept, Move, OperationCommand, OperationKind, OperationReply, Operations, Part, Replaced,
+    RunSpec, Strategy, SubKey, SubState, Submission, Upkeep,
+};
+use longshore_model::partition::PartitionId;
+use longshore_raft::consensus::machine::LogTime;
+use longshore_raft::consensus::runtime::Instant as _;
+use longshore_raft::model::detector::PeerState;
+use longshore_raft::model::membership::{NodeRecord, Standing};
+use longshore_raft::transport::TransportRef;
+use longshore_raft::{GroupId, NodeId, Runtime};
+use parking_lot::Mutex;
+use tokio_util::sync::CancellationToken;
+
+use super::candidates::{candidate, unable};
+use super::offers::{Offer, Offers};
+use crate::core::Core;
+use crate::engines::Care;
+use crate::ring::{Front, Partitions, Replicas};
+
+/// How often groups are looked at.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
+/// How long a node is suspected before its open parts go to others.
+const MOVE_AFTER: Duration = Duration::from_secs(1);
+/// How long a node is suspected before its copies are replaced: they may be running, and a second one costs more than a second pull.
+const REPLACE_AFTER: Duration = Duration::from_secs(2);
+/// How often a node is told which copies it should have.
+const TELL_EVERY: Duration = Duration::from_secs(10);
+/// Most moves in one command, and most replacements of one look: the next look goes on.
+const MOVES_MAX: usize = 256;
+const REPAIRS_MAX: usize = 32;
+
+/// See the module's docs. One per node.
+pub(crate) struct Upkeeper<R: Runtime> {
+    core: Arc<Core<R>>,
+    replicas: Arc<Replicas<R>>,
+    front: Front<R>,
+    offers: Arc<Offers<R>>,
+    care: Arc<Care>,
+    transport: TransportRef,
+    /// Nodes that are not heard of, and since when without a break.
+    suspects: BTreeMap<NodeId, R::Instant>,
+    /// Groups for which something is being proposed.
+    proposing: Arc<Mutex<BTreeSet<GroupId>>>,
+    tell_next: R::Instant,
+}
+
+/// Where a node stands, for what is on it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Away {
+    /// It is to be emptied; what runs there goes on.
+    Leaves,
+    /// Its open parts are to go.
+    Silent,
+    /// Its copies are to be replaced, too.
+    Gone,
+}
+
+/// What is to be proposed for a group.
+#[derive(Default)]
+struct Todo {
+    moves: BTreeMap<PartitionId, Vec<Move>>,
+    repairs: Vec<(Submission, Replaced)>,
+}
+
+impl<R: Runtime> Upkeeper<R> {
+    pub(crate) fn new(
+        core: Arc<Core<R>>,
+        replicas: Arc<Replicas<R>>,
+        offers: Arc<Offers<R>>,
+        care: Arc<Care>,
+        transport: TransportRef,
+    ) -> Self {
+        let front = Front::new(Arc::clone(&core), Arc::clone(&replicas));
+        let (suspects, proposing, tell_next) = (BTreeMap::new(), Arc::default(), R::Instant::now());
+        Self { core, replicas, front, offers, care, transport, suspects, proposing, tell_next }
+    }
+
+    pub(crate) async fn run(mut self, stop: CancellationToken) {
+        loop {
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => return,
+                () = R::sleep(LOOK_EVERY) => {}
+            }
+            let away = self.look_at_nodes();
+            let tell = R::Instant::now() >= self.tell_next;
+            if tell {
+                self.tell_next = R::Instant::now() + TELL_EVERY;
+            }
+            for (group, replica) in self.replicas.led() {
+                if tell {
+                    self.tell(&replica);
+                }
+                self.see_to(group, &replica, &away);
+            }
+        }
+    }
+
+    /// Nodes that do not do what they were given.
+    fn look_at_nodes(&mut self) -> BTreeMap<NodeId, Away> {
+        let now = R::Instant::now();
+        let (core, suspects) = (&self.core, &mut self.suspects);
+        core.group.with_state(|state| {
+            let mut away = BTreeMap::new();
+            for node in state.membership.all() {
+                let silent_for = match core.peer_state(node.id) {
+                    PeerState::Alive => {
+                        suspects.remove(&node.id);
+                        Duration::ZERO
+                    }
+                    PeerState::Suspect | PeerState::Failed => now - *suspects.entry(node.id).or_insert(now),
+                };
+                let how = match node.standing {
+                    Standing::Left | Standing::Removed => Away::Gone,
+                    _ if silent_for >= REPLACE_AFTER => Away::Gone,
+                    _ if silent_for >= MOVE_AFTER => Away::Silent,
+                    Standing::Leaving => Away::Leaves,
+                    Standing::Active => continue,
+                };
+                away.insert(node.id, how);
+            }
+            away
+        })
+    }
+
+    /// Tells nodes which copies they should have, so that they miss those that are gone.
+    fn tell(&self, replica: &Partitions<R>) {
+        let mut by_node: BTreeMap<NodeId, Vec<Origin>> = BTreeMap::new();
+        replica.with_state(|machine| {
+            for kept in machine.operations().kept().filter(|kept| !kept.stopped) {
+                for (copy, state) in kept.copies.iter().enumerate() {
+                    if let CopyState::Up { token, .. } = state.state {
+                        let kept = Some(CopyOf { run: kept.run, copy: copy as u32 });
+                        by_node.entry(state.node).or_default().push(Origin { sub: state.part, token, kept });
+                    }
+                }
+            }
+        });
+        for (node, copies) in by_node {
+            if self.core.is_alive(node) {
+                self.care.tell::<R>(&self.transport, self.core.me, node, copies);
+            }
+        }
+    }
+
+    fn see_to(&self, group: GroupId, replica: &Partitions<R>, away: &BTreeMap<NodeId, Away>) {
+        if self.proposing.lock().contains(&group) {
+            return;
+        }
+        let now = replica.log_time();
+        let todo = replica.with_state(|machine| {
+            let operations = machine.operations();
+            if !has_work(operations, away, now) {
+                return None;
+            }
+            self.core.group.with_state(|state| Some(self.todo(operations, state, away, now)))
+        });
+        let Some(todo) = todo.filter(|todo| !todo.moves.is_empty() || !todo.repairs.is_empty()) else {
+            return;
+        };
+        self.proposing.lock().insert(group);
+        let (proposing, front, offers) =
+            (Arc::clone(&self.proposing), self.front.clone(), Arc::clone(&self.offers));
+        let transport = Arc::clone(&self.transport);
+        drop(R::spawn(async move {
+            propose(&front, &offers, &transport, todo).await;
+            proposing.lock().remove(&group);
+        }));
+    }
+
+    fn todo(
+        &self,
+        operations: &Operations,
+        state: &ControlState,
+        away: &BTreeMap<NodeId, Away>,
+        now: LogTime,
+    ) -> Todo {
+        let mut open: BTreeMap<NodeId, u32> = BTreeMap::new();
+        for (_, sub) in operations.open_subs() {
+            *open.entry(sub.node).or_default() += 1;
+        }
+        let mut todo = Todo::default();
+        let mut moves = 0;
+        for (key, sub) in operations.open_subs() {
+            let operation = operations.get(key.operation).expect("its part is open");
+            let may_go = sub.why.is_some() && operation.kind.may_move();
+            let goes = match (away.get(&sub.node), &sub.state) {
+                (None, _) => false,
+                (Some(_), SubState::Assigned { .. }) => true,
+                // On a node that is to be emptied it comes to its end.
+                (Some(Away::Leaves), _) => false,
+                (Some(_), SubState::Running(lease)) => operation.kind.may_run_twice() || lease.is_over(now),
+                (Some(_), _) => false,
+            };
+            if !may_go || !goes || moves >= MOVES_MAX {
+                continue;
+            }
+            let same = operation.subs.iter().filter(|other| other.work == sub.work).map(|other| other.node);
+            let taken: BTreeSet<NodeId> = same.collect();
+            let candidates =
+                self.candidates(state, &operation.places, away, &open, |node| !taken.contains(&node.id));
+            let Ok(able) = eligible(&candidates, &operation.places.requirements) else { continue };
+            let Ok(chosen) = able.choose(1) else { continue };
+            let (to, why) = chosen.into_iter().next().expect("one was asked for");
+            let why = format!("moved from {}: {why}", name(state, sub.node));
+            *open.entry(to).or_default() += 1;
+            moves += 1;
+            let of = todo.moves.entry(key.operation.partition).or_default();
+            of.push(Move { sub: key, from: sub.node, to, why });
+        }
+        for kept in operations.kept() {
+            for copy in 0..kept.copies.len() {
+                if todo.repairs.len() >= REPAIRS_MAX || !needs_replacement(kept, copy, away, now) {
+                    continue;
+                }
+                if let Some(repair) = self.repair(kept, copy as u32, state, away, &mut open) {
+                    todo.repairs.push(repair);
+                }
+            }
+        }
+        todo
+    }
+
+    /// Nodes that could take something.
+    fn candidates(
+        &self,
+        state: &ControlState,
+        places: &Places,
+        away: &BTreeMap<NodeId, Away>,
+        open: &BTreeMap<NodeId, u32>,
+        fits: impl Fn(&NodeRecord) -> bool,
+    ) -> Vec<Candidate> {
+        let members = state.membership.members();
+        let fitting =
+            members.filter(|node| (places.on.is_empty() || places.on.contains(&node.id)) && fits(node));
+        let candidate = |node: &NodeRecord| {
+            let peer = self.core.peer_state(node.id);
+            let unable = match away.get(&node.id) {
+                Some(_) => Some("is away".to_owned()),
+                None if peer == PeerState::Suspect => Some("is not heard of".to_owned()),
+                None => unable(peer, node, false),
+            };
+            Candidate { unable, ..candidate(node, open) }
+        };
+        fitting.map(candidate).collect()
+    }
+
+    fn repair(
+        &self,
+        kept: &Kept,
+        copy: u32,
+        state: &ControlState,
+        away: &BTreeMap<NodeId, Away>,
+        open: &mut BTreeMap<NodeId, u32>,
+    ) -> Option<(Submission, Replaced)> {
+        let candidates = self.candidates(state, &kept.places, away, open, |_| true);
+        let able = match eligible(&candidates, &kept.places.requirements) {
+            Ok(able) => able,
+            Err(error) => {
+                tracing::debug!(run = %kept.run, copy, %error, "a copy can not be replaced; trying again");
+                return None;
+            }
+        };
+        let mut there: BTreeMap<NodeId, u32> = BTreeMap::new();
+        for (other, state) in kept.copies.iter().enumerate() {
+            let counts = matches!(state.state, CopyState::Starting | CopyState::Up { .. });
+            if counts && other as u32 != copy && away.get(&state.node) != Some(&Away::Gone) {
+                *there.entry(state.node).or_default() += 1;
+            }
+        }
+        let chosen = able.spread(1, &there).pop()?;
+        let old = &kept.copies[copy as usize];
+        let cause = match &old.state {
+            CopyState::Down { why, .. } => why.clone(),
+            _ => format!("{} is away", name(state, old.node)),
+        };
+        let why = format!("copy {} again ({cause}): {}", copy + 1, chosen.why.unwrap_or_default());
+        *open.entry(chosen.node).or_default() += 1;
+        let of = CopyOf { run: kept.run, copy };
+        let spec = RunSpec {
+            container: kept.spec.container.clone(),
+            name: Some(kept.spec.container_name(kept.run, copy)),
+            copies: 1,
+            upkeep: Upkeep::Replaces(of),
+        };
+        let submission = Submission {
+            session: kept.session.clone(),
+            kind: OperationKind::Run(Box::new(spec)),
+            strategy: Strategy::Distributed,
+            places: kept.places.clone(),
+            parts: vec![Part { node: chosen.node, work: 0, why: Some(why) }],
+            timeout_ms: kept.timeout_ms,
+            submitted_by: self.core.me,
+            unix_ms: R::unix_time_ms(),
+            retry_of: Some(old.part.operation),
+            asked: *blake3::hash(format!("replace {} copy {copy}", kept.run).as_bytes()).as_bytes(),
+            key: None,
+        };
+        Some((submission, Replaced { copy: of, part: old.part }))
+    }
+}
+
+/// A copy that is down and due, or on a node that is away; of which no part is open, which would be moved.
+fn needs_replacement(kept: &Kept, copy: usize, away: &BTreeMap<NodeId, Away>, now: LogTime) -> bool {
+    let node = kept.copies[copy].node;
+    match away.get(&node) {
+        Some(Away::Gone | Away::Leaves) if kept.is_up(copy) => !kept.stopped,
+        _ => kept.is_due(copy, now),
+    }
+}
+
+/// Whether there is anything to look at closer; most looks find nothing.
+fn has_work(operations: &Operations, away: &BTreeMap<NodeId, Away>, now: LogTime) -> bool {
+    (!away.is_empty() && operations.open_subs().any(|(_, sub)| away.contains_key(&sub.node)))
+        || operations
+            .kept()
+            .any(|kept| (0..kept.copies.len()).any(|copy| needs_replacement(kept, copy, away, now)))
+}
+
+fn name(state: &ControlState, node: NodeId) -> String {
+    state.membership.get(node).map_or_else(|| node.to_string(), |n| n.profile.name.clone())
+}
+
+async fn propose<R: Runtime>(front: &Front<R>, offers: &Offers<R>, transport: &TransportRef, todo: Todo) {
+    for (partition, moves) in todo.moves {
+        let to: Vec<(NodeId, SubKey)> = moves.iter().map(|moved| (moved.to, moved.sub)).collect();
+        match front.operate(partition, OperationCommand::Relocate { moves }).await {
+            Ok(OperationReply::Relocated(count)) => {
+                tracing::info!(%partition, count, "work of nodes that are away was moved")
+            }
+            Ok(other) => tracing::error!(?other, "a move got a reply that is none"),
+            Err(error) => tracing::debug!(%partition, %error, "work could not be moved; trying again"),
+        }
+        // Which of them went, the log says when they are claimed.
+        for (node, sub) in to {
+            offers.send(transport, node, vec![Offer { sub, wait_ms: 0 }]);
+        }
+    }
+    for (submission, replaced) in todo.repairs {
+        let (partition, node) = (replaced.copy.run.partition, submission.parts[0].node);
+        let command = OperationCommand::Repair { submission: Box::new(submission), replaced };
+        match front.operate(partition, command).await {
+            Ok(OperationReply::Repaired(Some(Ok(operation)))) => {
+                tracing::info!(run = %replaced.copy.run, copy = replaced.copy.copy, %operation, %node, "a copy is being replaced");
+                offers.send(transport, node, vec![Offer { sub: SubKey { operation, index: 0 }, wait_ms: 0 }]);
+            }
+            Ok(other) => tracing::debug!(?other, "a copy was not replaced"),
+            Err(error) => tracing::debug!(%error, "a copy could not be replaced; trying again"),
+        }
+    }
+}
