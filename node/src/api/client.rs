@@ -5,6 +5,7 @@
 
 mod containers;
 mod keys;
+mod raw;
 mod ring;
 
 use std::marker::PhantomData;
@@ -26,6 +27,7 @@ use super::percent::encode;
 use super::timer::within;
 use super::types::*;
 pub use keys::KeyConnection;
+pub use raw::RawReply;
 
 /// How long a connection may take; the node is on this host, or nearly.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);

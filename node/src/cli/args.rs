@@ -4,17 +4,21 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use super::api::ApiArgs;
 use super::cache::CacheCommand;
+use super::completions::CompletionsArgs;
 use super::config::ConfigCommand;
 use super::group::GroupCommand;
 use super::launch::LaunchArgs;
 use super::leave::LeaveArgs;
+use super::man::ManArgs;
 use super::node::NodeCommand;
 use super::op::OpCommand;
 use super::ring::RingCommand;
 use super::server::{InitArgs, JoinArgs, ServerArgs};
 use super::sim::SimArgs;
 use super::token::TokenCommand;
+use super::top::TopArgs;
 use crate::config::Variables;
 
 /// A fleet of Docker hosts that works as one.
@@ -31,6 +35,7 @@ Examples:
   longshore token create                  Make a token for another host to join with
   longshore join --token T 192.0.2.1      Join the fleet of that host
   longshore node ls                       Show the fleet
+  longshore top                           Look at it as it lives
   longshore op pull nginx:1.27            Bring an image to every engine
   longshore ring show                     Show who leads which part of the data
   longshore cache set config greeting hi  Set a key, on all nodes at once
@@ -140,6 +145,13 @@ Examples:
   longshore status
   longshore --host http://127.0.0.1:7400 status --format json")]
     Status(FormatArgs),
+    /// Look at the fleet as it lives: nodes, groups that are not healthy, operations under way
+    #[command(after_help = "\
+Examples:
+  longshore top
+  longshore --host http://127.0.0.1:7400 top
+  longshore top --once")]
+    Top(TopArgs),
     /// See and change the fleet's nodes
     #[command(subcommand)]
     Node(NodeCommand),
@@ -183,6 +195,36 @@ Examples:
   longshore sim --help"
     )]
     Sim(SimArgs),
+    /// Call any endpoint of the node's HTTP API
+    #[command(after_help = "\
+Examples:
+  longshore api /v1/nodes
+  longshore api /v1/operations?active=true --include
+  longshore api POST /v1/tokens -F ttl_ms=600000 -F uses=3
+  longshore api PATCH /v1/nodes/web-2 -F label_add='{\"disk\": \"ssd\"}'
+  longshore api -X PUT /v1/keys/images/logo --input logo.png
+  longshore api POST /v1/operations -H 'Idempotency-Key: nightly-7' --input - < request.json
+  longshore api '/v1/ring/watch?forever=true'
+  longshore api /v1/openapi.json
+
+Exit codes: those of the other commands, by the error that the node gives; 0 for any status from 200 to 299")]
+    Api(ApiArgs),
+    /// Print a script that completes commands and the fleet's names on TAB
+    #[command(after_help = "\
+Examples:
+  source <(longshore completions bash)
+  longshore completions bash > ~/.local/share/bash-completion/completions/longshore
+  longshore completions zsh > ~/.zfunc/_longshore
+  longshore completions fish > ~/.config/fish/completions/longshore.fish
+  longshore completions powershell >> $PROFILE
+  longshore completions elvish >> ~/.config/elvish/rc.elv")]
+    Completions(CompletionsArgs),
+    /// Write the manual pages
+    #[command(after_help = "\
+Examples:
+  longshore man ~/.local/share/man/man1
+  longshore man > longshore.1")]
+    Man(ManArgs),
     /// Show the version
     Version(FormatArgs),
 }

@@ -6,10 +6,12 @@
 //!
 //! Results go to standard output, progress and errors to standard error; exit codes are [`Exit`].
 
+mod api;
 mod args;
 mod bench;
 mod cache;
 mod children;
+mod completions;
 mod config;
 mod containers;
 mod engines;
@@ -18,6 +20,7 @@ mod follow;
 mod group;
 mod launch;
 mod leave;
+mod man;
 mod node;
 mod op;
 mod output;
@@ -31,15 +34,15 @@ mod sim;
 mod status;
 mod streams;
 mod submit;
+mod suggest;
 mod terminal;
 #[cfg(test)]
 mod tests;
 mod token;
+mod top;
 mod version;
 
 use std::process::ExitCode;
-
-use clap::Parser;
 
 pub use args::Cli;
 use args::Command;
@@ -52,8 +55,11 @@ use crate::config::SystemHost;
 
 /// The whole of a `longshore` process: parses the command line, runs it on the real terminal, reports errors.
 pub fn main_with(server: &dyn ServerCommands) -> ExitCode {
+    if let Some(code) = completions::answered() {
+        return code;
+    }
     // Prints help, version and usage errors itself, and exits 0 or 2.
-    let cli = Cli::parse();
+    let cli = suggest::parse(std::env::args_os()).unwrap_or_else(|error| error.exit());
     let mut terminal = Terminal::system();
     let exit = run(cli, &mut terminal, server);
     ExitCode::from(exit.code())
@@ -92,6 +98,10 @@ fn dispatch(cli: Cli, terminal: &mut Terminal, server: &dyn ServerCommands) -> R
             let many = matches!(command, cache::CacheCommand::Bench(_));
             Session::with_hosts(&global, terminal, many, async |s| cache::cache(s, command).await)
         }
+        Command::Top(args) => Session::with(&global, terminal, async |s| top::top(s, args).await),
+        Command::Api(args) => Session::with(&global, terminal, async |s| api::api(s, args).await),
+        Command::Completions(args) => completions::completions(&args, terminal),
+        Command::Man(args) => man::man(args, terminal),
         Command::Leave(args) => Session::with(&global, terminal, async |s| leave::leave(s, args).await),
     }
 }

@@ -338,13 +338,14 @@ pub(super) fn render(operation: &OperationView, colour: bool) -> String {
         ("kind", operation.kind.clone()),
         ("state", output::operation_state(operation.state).0),
         ("strategy", output::strategy(operation.strategy).to_owned()),
-        ("submitted", format!("{} by {}", output::time(operation.submitted_at_ms), operation.submitted_by)),
     ];
     for (what, of) in [("images", &operation.images), ("containers", &operation.containers)] {
         if !of.is_empty() {
             pairs.push((what, of.join("\n")));
         }
     }
+    let submitted = format!("{} by {}", output::time(operation.submitted_at_ms), operation.submitted_by);
+    pairs.push(("submitted", submitted));
     if let Some(of) = &operation.retry_of {
         pairs.push(("retry of", of.clone()));
     }

@@ -231,7 +231,7 @@ impl Bars {
     }
 }
 
-fn is_ended(state: SubOperationState) -> bool {
+pub(super) fn is_ended(state: SubOperationState) -> bool {
     match state {
         SubOperationState::Assigned | SubOperationState::Running => false,
         SubOperationState::Succeeded | SubOperationState::Failed | SubOperationState::Cancelled => true,
@@ -239,7 +239,7 @@ fn is_ended(state: SubOperationState) -> bool {
 }
 
 /// How far a bar is filled: position and length, the length at least 1. Bytes if they are known, else layers.
-fn fill(sub: &SubOperationView) -> (u64, u64) {
+pub(super) fn fill(sub: &SubOperationView) -> (u64, u64) {
     match sub.state {
         SubOperationState::Succeeded => (1, 1),
         _ if sub.total_bytes > 0 => (sub.current_bytes.min(sub.total_bytes), sub.total_bytes),

@@ -84,7 +84,12 @@ pub(super) fn block_on<F: Future>(future: F) -> Result<F::Output, CliError> {
     Ok(runtime.block_on(future))
 }
 
-fn clients(global: &GlobalArgs, terminal: &Terminal, many: bool) -> Result<(Client, Vec<Client>), CliError> {
+/// The node that the arguments name, and, with `many`, further ones.
+pub(super) fn clients(
+    global: &GlobalArgs,
+    terminal: &Terminal,
+    many: bool,
+) -> Result<(Client, Vec<Client>), CliError> {
     let named = global.hosts(&terminal.variables);
     let hosts: Vec<&str> = match many {
         true => named.iter().flat_map(|list| list.split(',')).collect(),

@@ -58,6 +58,10 @@ impl Terminal {
         };
         self.stdout_colour = colour(self.stdout_is_terminal);
         self.stderr_colour = colour(self.stderr_is_terminal);
+        if self.stdout_colour || self.stderr_colour {
+            // It was decided here; crossterm, which colours tables, would look at NO_COLOR by itself and not at `--color always`.
+            crossterm::style::force_color_output(true);
+        }
     }
 
     /// Prints a result, whole lines, at once. A reader that has gone (`| head`) ends the command quietly.

@@ -36,6 +36,7 @@ fn every_command_of_the_contract_is_there_and_explained() {
             "join",
             "run",
             "status",
+            "top",
             "node ls",
             "node inspect",
             "node update",
@@ -82,6 +83,9 @@ fn every_command_of_the_contract_is_there_and_explained() {
             "config check",
             "config default",
             "sim",
+            "api",
+            "completions",
+            "man",
             "version",
         ]
     );

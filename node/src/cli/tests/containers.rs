@@ -77,7 +77,7 @@ fn listings_name_the_nodes_that_are_missing() {
     let site = Site::new();
     for (args, shown) in [
         (["op", "ps"], "alpha ab12ab12ab12 web.1 nginx:1.27 running"),
-        (["op", "images"], "nginx:1.27 cdcdcdcdcdcd 3.0 MiB alpha, beta"),
+        (["op", "images"], "nginx:1.27 cdcdcdcdcdcd 3.00 MiB alpha, beta"),
         (["op", "runs"], "shop nginx:1.27 shop.1 alpha down op-1-2-3 alpha is away"),
         (["op", "volumes"], "alpha data local"),
     ] {

@@ -1,13 +1,17 @@
 //! Commands run whole, against a scripted fleet behind the real server on a real unix socket.
 
+mod api;
 mod arguments;
 mod cache;
+mod completions;
 mod containers;
 mod launch;
 mod listings;
 mod pull;
 mod ring;
 mod sim;
+mod suggest;
+mod top;
 
 use std::cell::RefCell;
 use std::io;

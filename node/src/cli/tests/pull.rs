@@ -131,7 +131,7 @@ images:     {IMAGE}
 submitted:  2023-11-14T22:13:20Z by alpha
 ended:      2023-11-14T22:14:25Z, after 1m 5s
 
-NODE    IMAGE                          STATE       ATTEMPTS   PROGRESS          RESULT
+NODE    OF                             STATE       ATTEMPTS   PROGRESS          RESULT
 alpha   {IMAGE}   succeeded   1          0 of 2 layers     sha256:ab
 beta    {IMAGE}   failed      1          0 of 2 layers     it was not found
 "
