@@ -196,6 +196,12 @@ pub const KEYS: &[Key] = &[
         "512",
         "API requests worked on at once, per listener. The next one is told `busy`.",
     ),
+    limit(
+        "limits.docker_operations",
+        "LONGSHORE_LIMITS_DOCKER_OPERATIONS",
+        "4",
+        "Pieces of operations that this node's engine carries out at once; others wait their turn.",
+    ),
     limit("limits.api_body", "LONGSHORE_LIMITS_API_BODY", "\"1MiB\"", "Largest body of an API request."),
     limit(
         "limits.api_header_timeout",

@@ -29,6 +29,10 @@ const TOKEN_FILE_MAX_BYTES: u64 = 4096;
 
 pub(super) const NO_DATA_DIR: &str = "there is no home folder to keep data in; name a folder with --data-dir";
 
+/// What an engine is given to do at once if nobody says otherwise: dockerd itself fetches three layers at a time. And at most.
+const DOCKER_OPERATIONS: usize = 4;
+const DOCKER_OPERATIONS_MAX: usize = 256;
+
 /// Most peers to ask when joining; a few are enough, since any of them knows the rest.
 const PEERS_MAX: usize = 64;
 
@@ -42,6 +46,7 @@ const KEPT: &[&str] = &[
     "weight",
     "ring.death_pause",
     "ring.copy_rate",
+    "limits.docker_operations",
     "log.format",
     "log.level",
 ];
@@ -132,6 +137,8 @@ pub struct NodeConfig {
     pub death_pause: Duration,
     /// Bytes a second, of data that is copied to other nodes.
     pub copy_rate: usize,
+    /// Pieces of operations that the engine carries out at once.
+    pub docker_operations: usize,
     pub log: LogConfig,
     pub api_limits: ApiLimits,
     /// Names of the settings that were given somewhere, as opposed to being defaults.
@@ -196,6 +203,7 @@ struct Parsed {
     replication: Option<u8>,
     death_pause: Option<Duration>,
     copy_rate: Option<usize>,
+    docker_operations: Option<usize>,
     labels: Option<BTreeMap<String, String>>,
     log_format: Option<LogFormat>,
     log_filter: Option<LogFilter>,
@@ -238,6 +246,8 @@ impl Reader<'_> {
             replication: self.text("ring.replication", |text| one_of(text, &REPLICATIONS, |n| Some(n as u8))),
             death_pause: self.text("ring.death_pause", |text| between(text, MIN_PAUSE, MAX_PAUSE)),
             copy_rate: self.text("ring.copy_rate", |text| size(text, COPY_RATE_MIN, COPY_RATE_MAX)),
+            docker_operations: self
+                .text("limits.docker_operations", |text| count(text, 1, DOCKER_OPERATIONS_MAX)),
             labels: self.labels(),
             log_format: self.text("log.format", parse_log_format),
             log_filter: self.text("log.level", LogFilter::parse),
@@ -397,6 +407,7 @@ pub(super) fn add_defaults(values: &mut Layer, variables: &Variables, host: &dyn
     add("ring.replication", ring.replication.to_string());
     add("ring.death_pause", units::format_duration(Duration::from_millis(DEATH_PAUSE_MS)));
     add("ring.copy_rate", units::format_size(COPY_RATE));
+    add("limits.docker_operations", DOCKER_OPERATIONS.to_string());
     add("limits.api_connections", api.connections_max.to_string());
     add("limits.api_requests", api.requests_max.to_string());
     add("limits.api_body", units::format_size(api.body_max_bytes));
@@ -457,6 +468,7 @@ impl Settings {
             ring: RingShape { groups: parsed.groups?, replication: parsed.replication? },
             death_pause: parsed.death_pause?,
             copy_rate: parsed.copy_rate?,
+            docker_operations: parsed.docker_operations?,
             labels: parsed.labels.unwrap_or_default(),
             log: LogConfig { format: parsed.log_format?, filter: parsed.log_filter? },
             api_limits: parsed.api_limits,

@@ -109,6 +109,9 @@ pub enum EngineError {
     WrongPlatform { image: String, detail: String },
     #[error("the disk of the engine is full: {detail}")]
     DiskFull { detail: String },
+    /// The fleet's log has to be asked first, and does not answer. Retry with backoff.
+    #[error("the fleet can not be asked {detail}")]
+    Undecided { detail: String },
     /// This node was told to run without an engine. Give up here; another node may have one.
     #[error("this node runs without a Docker engine (--docker none)")]
     Disabled,
@@ -125,6 +128,7 @@ impl EngineError {
             Self::Unavailable { .. }
                 | Self::RegistryUnavailable { .. }
                 | Self::Interrupted { .. }
+                | Self::Undecided { .. }
                 | Self::DiskFull { .. }
         )
     }

@@ -116,6 +116,8 @@ pub struct NodeOptions {
     pub ring: RingShape,
     /// How long a node has to be dead before its replicas are made anew elsewhere.
     pub death_pause: Duration,
+    /// Most pieces of operations that the engine carries out at once.
+    pub docker_operations: usize,
     /// Of the control group.
     pub timings: Timings,
     /// Of groups with partitions.

@@ -253,8 +253,14 @@ impl<R: Runtime> Node<R> {
         {
             drop(R::spawn(caretaker.run()));
         }
-        let executor =
-            Executor::new(Arc::clone(&core), front, Arc::clone(&offers), Arc::clone(&care), tasks.clone());
+        let executor = Executor::new(
+            Arc::clone(&core),
+            front,
+            Arc::clone(&offers),
+            Arc::clone(&care),
+            options.docker_operations,
+            tasks.clone(),
+        );
         drop(R::spawn(executor.run()));
         let upkeeper = Upkeeper::new(
             Arc::clone(&core),

@@ -35,6 +35,24 @@ pub(super) enum Claimed<R: Runtime> {
     Nothing,
 }
 
+/// What became of an attempt.
+pub(super) struct Ended {
+    /// When the next one may begin, if the log wants one.
+    pub(super) again: Option<Duration>,
+    pub(super) met: Met,
+}
+
+/// What an attempt learned of the engine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Met {
+    /// Nothing: it was given up before.
+    Nothing,
+    /// It is not there, or went away.
+    NoEngine,
+    /// It answered.
+    Engine,
+}
+
 /// Asks the log for the right to start.
 pub(super) async fn claim<R: Runtime>(core: &Core<R>, front: &Front<R>, key: SubKey) -> Claimed<R> {
     let asked = R::Instant::now();
@@ -64,7 +82,7 @@ pub(super) async fn claim<R: Runtime>(core: &Core<R>, front: &Front<R>, key: Sub
     }
 }
 
-/// Does the work while the lease holds, and brings the outcome into the log. When the next attempt may begin, if the log wants one.
+/// Does the work while the lease holds, and brings the outcome into the log.
 pub(super) async fn carry_out<R: Runtime>(
     core: &Arc<Core<R>>,
     front: &Front<R>,
@@ -72,20 +90,25 @@ pub(super) async fn carry_out<R: Runtime>(
     lease: Arc<HeldLease<R>>,
     work: Work,
     stop: CancellationToken,
-) -> Option<Duration> {
+) -> Ended {
     let (subject, operation) = (work.subject(), lease.key.operation);
     let is_run = matches!(work, Work::Run { .. });
     let mut work = Box::pin(perform(Arc::clone(core), front.clone(), Arc::clone(&lease), work));
     let outcome = tokio::select! {
         biased;
-        () = stop.cancelled() => return None,
+        () = stop.cancelled() => return Ended { again: None, met: Met::Nothing },
         () = lease.over() => {
             tracing::warn!(%operation, %subject, "the lease ended; the work was stopped");
             longshore_storage::mutant!("forget-the-lease" => drop(R::spawn(work)));
             // The log says when another attempt may begin.
-            return Some(Duration::ZERO);
+            return Ended { again: Some(Duration::ZERO), met: Met::Nothing };
         }
         outcome = &mut work => outcome,
+    };
+    let met = match &outcome {
+        Err(EngineError::Unavailable { .. } | EngineError::Interrupted { .. }) => Met::NoEngine,
+        Err(EngineError::Undecided { .. }) => Met::Nothing,
+        Ok(_) | Err(_) => Met::Engine,
     };
     let outcome = match outcome {
         Ok(result) => {
@@ -101,8 +124,8 @@ pub(super) async fn carry_out<R: Runtime>(
     let mut finished = Box::pin(finish(front, &lease, outcome));
     tokio::select! {
         biased;
-        () = stop.cancelled() => return None,
-        again = &mut finished => return again,
+        () = stop.cancelled() => return Ended { again: None, met },
+        again = &mut finished => return Ended { again, met },
         () = lease.over(), if made.is_some() => {}
     }
     // Another attempt may begin soon, and nobody knows of this one's container.
@@ -114,11 +137,12 @@ pub(super) async fn carry_out<R: Runtime>(
             tracing::warn!(%operation, %subject, %error, "the container could not be stopped; its caretaker will ask the log about it");
         }
     }
-    tokio::select! {
+    let again = tokio::select! {
         biased;
         () = stop.cancelled() => None,
         again = finished => again,
-    }
+    };
+    Ended { again, met }
 }
 
 /// What came of it, in a word: an image's digest, or its id where there is no digest; a container's id.

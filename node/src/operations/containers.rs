@@ -82,8 +82,8 @@ impl<R: Runtime> RunAttempt<'_, R> {
             Ok([Verdict::Remove]) => self.engine.remove(&there.id, true).await,
             Ok(_) => taken,
             Err(error) => {
-                let detail = format!("whose container has the name can not be asked: {error}");
-                Err(EngineError::Interrupted { endpoint: "the fleet".to_owned(), detail })
+                let detail = format!("whose container has the name {}: {error}", there.name);
+                Err(EngineError::Undecided { detail })
             }
         }
     }

@@ -12,15 +12,16 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
-use super::attempt::{self, Claimed};
+use super::attempt::{self, Claimed, Ended, Met};
+use super::breaker::{Breaker, Gate};
 use super::lease::HeldLease;
 use super::offers::Offers;
 use crate::core::Core;
 use crate::engines::Care;
 use crate::ring::Front;
 
-/// Most attempts under way on one node: dockerd itself fetches three layers at a time.
-const ATTEMPTS_AT_ONCE: usize = 4;
+/// When to look again if nothing is to come.
+const NOTHING_DUE: Duration = Duration::from_secs(3_600);
 /// Time between two reports of progress: often enough to watch, seldom enough for the log.
 const REPORT_EVERY: Duration = Duration::from_secs(1);
 
@@ -30,6 +31,9 @@ pub(crate) struct Executor<R: Runtime> {
     front: Front<R>,
     offers: Arc<Offers<R>>,
     care: Arc<Care>,
+    /// Most attempts under way.
+    attempts_max: usize,
+    breaker: Mutex<Breaker<R::Instant>>,
     slots: Mutex<BTreeMap<SubKey, Slot<R>>>,
     /// An attempt ended or got its lease.
     changed: Notify,
@@ -52,6 +56,7 @@ impl<R: Runtime> Executor<R> {
         front: Front<R>,
         offers: Arc<Offers<R>>,
         care: Arc<Care>,
+        attempts_max: usize,
         stop: CancellationToken,
     ) -> Arc<Self> {
         Arc::new(Self {
@@ -59,6 +64,8 @@ impl<R: Runtime> Executor<R> {
             front,
             offers,
             care,
+            attempts_max,
+            breaker: Mutex::new(Breaker::new()),
             slots: Mutex::default(),
             changed: Notify::new(),
             reporting: Mutex::default(),
@@ -107,13 +114,25 @@ impl<R: Runtime> Executor<R> {
         // One lock at a time; nobody else begins attempts.
         let busy: BTreeSet<SubKey> = self.slots.lock().keys().copied().collect();
         let due = self.offers.due(|sub| busy.contains(sub));
-        let free = ATTEMPTS_AT_ONCE.saturating_sub(busy.len());
+        let mut breaker = self.breaker.lock();
+        let (free, is_trial) = match breaker.gate(R::Instant::now()) {
+            Gate::Open => (self.attempts_max.saturating_sub(busy.len()), false),
+            Gate::Trial => (1, true),
+            Gate::Closed(until) => {
+                let until = until.filter(|_| !due.now.is_empty());
+                return until.or(due.next).unwrap_or_else(|| R::Instant::now() + NOTHING_DUE);
+            }
+        };
+        if is_trial && !due.now.is_empty() {
+            breaker.begin_trial();
+        }
+        drop(breaker);
         for sub in due.now.into_iter().take(free) {
             self.slots.lock().insert(sub, Slot::Claiming);
             let this = Arc::clone(self);
             drop(R::spawn(async move { this.attempt(sub).await }));
         }
-        due.next.unwrap_or_else(|| R::Instant::now() + Duration::from_secs(3600))
+        due.next.unwrap_or_else(|| R::Instant::now() + NOTHING_DUE)
     }
 
     async fn attempt(self: Arc<Self>, sub: SubKey) {
@@ -121,19 +140,33 @@ impl<R: Runtime> Executor<R> {
             Claimed::Granted(lease, work) => {
                 self.slots.lock().insert(sub, Slot::Running(Arc::clone(&lease)));
                 self.changed.notify_one();
-                let again =
+                let Ended { again, met } =
                     attempt::carry_out(&self.core, &self.front, &self.care, lease, work, self.stop.clone())
                         .await;
+                let mut breaker = self.breaker.lock();
+                match met {
+                    Met::Nothing => breaker.undecided(),
+                    Met::NoEngine => breaker.failed(R::Instant::now()),
+                    Met::Engine => breaker.answered(),
+                }
+                drop(breaker);
                 // It may have left a container, which is the caretaker's to find.
                 self.care.look();
                 again
             }
-            Claimed::Later(wait) => Some(wait),
+            Claimed::Later(wait) => {
+                self.breaker.lock().undecided();
+                Some(wait)
+            }
             Claimed::Unanswered => {
+                self.breaker.lock().undecided();
                 self.offers.back_off(sub);
                 return self.free(sub);
             }
-            Claimed::Nothing => None,
+            Claimed::Nothing => {
+                self.breaker.lock().undecided();
+                None
+            }
         };
         match again {
             Some(wait) => self.offers.put_off(sub, wait),

@@ -6,6 +6,7 @@
 //! copies of runs that are kept up. Must never: start work without a lease, or go on with it when the lease has ended.
 
 mod attempt;
+mod breaker;
 mod candidates;
 mod containers;
 mod dispatcher;

@@ -19,7 +19,7 @@ use longshore_model::partition::PartitionId;
 use longshore_raft::consensus::machine::LogTime;
 use longshore_raft::consensus::runtime::Instant as _;
 use longshore_raft::model::detector::PeerState;
-use longshore_raft::model::membership::{NodeRecord, Standing};
+use longshore_raft::model::membership::{EngineReport, NodeRecord, Standing};
 use longshore_raft::transport::TransportRef;
 use longshore_raft::{GroupId, NodeId, Runtime};
 use parking_lot::Mutex;
@@ -61,6 +61,8 @@ pub(crate) struct Upkeeper<R: Runtime> {
 /// Where a node stands, for what is on it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Away {
+    /// Its engine does not answer: nothing is begun there.
+    Engineless,
     /// It is to be emptied; what runs there goes on.
     Leaves,
     /// Its open parts are to go.
@@ -129,6 +131,9 @@ impl<R: Runtime> Upkeeper<R> {
                     _ if silent_for >= REPLACE_AFTER => Away::Gone,
                     _ if silent_for >= MOVE_AFTER => Away::Silent,
                     Standing::Leaving => Away::Leaves,
+                    Standing::Active if matches!(node.engine, EngineReport::Unavailable { .. }) => {
+                        Away::Engineless
+                    }
                     Standing::Active => continue,
                 };
                 away.insert(node.id, how);
@@ -202,7 +207,7 @@ impl<R: Runtime> Upkeeper<R> {
                 (None, _) => false,
                 (Some(_), SubState::Assigned { .. }) => true,
                 // On a node that is to be emptied it comes to its end.
-                (Some(Away::Leaves), _) => false,
+                (Some(Away::Leaves | Away::Engineless), _) => false,
                 (Some(_), SubState::Running(lease)) => operation.kind.may_run_twice() || lease.is_over(now),
                 (Some(_), _) => false,
             };

@@ -117,6 +117,7 @@ pub async fn serve(config: NodeConfig, start: Start, log: LogHandle) -> Result<E
         weight: config.weight.unwrap_or_else(weight_of_host),
         ring: config.ring,
         death_pause: config.death_pause,
+        docker_operations: config.docker_operations,
         timings: Timings::control(),
         partition_timings: Timings {
             snapshot_bytes_per_s: NonZeroU64::new(

@@ -79,6 +79,7 @@ async fn with_node(disk: &HostDisk, number: u64, work: impl AsyncFnOnce(Client<S
         weight: 1024,
         ring: RingShape { groups: GroupCount::G2, replication: 3 },
         death_pause: Duration::from_secs(300),
+        docker_operations: 4,
         partition_timings: Timings::partition(),
         timings: Timings { snapshot_every_entries: 400, keep_entries: 100, ..Timings::control() },
         segment_bytes: 256 << 10,

@@ -126,6 +126,7 @@ impl World {
                 replication: self.plan.fleet.ring.unwrap_or(UNUSED_RING).replication,
             },
             death_pause: DEATH_PAUSE,
+            docker_operations: 4,
             partition_timings: Timings {
                 snapshot_every_entries: timings.snapshot_every_entries,
                 keep_entries: timings.keep_entries,
