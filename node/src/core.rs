@@ -56,11 +56,12 @@ impl<R: Runtime> Core<R> {
                 Candidate {
                     node: n.id,
                     replica: n.replica,
-                    zone: n.profile.zone.clone(),
+                    zone: n.zone().map(str::to_owned),
                     is_voter,
                     is_leader: status.leader.is_some_and(|l| l.replica == n.replica),
                     alive: peer != PeerState::Failed && !replaced,
                     replaced,
+                    draining: n.is_draining(),
                     caught_up: (is_voter || peer == PeerState::Alive)
                         && matched.is_some_and(|index| index + CAUGHT_UP_ENTRIES >= last),
                 }

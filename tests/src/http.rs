@@ -12,8 +12,9 @@ use hyper::client::conn::http1;
 use hyper::{HeaderMap, Method, Request, StatusCode};
 use hyper_util::rt::TokioIo;
 use longshore_node::api::types::{
-    ApiError, GroupList, GroupView, KeySetView, LeaveView, NodeList, NodeUpdate, NodeView, OperationRequest,
-    OperationView, RingPlanView, RingView, StatusView, TokenCreate, TokenCreated, TokenView,
+    ApiError, GroupList, GroupView, KeySetView, LeaveView, NodeList, NodeUpdate, NodeView, NodeWorkView,
+    OperationRequest, OperationView, RemovedView, RingPlanView, RingView, StatusView, TokenCreate,
+    TokenCreated, TokenView,
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -185,8 +186,12 @@ impl Http {
         self.with_body(Method::PATCH, &format!("/v1/nodes/{node}"), &update, &[])
     }
 
-    pub fn remove_node(&self, node: &str) -> Result<NodeView, HttpError> {
+    pub fn remove_node(&self, node: &str) -> Result<RemovedView, HttpError> {
         self.send(Method::DELETE, &format!("/v1/nodes/{node}"), &[], None)?.parse()
+    }
+
+    pub fn node_work(&self, node: &str) -> Result<NodeWorkView, HttpError> {
+        self.get(&format!("/v1/nodes/{node}/work"))
     }
 
     pub fn create_token(&self, request: &TokenCreate) -> Result<TokenCreated, HttpError> {

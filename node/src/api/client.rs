@@ -5,6 +5,7 @@
 
 mod containers;
 mod keys;
+mod nodes;
 mod raw;
 mod ring;
 
@@ -115,26 +116,6 @@ impl<R: Runtime> Client<R> {
             Ok(health) => Ok(health),
             Err(_) => Err(self.failure(&parts, &bytes)),
         }
-    }
-
-    pub async fn list_nodes(&self) -> Result<NodeList, ClientError> {
-        self.get("/v1/nodes").await
-    }
-
-    pub async fn inspect_node(&self, node: &str) -> Result<NodeView, ClientError> {
-        self.get(&format!("/v1/nodes/{}", encode(node))).await
-    }
-
-    pub async fn update_node(&self, node: &str, update: &NodeUpdate) -> Result<NodeView, ClientError> {
-        self.call(Method::PATCH, &format!("/v1/nodes/{}", encode(node)), Some(body(update)), None).await
-    }
-
-    pub async fn remove_node(&self, node: &str) -> Result<NodeView, ClientError> {
-        self.call(Method::DELETE, &format!("/v1/nodes/{}", encode(node)), None, None).await
-    }
-
-    pub async fn leave(&self) -> Result<LeaveView, ClientError> {
-        self.call(Method::POST, "/v1/leave", None, None).await
     }
 
     pub async fn create_token(&self, request: &TokenCreate) -> Result<TokenCreated, ClientError> {

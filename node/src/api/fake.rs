@@ -2,6 +2,7 @@
 
 mod engines;
 mod keys;
+mod nodes;
 mod ring;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -122,7 +123,11 @@ impl FakeFleet {
 
     fn find<'a>(state: &'a mut State, node: &str) -> Result<&'a mut NodeView, ApiError> {
         let unknown = || ApiError::new(ErrorCode::NotFound, format!("there is no node {node}"));
-        state.nodes.get_mut(node).ok_or_else(unknown)
+        state
+            .nodes
+            .values_mut()
+            .find(|known| [&known.name, &known.id].map(String::as_str).contains(&node))
+            .ok_or_else(unknown)
     }
 }
 
@@ -142,6 +147,19 @@ pub(crate) fn node(id: u64, name: &str) -> NodeView {
         state: if id == 3 { NodeState::Suspect } else { NodeState::Alive },
         address: format!("10.0.0.{id}:7400"),
         zone: (id == 2).then(|| "east".to_owned()),
+        region: (id == 2).then(|| "north".to_owned()),
+        weight: 1024,
+        announced: AnnouncedView {
+            zone: (id == 2).then(|| "east".to_owned()),
+            region: (id == 2).then(|| "north".to_owned()),
+            weight: 1024,
+        },
+        availability: AvailabilityView {
+            state: NodeAvailability::Active,
+            message: None,
+            by: None,
+            at_ms: None,
+        },
         labels: BTreeMap::new(),
         engine,
         version: "0.1.0".into(),
@@ -247,26 +265,51 @@ impl FleetService for FakeFleet {
             self.enter("update_node", &node).await?;
             let mut state = self.state.lock();
             let view = Self::find(&mut state, &node)?;
-            view.labels.extend(update.label_add);
-            view.labels.retain(|key, _| !update.label_rm.contains(key));
+            nodes::update(view, update);
             Ok(view.clone())
         })
     }
 
-    fn remove_node(&self, node: String) -> ApiFuture<'_, NodeView> {
+    fn node_work(&self, node: String) -> ApiFuture<'_, NodeWorkView> {
         Box::pin(async move {
-            self.enter("remove_node", &node).await?;
+            self.enter("node_work", &node).await?;
             let mut state = self.state.lock();
             let view = Self::find(&mut state, &node)?.clone();
-            state.nodes.remove(&node);
-            Ok(NodeView { state: NodeState::Left, ..view })
+            Ok(nodes::work(&view, &state.operations))
         })
     }
 
-    fn leave(&self) -> ApiFuture<'_, LeaveView> {
-        Box::pin(async {
-            self.enter("leave", "").await?;
-            Ok(LeaveView { node: "alpha".into(), new_leader: Some("beta".into()) })
+    fn node_removal(&self, node: String) -> ApiFuture<'_, RemovalView> {
+        Box::pin(async move {
+            self.enter("node_removal", &node).await?;
+            let mut state = self.state.lock();
+            let NodeView { id, name, state, .. } = Self::find(&mut state, &node)?.clone();
+            Ok(RemovalView { loss: nodes::loss(&name), id, name, state })
+        })
+    }
+
+    fn remove_node(&self, node: String, query: RemoveQuery) -> ApiFuture<'_, RemovedView> {
+        Box::pin(async move {
+            let forced = if query.force { " by force" } else { "" };
+            self.enter("remove_node", &format!("{node}{forced}")).await?;
+            let mut state = self.state.lock();
+            let view = Self::find(&mut state, &node)?.clone();
+            state.nodes.remove(&view.name);
+            let loss = if query.force { nodes::loss(&view.name) } else { nodes::loss("") };
+            Ok(RemovedView { node: NodeView { state: NodeState::Left, ..view }, loss })
+        })
+    }
+
+    fn leave(&self, query: LeaveQuery) -> ApiFuture<'_, LeaveView> {
+        Box::pin(async move {
+            self.enter("leave", &query.deadline_ms.map_or_else(String::new, |ms| ms.to_string())).await?;
+            let parts = nodes::work(&node(1, "alpha"), &self.state.lock().operations).parts;
+            Ok(LeaveView {
+                node: "alpha".into(),
+                new_leader: Some("beta".into()),
+                unfinished: Some(parts.len() as u32),
+                parts,
+            })
         })
     }
 

@@ -20,6 +20,8 @@ use super::{routes, types};
         routes::inspect_node,
         routes::update_node,
         routes::remove_node,
+        routes::node_work,
+        routes::node_removal,
         routes::leave,
         routes::list_tokens,
         routes::create_token,

@@ -2,6 +2,7 @@
 
 mod containers;
 mod keys;
+mod nodes;
 mod operations;
 mod ring;
 
@@ -26,6 +27,7 @@ use super::service::{ApiStream, FleetService};
 use super::{openapi, percent};
 pub(super) use containers::*;
 pub(super) use keys::*;
+pub(super) use nodes::*;
 pub(super) use operations::*;
 pub(super) use ring::*;
 
@@ -50,6 +52,8 @@ pub(super) const ROUTES: &[(&str, &[&str], Handlers)] = &[
     ("/v1/nodes/{node}", &["get", "patch", "delete"], || {
         get(inspect_node).patch(update_node).delete(remove_node)
     }),
+    ("/v1/nodes/{node}/work", &["get"], || get(node_work)),
+    ("/v1/nodes/{node}/removal", &["get"], || get(node_removal)),
     ("/v1/leave", &["post"], || post(leave)),
     ("/v1/tokens", &["get", "post"], || get(list_tokens).post(create_token)),
     ("/v1/tokens/{id}", &["delete"], || delete(revoke_token)),
@@ -97,56 +101,6 @@ pub(super) fn routes(state: ApiState) -> Router {
     (status = 200, body = StatusView), (status = "default", body = ApiError)))]
 pub(super) async fn status(State(api): State<ApiState>) -> Result<Json<StatusView>, ApiError> {
     api.service.status().await.map(Json)
-}
-
-/// All nodes. Answers without a quorum from the local copy, with `stale` set.
-#[utoipa::path(get, path = "/v1/nodes", tag = "nodes", responses(
-    (status = 200, body = NodeList), (status = "default", body = ApiError)))]
-pub(super) async fn list_nodes(State(api): State<ApiState>) -> Result<Json<NodeList>, ApiError> {
-    api.service.list_nodes().await.map(Json)
-}
-
-/// One node by name, id (`n3` or `3`) or `self`.
-#[utoipa::path(get, path = "/v1/nodes/{node}", tag = "nodes", params(("node" = String, Path)), responses(
-    (status = 200, body = NodeView), (status = "default", body = ApiError)))]
-pub(super) async fn inspect_node(
-    State(api): State<ApiState>,
-    Segment(node): Segment,
-) -> Result<Json<NodeView>, ApiError> {
-    api.service.inspect_node(node).await.map(Json)
-}
-
-/// Changes a node's labels.
-#[utoipa::path(patch, path = "/v1/nodes/{node}", tag = "nodes", params(("node" = String, Path)),
-    request_body = NodeUpdate, responses(
-    (status = 200, body = NodeView), (status = "default", body = ApiError)))]
-pub(super) async fn update_node(
-    State(api): State<ApiState>,
-    Segment(node): Segment,
-    JsonBody(update): JsonBody<NodeUpdate>,
-) -> Result<Json<NodeView>, ApiError> {
-    for (key, value) in &update.label_add {
-        let checked = names::check_label_key(key).and_then(|()| names::check_label_value(value));
-        checked.map_err(|message| ApiError::new(ErrorCode::Invalid, message))?;
-    }
-    api.service.update_node(node, update).await.map(Json)
-}
-
-/// Removes a dead node for good.
-#[utoipa::path(delete, path = "/v1/nodes/{node}", tag = "nodes", params(("node" = String, Path)), responses(
-    (status = 200, body = NodeView), (status = "default", body = ApiError)))]
-pub(super) async fn remove_node(
-    State(api): State<ApiState>,
-    Segment(node): Segment,
-) -> Result<Json<NodeView>, ApiError> {
-    api.service.remove_node(node).await.map(Json)
-}
-
-/// The answering node hands leadership over, leaves the fleet, and its process ends soon after the reply.
-#[utoipa::path(post, path = "/v1/leave", tag = "fleet", responses(
-    (status = 200, body = LeaveView), (status = "default", body = ApiError)))]
-pub(super) async fn leave(State(api): State<ApiState>) -> Result<Json<LeaveView>, ApiError> {
-    api.service.leave().await.map(Json)
 }
 
 /// Join tokens, without their secrets.

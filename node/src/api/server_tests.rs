@@ -152,9 +152,24 @@ async fn everything(client: &Client<TokioRuntime>) {
     assert_eq!(client.inspect_node("beta").await.unwrap().id, "n2");
     let error = api_error(client.inspect_node("a/../b?").await.unwrap_err());
     assert_eq!((error.code, error.message.as_str()), (ErrorCode::NotFound, "there is no node a/../b?"));
-    let update = NodeUpdate { label_add: [("disk".into(), "ssd".into())].into(), label_rm: vec![] };
+    let update = NodeUpdate { label_add: [("disk".into(), "ssd".into())].into(), ..NodeUpdate::default() };
     assert_eq!(client.update_node("beta", &update).await.unwrap().labels["disk"], "ssd");
-    assert_eq!(client.remove_node("gamma").await.unwrap().state, NodeState::Left);
+    let update = NodeUpdate {
+        availability: Some(NodeAvailability::Draining),
+        message: Some("new disk".into()),
+        weight: Some(7),
+        reset: vec![NodeSetting::Zone],
+        ..NodeUpdate::default()
+    };
+    let beta = client.update_node("beta", &update).await.unwrap();
+    assert_eq!((beta.weight, beta.announced.weight, beta.zone.as_deref()), (7, 1024, Some("east")));
+    assert_eq!(beta.availability.state, NodeAvailability::Draining);
+    assert_eq!(beta.availability.message.as_deref(), Some("new disk"));
+    let work = client.node_work("beta").await.unwrap();
+    assert_eq!((work.open, work.availability), (0, NodeAvailability::Draining));
+    assert_eq!(client.node_removal("beta").await.unwrap().loss.groups, ["g1", "g5"]);
+    let removed = client.remove_node("gamma", RemoveQuery { force: true }).await.unwrap();
+    assert_eq!((removed.node.state, removed.loss.parts), (NodeState::Left, Some(0)));
     let created = client.create_token(&TokenCreate { ttl_ms: Some(5), uses: None }).await.unwrap();
     assert_eq!((created.token.as_str(), created.info.expires_in_ms), ("LSJ1-secret", 5));
     assert_eq!(client.list_tokens().await.unwrap().len(), 1);
@@ -167,7 +182,7 @@ async fn everything(client: &Client<TokioRuntime>) {
     assert_eq!(client.list_operations(&query).await.unwrap()[0].id, "op2");
     assert_eq!(client.list_operations(&OperationQuery::default()).await.unwrap().len(), 2);
     assert_eq!(client.inspect_operation("op1").await.unwrap().id, "op1");
-    assert_eq!(client.leave().await.unwrap().new_leader.as_deref(), Some("beta"));
+    assert_eq!(client.leave(LeaveQuery::default()).await.unwrap().new_leader.as_deref(), Some("beta"));
 }
 
 fn pull() -> OperationRequest {
@@ -190,7 +205,7 @@ async fn tcp_takes_reads_only() {
     let served = spawn(Box::new(listener), fleet.clone(), access, ApiLimits::default(), &shutdown);
     let client = Client::<TokioRuntime>::new(Target::Tcp(address.to_string()));
     assert_eq!(client.status().await.unwrap().node_id, "n1");
-    let error = api_error(client.leave().await.unwrap_err());
+    let error = api_error(client.leave(LeaveQuery::default()).await.unwrap_err());
     assert_eq!(error.code, ErrorCode::Denied);
     assert!(error.hint.unwrap().contains("unix socket"));
     assert!(!fleet.calls().contains(&"leave".to_owned()));
@@ -270,6 +285,43 @@ async fn wrong_requests_are_told_what_is_wrong() {
             400,
             ErrorCode::Invalid,
             "is not a key for a label",
+        ),
+        ("PATCH", "/v1/nodes/alpha", JSON, "{\"zone\": \"\"}", 400, ErrorCode::Invalid, "is not a zone"),
+        (
+            "PATCH",
+            "/v1/nodes/alpha",
+            JSON,
+            "{\"region\": \"a b\"}",
+            400,
+            ErrorCode::Invalid,
+            "is not a region",
+        ),
+        (
+            "PATCH",
+            "/v1/nodes/alpha",
+            JSON,
+            "{\"weight\": 1, \"reset\": [\"weight\"]}",
+            400,
+            ErrorCode::Invalid,
+            "the weight is both set and reset",
+        ),
+        (
+            "PATCH",
+            "/v1/nodes/alpha",
+            JSON,
+            "{\"message\": \"why\"}",
+            400,
+            ErrorCode::Invalid,
+            "a message goes with an availability",
+        ),
+        (
+            "PATCH",
+            "/v1/nodes/alpha",
+            JSON,
+            "{\"availability\": \"gone\"}",
+            400,
+            ErrorCode::Invalid,
+            "unknown variant `gone`",
         ),
         ("GET", "/v1/operations?limt=1", "", "", 400, ErrorCode::Invalid, "unknown field `limt`"),
         ("GET", "/v1/operations?limit=x", "", "", 400, ErrorCode::Invalid, "limit"),

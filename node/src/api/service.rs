@@ -21,10 +21,15 @@ pub trait FleetService: RingService + KeyService + EngineService {
     /// By name, id (`n3` or `3`), or `self`. Answers without a quorum, from the local copy.
     fn inspect_node(&self, node: String) -> ApiFuture<'_, NodeView>;
     fn update_node(&self, node: String, update: NodeUpdate) -> ApiFuture<'_, NodeView>;
-    /// Removes a node that is dead. Refused for a living one (use leave) and where it would lose the quorum.
-    fn remove_node(&self, node: String) -> ApiFuture<'_, NodeView>;
-    /// Hands leadership over, leaves the fleet, and stops the process soon after the reply.
-    fn leave(&self) -> ApiFuture<'_, LeaveView>;
+    /// What it still has to do; every group is asked. An error if one does not answer.
+    fn node_work(&self, node: String) -> ApiFuture<'_, NodeWorkView>;
+    /// What its removal would mean.
+    fn node_removal(&self, node: String) -> ApiFuture<'_, RemovalView>;
+    /// Removes a node that is dead. Refused for a living one (use leave) and where data would be lost, unless forced; and always where it
+    /// would lose the quorum.
+    fn remove_node(&self, node: String, query: RemoveQuery) -> ApiFuture<'_, RemovedView>;
+    /// Drains the node for a while, hands leadership over, leaves the fleet, and stops the process soon after the reply.
+    fn leave(&self, query: LeaveQuery) -> ApiFuture<'_, LeaveView>;
     fn create_token(&self, request: TokenCreate) -> ApiFuture<'_, TokenCreated>;
     fn list_tokens(&self) -> ApiFuture<'_, Vec<TokenView>>;
     fn revoke_token(&self, id: String) -> ApiFuture<'_, TokenView>;

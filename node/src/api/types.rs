@@ -1,17 +1,17 @@
 //! JSON types of the HTTP API, version 1. Times are milliseconds since the Unix epoch, as the local node sees them.
 
-use std::collections::BTreeMap;
-
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 mod containers;
 mod keys;
+mod nodes;
 mod operations;
 mod ring;
 
 pub use containers::*;
 pub use keys::*;
+pub use nodes::*;
 pub use operations::*;
 pub use ring::*;
 
@@ -131,51 +131,6 @@ pub enum EngineView {
     NotConfigured,
     /// Not reported yet.
     Unknown,
-}
-
-#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
-pub struct NodeView {
-    pub id: String,
-    pub name: String,
-    /// The node that answers.
-    #[serde(rename = "self")]
-    pub is_self: bool,
-    pub role: NodeRole,
-    pub state: NodeState,
-    pub address: String,
-    pub zone: Option<String>,
-    pub labels: BTreeMap<String, String>,
-    pub engine: EngineView,
-    pub version: String,
-    /// Milliseconds since the answering node last heard of it; 0 for itself.
-    pub last_seen_ms: Option<u64>,
-    pub joined_at_ms: u64,
-    /// The node's wall clock minus the answering node's, if measured.
-    pub clock_skew_ms: Option<i64>,
-    pub replica: Option<String>,
-}
-
-#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
-pub struct NodeList {
-    pub nodes: Vec<NodeView>,
-    /// True when there was no quorum and the list is the local copy, which may be behind.
-    pub stale: bool,
-}
-
-#[derive(Debug, Clone, Default, Serialize, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-pub struct NodeUpdate {
-    #[serde(default)]
-    pub label_add: BTreeMap<String, String>,
-    #[serde(default)]
-    pub label_rm: Vec<String>,
-}
-
-#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
-pub struct LeaveView {
-    pub node: String,
-    /// Name of the node that leads now, if leadership was handed over.
-    pub new_leader: Option<String>,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]

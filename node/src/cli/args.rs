@@ -37,6 +37,7 @@ Examples:
   longshore node ls                       Show the fleet
   longshore top                           Look at it as it lives
   longshore op pull nginx:1.27            Bring an image to every engine
+  longshore node drain web-2              Take a host out of service
   longshore ring show                     Show who leads which part of the data
   longshore cache set config greeting hi  Set a key, on all nodes at once
 
@@ -170,11 +171,12 @@ Examples:
     /// Keys of the whole fleet, strongly consistent
     #[command(subcommand)]
     Cache(CacheCommand),
-    /// Take this host out of the fleet and stop its node
+    /// Take this host out of the fleet and stop its node: it is drained, its data moves to others, then it goes
     #[command(after_help = "\
 Examples:
   longshore leave
-  longshore leave --yes")]
+  longshore leave --yes
+  longshore leave --deadline 10m")]
     Leave(LeaveArgs),
     /// Start a fleet of several nodes on this machine, to try things out
     #[command(after_help = "\

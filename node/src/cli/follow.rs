@@ -15,7 +15,7 @@ use crate::api::timer::Stopwatch;
 use crate::api::types::{OperationState, OperationView};
 
 /// How long a node that went away is waited for while following; a restart takes a few seconds.
-const RECONNECT_PATIENCE: Duration = Duration::from_secs(60);
+pub(super) const RECONNECT_PATIENCE: Duration = Duration::from_secs(60);
 
 /// Pauses between attempts: doubled from the shortest to the longest.
 #[derive(Debug, Clone, Copy)]

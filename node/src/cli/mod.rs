@@ -14,6 +14,7 @@ mod children;
 mod completions;
 mod config;
 mod containers;
+mod drain;
 mod engines;
 mod error;
 mod follow;

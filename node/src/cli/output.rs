@@ -5,7 +5,8 @@ use comfy_table::{Cell, Color, ContentArrangement, Table};
 use serde::Serialize;
 
 use crate::api::types::{
-    EngineView, NodeRole, NodeState, OperationState, Strategy, SubOperationState, TokenState,
+    EngineView, NodeAvailability, NodeRole, NodeState, OperationState, Strategy, SubOperationState,
+    TokenState,
 };
 
 pub(super) fn json<T: Serialize>(value: &T) -> String {
@@ -139,6 +140,15 @@ pub(super) fn node_state(state: NodeState) -> Text {
         NodeState::Left => ("left", Color::DarkGrey),
     };
     Text(text.to_owned(), Some(color))
+}
+
+pub(super) fn availability(availability: NodeAvailability) -> Text {
+    let (text, color) = match availability {
+        NodeAvailability::Active => ("active", None),
+        NodeAvailability::Paused => ("paused", Some(Color::Yellow)),
+        NodeAvailability::Draining => ("draining", Some(Color::Yellow)),
+    };
+    Text(text.to_owned(), color)
 }
 
 pub(super) fn engine(engine: &EngineView) -> Text {

@@ -46,6 +46,9 @@ pub(super) struct ServerArgs {
     /// What fails together with this node: voters and replicas are spread over zones [env: LONGSHORE_ZONE]
     #[arg(long, value_name = "ZONE")]
     zone: Option<String>,
+    /// Where this node is, as people see it: shown with the node [env: LONGSHORE_REGION]
+    #[arg(long, value_name = "REGION")]
+    region: Option<String>,
     /// How much data this node holds, relative to other nodes; 0: none [env: LONGSHORE_WEIGHT] [default: the host's memory in MiB]
     #[arg(long, value_name = "N")]
     weight: Option<String>,
@@ -69,6 +72,7 @@ impl ServerArgs {
             .text("api", self.api)
             .text("docker", self.docker)
             .text("zone", self.zone)
+            .text("region", self.region)
             .text("weight", self.weight)
             .many("labels", self.label)
             .text("log.format", self.log_format)

@@ -96,6 +96,13 @@ pub const KEYS: &[Key] = &[
         "What fails together with this node: voters and replicas are spread over zones. Default: none.",
     ),
     key(
+        "region",
+        "LONGSHORE_REGION",
+        "--region",
+        "\"eu-north\"",
+        "Where this node is, as people see it: shown with the node. Default: none.",
+    ),
+    key(
         "weight",
         "LONGSHORE_WEIGHT",
         "--weight",

@@ -48,6 +48,11 @@ pub fn check_zone(zone: &str) -> Result<(), String> {
     ))
 }
 
+/// Checks a region: like a zone.
+pub fn check_region(region: &str) -> Result<(), String> {
+    check_zone(region).map_err(|error| error.replace("is not a zone", "is not a region"))
+}
+
 /// Checks a label's key: like a zone, with `/` as well, beginning and ending with a letter or digit.
 pub fn check_label_key(key: &str) -> Result<(), String> {
     let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-' | '/');

@@ -9,6 +9,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use longshore_model::control::RingShape;
+use longshore_raft::model::membership::WEIGHT_MAX;
 use longshore_raft::model::ring::GroupCount;
 use longshore_raft::model::ring::schedule::DEATH_PAUSE_MS;
 
@@ -43,6 +44,7 @@ const KEPT: &[&str] = &[
     "api",
     "docker",
     "zone",
+    "region",
     "weight",
     "ring.death_pause",
     "ring.copy_rate",
@@ -128,6 +130,7 @@ pub struct NodeConfig {
     /// The engine's socket; `None`: no engine.
     pub docker: Option<PathBuf>,
     pub zone: Option<String>,
+    pub region: Option<String>,
     pub labels: BTreeMap<String, String>,
     /// Share of the ring relative to other nodes'; 0 holds no data. None: by the host's memory.
     pub weight: Option<u32>,
@@ -198,6 +201,7 @@ struct Parsed {
     api: Option<Option<SocketAddr>>,
     docker: Option<Option<PathBuf>>,
     zone: Option<String>,
+    region: Option<String>,
     weight: Option<u32>,
     groups: Option<GroupCount>,
     replication: Option<u8>,
@@ -241,7 +245,8 @@ impl Reader<'_> {
             api: self.text("api", addresses::parse_api),
             docker: self.text("docker", addresses::parse_docker),
             zone: self.text("zone", checked(names::check_zone)),
-            weight: self.text("weight", |text| Ok(count(text, 0, WEIGHT_MAX)? as u32)),
+            region: self.text("region", checked(names::check_region)),
+            weight: self.text("weight", |text| Ok(count(text, 0, WEIGHT_MAX as usize)? as u32)),
             groups: self.text("ring.groups", |text| one_of(text, &GROUPS, |n| GroupCount::new(n).ok())),
             replication: self.text("ring.replication", |text| one_of(text, &REPLICATIONS, |n| Some(n as u8))),
             death_pause: self.text("ring.death_pause", |text| between(text, MIN_PAUSE, MAX_PAUSE)),
@@ -307,8 +312,6 @@ const COPY_RATE_MAX: usize = 100 << 30;
 /// Shorter, and a reboot copies data; longer, and a second death is likelier.
 const MIN_PAUSE: Duration = Duration::from_secs(1);
 const MAX_PAUSE: Duration = Duration::from_secs(7 * 24 * 3600);
-/// A share above this would be a mistake: it is MiB of memory by default.
-const WEIGHT_MAX: usize = 1 << 30;
 const GROUPS: [u32; 4] = [32, 64, 128, 256];
 const REPLICATIONS: [u32; 3] = [1, 3, 5];
 
@@ -464,6 +467,7 @@ impl Settings {
             api: parsed.api?,
             docker: parsed.docker?,
             zone: parsed.zone,
+            region: parsed.region,
             weight: parsed.weight,
             ring: RingShape { groups: parsed.groups?, replication: parsed.replication? },
             death_pause: parsed.death_pause?,

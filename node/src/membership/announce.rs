@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use longshore_model::control::{Command, Reply};
 use longshore_raft::Runtime;
-use longshore_raft::model::membership::EngineReport;
+use longshore_raft::model::membership::{Announcement, EngineReport};
 use tokio_util::sync::CancellationToken;
 
 use crate::core::Core;
@@ -20,6 +20,7 @@ pub(crate) struct Announcer<R: Runtime> {
     pub(crate) core: Arc<Core<R>>,
     pub(crate) address: SocketAddr,
     pub(crate) zone: Option<String>,
+    pub(crate) region: Option<String>,
     pub(crate) weight: u32,
     pub(crate) stop: CancellationToken,
 }
@@ -70,6 +71,7 @@ impl<R: Runtime> Announcer<R> {
             let me = state.membership.get(self.core.me)?;
             let same = me.profile.address == self.address
                 && me.profile.zone == self.zone
+                && me.profile.region == self.region
                 && me.profile.version == version
                 && me.profile.weight == self.weight
                 && me.engine == engine;
@@ -81,14 +83,15 @@ impl<R: Runtime> Announcer<R> {
         if let EngineReport::Unavailable { reason } = &engine {
             tracing::warn!(%reason, "the Docker engine is not available");
         }
-        let command = Command::Announce {
-            node: self.core.me,
+        let said = Announcement {
             address: self.address,
             zone: self.zone.clone(),
+            region: self.region.clone(),
             version: version.to_owned(),
             weight: self.weight,
             engine,
         };
+        let command = Command::Announce { node: self.core.me, said };
         match self.core.group.propose(command).await {
             Ok(Reply::Done) => {}
             Ok(other) => tracing::warn!(?other, "the fleet refused this node's announcement"),

@@ -9,7 +9,7 @@ use longshore_raft::model::token::TokenId;
 use longshore_raft::{FleetId, NodeId, ReplicaId};
 
 /// Version of both messages; a node of another version is refused with a sentence that says so.
-pub(crate) const JOIN_VERSION: u16 = 1;
+pub(crate) const JOIN_VERSION: u16 = 2;
 
 /// Sent only after the joiner has verified the fleet's authority. Carries the token's secret: `Debug` hides it.
 #[derive(Clone, PartialEq, Eq, Encode, Decode)]
@@ -92,6 +92,6 @@ mod tests {
         bytes[0] = 9;
         assert!(decode::<JoinReply>(&bytes).unwrap_err().contains("version 9"));
         assert!(decode::<JoinReply>(&[]).is_err());
-        assert!(decode::<JoinReply>(&[1, 0, 255, 255, 255]).unwrap_err().contains("damaged"));
+        assert!(decode::<JoinReply>(&[2, 0, 255, 255, 255]).unwrap_err().contains("damaged"));
     }
 }

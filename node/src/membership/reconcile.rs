@@ -13,7 +13,7 @@ use longshore_raft::consensus::machine::{GroupError, GroupStatus, Member, Role};
 use longshore_raft::consensus::runtime::Instant as _;
 use longshore_raft::model::detector::PeerState;
 use longshore_raft::model::membership::Standing;
-use longshore_raft::model::voters::{Candidate, plan_voters};
+use longshore_raft::model::voters::{Candidate, is_heir, plan_voters, steps_down};
 use longshore_raft::{NodeId, ReplicaId, Runtime};
 use tokio_util::sync::CancellationToken;
 
@@ -136,13 +136,19 @@ fn plan_step(
     if wanted.is_empty() {
         return None;
     }
-    if leaving.iter().any(|m| m.replica == me) {
-        // The leader itself leaves: first somebody else must be able to lead.
+    let leaves = leaving.iter().any(|m| m.replica == me);
+    if leaves || steps_down(candidates) {
+        // The leader itself leaves, or is drained: first somebody else must be able to lead.
         if status.joint || !wanted.is_subset(&voters) {
             return Some(Step::ChangeVoters(wanted.iter().copied().chain([me]).collect()));
         }
-        let alive = |r: &&ReplicaId| candidates.iter().any(|c| c.replica == **r && c.alive && c.caught_up);
-        return wanted.iter().find(alive).map(|heir| Step::HandOver(*heir));
+        let able = |r: ReplicaId, test: fn(&Candidate) -> bool| {
+            candidates.iter().any(|c| c.replica == r && !c.is_leader && test(c))
+        };
+        let heir = wanted.iter().find(|r| able(**r, is_heir));
+        // Whoever leaves goes, and be it to one that is drained.
+        let heir = heir.or_else(|| wanted.iter().find(|r| leaves && able(**r, |c| c.alive && c.caught_up)));
+        return heir.map(|heir| Step::HandOver(*heir));
     }
     // A wish of the records (somebody left or was removed) is carried out at once; what the detector says waits until it knows.
     let ordered_out = status.voters.iter().any(|v| !candidates.iter().any(|c| c.replica == v.replica));
@@ -199,6 +205,7 @@ mod tests {
             is_leader: status.leader == Some(member(*id)),
             alive: !dead.contains(id),
             replaced: false,
+            draining: false,
             caught_up: !dead.contains(id),
         };
         active.iter().map(one).collect()
@@ -270,6 +277,31 @@ mod tests {
         assert_eq!(step(&s, &[2, 3], &[1], &[2]), Some(Step::HandOver(ReplicaId(3))));
         s = status(1, &[1], &[2]);
         assert_eq!(step(&s, &[2], &[1], &[]), voters(&[1, 2]));
+    }
+
+    #[test]
+    fn a_drained_leader_hands_over_if_somebody_can_take_over() {
+        let drained = |s: &GroupStatus, active: &[u64], drained: &[u64], dead: &[u64]| {
+            let members: Vec<Member> = active.iter().map(|id| member(*id)).collect();
+            let mut candidates = candidates(s, active, dead);
+            candidates.iter_mut().for_each(|c| c.draining = drained.contains(&c.node.0));
+            plan_step(s, &candidates, &members, &[], &BTreeSet::new(), true, |m| dead.contains(&m.node.0))
+        };
+        let mut s = status(1, &[1, 2, 3], &[]);
+        assert_eq!(drained(&s, &[1, 2, 3], &[1], &[]), Some(Step::HandOver(ReplicaId(2))));
+        assert_eq!(drained(&s, &[1, 2, 3], &[1, 2], &[]), Some(Step::HandOver(ReplicaId(3))));
+        assert_eq!(drained(&s, &[1, 2, 3], &[1], &[2]), Some(Step::HandOver(ReplicaId(3))));
+        assert_eq!(drained(&s, &[1, 2, 3], &[1, 2], &[3]), None, "nobody else");
+        assert_eq!(drained(&s, &[1, 2, 3], &[2], &[]), None, "it does not lead");
+        // Of two, the other one gets the vote first, and is then alone with it.
+        s = status(1, &[1], &[2]);
+        assert_eq!(drained(&s, &[1, 2], &[1], &[]), voters(&[1, 2]));
+        s = status(1, &[1, 2], &[]);
+        assert_eq!(drained(&s, &[1, 2], &[1], &[]), Some(Step::HandOver(ReplicaId(2))));
+        s = status(2, &[1, 2], &[]);
+        assert_eq!(drained(&s, &[1, 2], &[1], &[]), voters(&[2]));
+        s = status(2, &[2], &[1]);
+        assert_eq!(drained(&s, &[1, 2], &[1], &[]), None);
     }
 
     #[test]

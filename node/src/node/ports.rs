@@ -109,6 +109,7 @@ pub struct NodeOptions {
     /// Where peers reach this node.
     pub advertise: SocketAddr,
     pub zone: Option<String>,
+    pub region: Option<String>,
     pub labels: BTreeMap<String, String>,
     /// Its share of the ring relative to other nodes'; see [`NodeProfile::weight`](longshore_raft::model::membership::NodeProfile).
     pub weight: u32,

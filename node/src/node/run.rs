@@ -238,6 +238,7 @@ impl<R: Runtime> Node<R> {
             core: Arc::clone(&core),
             address: options.advertise,
             zone: options.zone.clone(),
+            region: options.region.clone(),
             weight: options.weight,
             stop: tasks.clone(),
         };
@@ -316,6 +317,7 @@ impl<R: Runtime> Node<R> {
                     name: options.name.clone(),
                     address: options.advertise,
                     zone: options.zone.clone(),
+                    region: options.region.clone(),
                     labels: options.labels.clone(),
                     version: env!("CARGO_PKG_VERSION").to_owned(),
                     weight: options.weight,

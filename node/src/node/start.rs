@@ -104,6 +104,7 @@ async fn join<R: Runtime>(
             name: options.name.clone(),
             address: options.advertise,
             zone: options.zone.clone(),
+            region: options.region.clone(),
             labels: options.labels.clone(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             weight: options.weight,

@@ -12,9 +12,9 @@ pub(crate) fn candidate(record: &NodeRecord, open: &BTreeMap<NodeId, u32>) -> Ca
     Candidate {
         node: record.id,
         name: record.profile.name.clone(),
-        zone: record.profile.zone.clone(),
+        zone: record.zone().map(str::to_owned),
         labels: record.profile.labels.clone(),
-        weight: record.profile.weight,
+        weight: record.weight(),
         open: open.get(&record.id).copied().unwrap_or(0),
         unable: None,
     }
@@ -25,6 +25,7 @@ pub(crate) fn candidate(record: &NodeRecord, open: &BTreeMap<NodeId, u32>) -> Ca
 pub(crate) fn unable(peer: PeerState, node: &NodeRecord, is_for_all: bool) -> Option<String> {
     match &node.engine {
         _ if node.standing != Standing::Active => Some("is leaving".to_owned()),
+        _ if !node.is_available() => Some(format!("is {}", node.availability.in_words())),
         _ if peer == PeerState::Failed => Some("is dead".to_owned()),
         EngineReport::NotConfigured => Some("has no Docker engine".to_owned()),
         EngineReport::Unavailable { .. } if !is_for_all => {
@@ -49,6 +50,7 @@ mod tests {
                 name: "alder".into(),
                 address: ([127, 0, 0, 1], 7400).into(),
                 zone: None,
+                region: None,
                 labels: Default::default(),
                 version: "0.1.0".into(),
                 weight: 1024,

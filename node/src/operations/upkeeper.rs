@@ -63,7 +63,7 @@ pub(crate) struct Upkeeper<R: Runtime> {
 enum Away {
     /// Its engine does not answer: nothing is begun there.
     Engineless,
-    /// It is to be emptied; what runs there goes on.
+    /// It is to be emptied, or leaves; what runs there goes on.
     Leaves,
     /// Its open parts are to go.
     Silent,
@@ -130,11 +130,11 @@ impl<R: Runtime> Upkeeper<R> {
                     Standing::Left | Standing::Removed => Away::Gone,
                     _ if silent_for >= REPLACE_AFTER => Away::Gone,
                     _ if silent_for >= MOVE_AFTER => Away::Silent,
-                    Standing::Leaving => Away::Leaves,
+                    _ if node.is_draining() => Away::Leaves,
                     Standing::Active if matches!(node.engine, EngineReport::Unavailable { .. }) => {
                         Away::Engineless
                     }
-                    Standing::Active => continue,
+                    Standing::Active | Standing::Leaving => continue,
                 };
                 away.insert(node.id, how);
             }

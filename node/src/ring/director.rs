@@ -85,9 +85,14 @@ impl<R: Runtime> Director<R> {
     fn decide(&self, dead_since: &BTreeMap<NodeId, R::Instant>, now: R::Instant) -> Vec<RingCommand> {
         let now_ms = u64::MAX / 2;
         let since_ms = |at: &R::Instant| now_ms - (now - *at).as_millis() as u64;
-        let dead: BTreeSet<NodeId> = dead_since.keys().copied().collect();
+        let mut dead: BTreeSet<NodeId> = dead_since.keys().copied().collect();
         self.core.group.with_state(|state: &ControlState| {
             let Some(ring) = &state.ring else { return Vec::new() };
+            // A node that was removed counts for nothing, and must not hold up others' changes by one that it would have to take part in.
+            let holders = ring.placements().flat_map(|(_, placement)| placement.nodes());
+            let is_member =
+                |node: &NodeId| state.membership.get(*node).is_some_and(|n| n.standing.is_member());
+            dead.extend(holders.filter(|node| !is_member(node)));
             let members: Vec<MemberView> = state
                 .membership
                 .members()

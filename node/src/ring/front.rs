@@ -72,7 +72,7 @@ pub(crate) struct Front<R: Runtime> {
 }
 
 /// A partition of each group.
-fn first_of_each(groups: GroupCount) -> Vec<PartitionId> {
+pub(super) fn first_of_each(groups: GroupCount) -> Vec<PartitionId> {
     let ranges = groups.groups().filter_map(|group| groups.partitions_of(group));
     ranges.map(|range| PartitionId(*range.start())).collect()
 }
@@ -142,7 +142,7 @@ impl<R: Runtime> Front<R> {
         Ok(newest)
     }
 
-    async fn operations_at(
+    pub(super) async fn operations_at(
         &self,
         partition: PartitionId,
         mut listing: Listing,
@@ -192,7 +192,7 @@ impl<R: Runtime> Front<R> {
         Ok(kept)
     }
 
-    async fn kept_at(&self, partition: PartitionId) -> Result<Vec<Kept>, FrontError> {
+    pub(super) async fn kept_at(&self, partition: PartitionId) -> Result<Vec<Kept>, FrontError> {
         let mut all: Vec<Kept> = Vec::new();
         loop {
             let after = all.last().map(|kept| kept.run);
@@ -307,7 +307,7 @@ impl<R: Runtime> Front<R> {
         Err(FrontError::Unsettled)
     }
 
-    fn groups(&self) -> Result<GroupCount, FrontError> {
+    pub(super) fn groups(&self) -> Result<GroupCount, FrontError> {
         let groups = self.core.group.with_state(|state| state.ring.as_ref().map(|ring| ring.groups()));
         groups.ok_or(FrontError::NoRing)
     }

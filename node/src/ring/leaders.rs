@@ -2,7 +2,7 @@
 //! should lead, so that leaders are spread evenly, by count and then by load.
 //!
 //! Every node works the same plan out of the same record, and carries its own part out: there is nobody to ask, and nothing to lose
-//! with a leader. Must never: transfer to a replica that lags or a node that is suspect.
+//! with a leader. Must never: transfer to a replica that lags, or to a node that is suspect or drained.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -124,7 +124,8 @@ impl<R: Runtime> Leaders<R> {
                 }
             };
             let views: Vec<GroupView> = ring.flat_map(|ring| ring.placements()).map(view).collect();
-            let active = state.membership.members().filter(|n| n.standing == Standing::Active);
+            let active =
+                state.membership.members().filter(|n| n.standing == Standing::Active && !n.is_draining());
             let usable: BTreeSet<NodeId> =
                 active.map(|n| n.id).filter(|node| self.core.peer_state(*node) == PeerState::Alive).collect();
             (views, usable)

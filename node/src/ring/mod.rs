@@ -13,6 +13,7 @@ mod leaders;
 mod load;
 mod replicas;
 mod sweeper;
+mod work;
 
 pub(crate) use carrier::Carrier;
 pub(crate) use director::Director;
@@ -20,6 +21,7 @@ pub(crate) use front::{Front, FrontError};
 pub(crate) use leaders::Leaders;
 pub(crate) use replicas::{Replicas, ReplicasOptions};
 pub(crate) use sweeper::Sweeper;
+pub(crate) use work::OpenPart;
 
 use std::sync::Arc;
 

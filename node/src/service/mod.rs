@@ -3,6 +3,7 @@
 //! Must never: change anything but through the log of the control group, or of the group that it concerns.
 
 mod asking;
+mod departure;
 mod engines;
 mod groups;
 mod keys;
@@ -139,13 +140,19 @@ impl<R: Runtime> FleetService for Service<R> {
         Box::pin(self.node(node))
     }
     fn update_node(&self, node: String, update: NodeUpdate) -> ApiFuture<'_, NodeView> {
-        Box::pin(self.relabel_node(node, update))
+        Box::pin(self.change_node(node, update))
     }
-    fn remove_node(&self, node: String) -> ApiFuture<'_, NodeView> {
-        Box::pin(self.remove_dead_node(node))
+    fn node_work(&self, node: String) -> ApiFuture<'_, NodeWorkView> {
+        Box::pin(self.work_of(node))
     }
-    fn leave(&self) -> ApiFuture<'_, LeaveView> {
-        Box::pin(self.leave_fleet())
+    fn node_removal(&self, node: String) -> ApiFuture<'_, RemovalView> {
+        Box::pin(self.removal(node))
+    }
+    fn remove_node(&self, node: String, query: RemoveQuery) -> ApiFuture<'_, RemovedView> {
+        Box::pin(self.remove(node, query))
+    }
+    fn leave(&self, query: LeaveQuery) -> ApiFuture<'_, LeaveView> {
+        Box::pin(self.leave_fleet(query))
     }
     fn create_token(&self, request: TokenCreate) -> ApiFuture<'_, TokenCreated> {
         Box::pin(self.new_token(request))

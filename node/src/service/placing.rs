@@ -195,7 +195,7 @@ fn place_error(error: PlaceError) -> ApiError {
     ApiError::new(ErrorCode::Conflict, error.to_string()).hint(hint)
 }
 
-/// An active node by name, id, or `self`.
+/// A node by name, id, or `self`, if it takes new work.
 pub(super) fn named(me: NodeId, state: &ControlState, name: &str) -> Result<NodeId, ApiError> {
     let found = match name {
         "self" => state.membership.get(me).ok_or_else(|| format!("{me} is no member")),
@@ -207,12 +207,23 @@ pub(super) fn named(me: NodeId, state: &ControlState, name: &str) -> Result<Node
         let message = format!("node {} is leaving or has left", name_of(state, node.id));
         return Err(ApiError::new(ErrorCode::Conflict, message));
     }
+    if !node.is_available() {
+        let (name, state) = (&node.profile.name, node.availability.in_words());
+        // With the way out in the message: callers have hints of their own.
+        let message =
+            format!("{name} is {state}: `longshore node update {name} --availability active` ends that");
+        return Err(ApiError::new(ErrorCode::Conflict, message));
+    }
     Ok(node.id)
 }
 
 #[cfg(test)]
 mod tests {
-    use longshore_raft::model::membership::NodeProfile;
+    use longshore_raft::model::membership::{
+        Availability, AvailabilityNote, AvailabilityOrder, NodeChange, NodeProfile,
+    };
+
+    use longshore_raft::model::detector::PeerState;
 
     use super::*;
 
@@ -224,6 +235,7 @@ mod tests {
                 name: name.into(),
                 address: ([127, 0, 0, 1], 7400).into(),
                 zone: None,
+                region: None,
                 labels: Default::default(),
                 version: "0.1.0".into(),
                 weight: 1024,
@@ -239,6 +251,40 @@ mod tests {
             assert!(refused.message.contains("birch is leaving"), "{refused}");
         }
         assert_eq!(named(NodeId(1), &state, "cedar").unwrap_err().code, ErrorCode::NotFound);
+    }
+
+    #[test]
+    fn a_node_that_is_paused_or_drained_gets_no_new_work() {
+        let mut state = ControlState::default();
+        for (key, name) in [(1, "alder"), (2, "birch")] {
+            let profile = NodeProfile {
+                name: name.into(),
+                address: ([127, 0, 0, 1], 7400).into(),
+                zone: None,
+                region: None,
+                labels: Default::default(),
+                version: "0.1.0".into(),
+                weight: 1024,
+            };
+            state.membership.admit([key; 32], profile, 0).unwrap();
+        }
+        for (availability, word) in
+            [(Availability::Paused, "paused"), (Availability::Draining, "being drained")]
+        {
+            let note = AvailabilityNote { message: None, by: NodeId(1), unix_ms: 0 };
+            let availability = Some(AvailabilityOrder { availability, note });
+            let change = NodeChange { availability, ..NodeChange::default() };
+            state.membership.update(NodeId(2), change).unwrap();
+            for (me, name) in [(2, "self"), (1, "birch"), (1, "n2")] {
+                let refused = named(NodeId(me), &state, name).unwrap_err();
+                let says =
+                    format!("birch is {word}: `longshore node update birch --availability active` ends that");
+                assert_eq!((refused.code, refused.message), (ErrorCode::Conflict, says));
+            }
+            let birch = state.membership.get(NodeId(2)).unwrap();
+            assert_eq!(unable(PeerState::Alive, birch, true), Some(format!("is {word}")));
+        }
+        assert_eq!(named(NodeId(2), &state, "alder").unwrap(), NodeId(1));
     }
 
     #[test]

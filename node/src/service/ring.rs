@@ -120,6 +120,22 @@ impl<R: Runtime> Look<'_, R> {
         held.map(|(group, placement)| self.placement(group, placement)).collect()
     }
 
+    /// The groups that would be lost for good without a node, and those that would wait for others that cannot be reached.
+    pub(super) fn lost_with(&self, node: NodeId) -> (Vec<String>, Vec<String>) {
+        let is_gone = |n: &NodeId| {
+            *n == node || !self.state.membership.get(*n).is_some_and(|record| record.standing.is_member())
+        };
+        let with = |wanted: Fate| {
+            let held = self.ring.placements().filter(|(_, placement)| placement.nodes().contains(&node));
+            let meets = |placement: &Placement| {
+                fate(&placement.nodes(), is_gone, |n| self.dead.contains(n)) == wanted
+            };
+            let groups = held.filter(|(_, placement)| meets(placement));
+            groups.map(|(group, _)| group.to_string()).collect()
+        };
+        (with(Fate::Lost), with(Fate::Waits))
+    }
+
     /// What of the ring needs a person: one sentence each.
     fn warnings(&self) -> Vec<String> {
         let mut warnings = Vec::new();
@@ -221,6 +237,27 @@ fn overloaded(figures: &Figures) -> Vec<(&NodeFigures, u64)> {
     let replicas: u64 = usable().map(|node| u64::from(node.target)).sum();
     let fair = |node: &NodeFigures| (replicas * u64::from(node.spec.weight)).div_ceil(weight.max(1));
     usable().map(|node| (node, fair(node))).filter(|(node, fair)| u64::from(node.target) > 2 * fair).collect()
+}
+
+/// What becomes of a group.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Fate {
+    GoesOn,
+    /// Until some that are dead are back.
+    Waits,
+    /// Too few of its replicas are left, dead or alive.
+    Lost,
+}
+
+/// What becomes of a group of which some nodes are gone for good, and some dead. Pure.
+fn fate(nodes: &[NodeId], gone: impl Fn(&NodeId) -> bool, dead: impl Fn(&NodeId) -> bool) -> Fate {
+    let kept = nodes.iter().filter(|node| !gone(node));
+    let alive = kept.clone().filter(|node| !dead(node)).count();
+    match kept.count() {
+        kept if kept * 2 <= nodes.len() => Fate::Lost,
+        _ if alive * 2 <= nodes.len() => Fate::Waits,
+        _ => Fate::GoesOn,
+    }
 }
 
 /// The dead members of a group that has no quorum without them.
@@ -416,6 +453,21 @@ mod tests {
         assert_eq!(told(&[100, 100, 60]), []);
         assert_eq!(told(&[100]), []);
         assert_eq!(told(&[100, 1]), [], "one replica of each group goes by weight");
+    }
+
+    #[test]
+    fn a_group_is_lost_with_the_majority_of_its_replicas_and_waits_for_the_dead() {
+        let of = |nodes: &[u64], gone: &[u64], dead: &[u64]| {
+            let nodes: Vec<NodeId> = nodes.iter().copied().map(NodeId).collect();
+            fate(&nodes, |node| gone.contains(&node.0), |node| dead.contains(&node.0))
+        };
+        assert_eq!(of(&[1], &[1], &[]), Fate::Lost);
+        assert_eq!(of(&[1, 2, 3], &[3], &[]), Fate::GoesOn);
+        assert_eq!(of(&[1, 2, 3], &[3], &[3]), Fate::GoesOn);
+        assert_eq!(of(&[1, 2, 3], &[3], &[2]), Fate::Waits);
+        assert_eq!(of(&[1, 2, 3], &[2, 3], &[]), Fate::Lost);
+        assert_eq!(of(&[1, 2, 3, 4, 5], &[4, 5], &[]), Fate::GoesOn);
+        assert_eq!(of(&[1, 2, 3, 4, 5], &[4, 5], &[1]), Fate::Waits);
     }
 
     #[test]

@@ -189,6 +189,7 @@ mod tests {
                 name: (*name).into(),
                 address: ([127, 0, 0, 1], 7400).into(),
                 zone: None,
+                region: None,
                 labels: BTreeMap::new(),
                 version: "0.1.0".into(),
                 weight: 1000,

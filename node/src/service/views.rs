@@ -5,7 +5,7 @@ use longshore_model::operations as model;
 use longshore_raft::consensus::machine::{GroupStatus, Role};
 use longshore_raft::consensus::runtime::Instant as _;
 use longshore_raft::model::detector::PeerState;
-use longshore_raft::model::membership::{EngineReport, NodeRecord, Standing};
+use longshore_raft::model::membership::{Availability, EngineReport, NodeRecord, Standing};
 use longshore_raft::{NodeId, Runtime};
 
 use super::Service;
@@ -181,7 +181,26 @@ pub(super) fn node_state<R: Runtime>(core: &Core<R>, node: &NodeRecord) -> NodeS
     }
 }
 
-pub(super) fn node_view<R: Runtime>(core: &Core<R>, status: &GroupStatus, node: &NodeRecord) -> NodeView {
+fn availability_view(state: &ControlState, node: &NodeRecord) -> AvailabilityView {
+    let note = node.availability_note.as_ref();
+    AvailabilityView {
+        state: match node.availability {
+            Availability::Active => NodeAvailability::Active,
+            Availability::Paused => NodeAvailability::Paused,
+            Availability::Draining => NodeAvailability::Draining,
+        },
+        message: note.and_then(|note| note.message.clone()),
+        by: note.map(|note| name_of(state, note.by)),
+        at_ms: note.map(|note| note.unix_ms),
+    }
+}
+
+pub(super) fn node_view<R: Runtime>(
+    core: &Core<R>,
+    fleet: &ControlState,
+    status: &GroupStatus,
+    node: &NodeRecord,
+) -> NodeView {
     let is_self = node.id == core.me;
     let state = node_state(core, node);
     let last_seen_ms = if is_self { Some(0) } else { core.monitor.last_heard_ms(node.id) };
@@ -192,7 +211,15 @@ pub(super) fn node_view<R: Runtime>(core: &Core<R>, status: &GroupStatus, node: 
         role: role(status, node),
         state,
         address: node.profile.address.to_string(),
-        zone: node.profile.zone.clone(),
+        zone: node.zone().map(str::to_owned),
+        region: node.region().map(str::to_owned),
+        weight: node.weight(),
+        announced: AnnouncedView {
+            zone: node.profile.zone.clone(),
+            region: node.profile.region.clone(),
+            weight: node.profile.weight,
+        },
+        availability: availability_view(fleet, node),
         labels: node.profile.labels.clone(),
         engine: engine_view(&node.engine),
         version: node.profile.version.clone(),

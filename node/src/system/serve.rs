@@ -113,6 +113,7 @@ pub async fn serve(config: NodeConfig, start: Start, log: LogHandle) -> Result<E
         name: config.name.clone(),
         advertise: advertised(config.advertise, bound),
         zone: config.zone.clone(),
+        region: config.region.clone(),
         labels: config.labels.clone(),
         weight: config.weight.unwrap_or_else(weight_of_host),
         ring: config.ring,

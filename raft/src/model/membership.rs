@@ -4,12 +4,17 @@
 //! a node that was removed stays on record (as a tombstone), so that its certificate is refused for ever. Must never:
 //! judge who is alive, which no two nodes see alike (that is the detector's business and is not replicated).
 
+mod availability;
+mod update;
+
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
 use bincode::{Decode, Encode};
 
 use super::ids::{NodeId, ReplicaId};
+pub use availability::{Availability, AvailabilityNote, AvailabilityOrder, MESSAGE_BYTES_MAX};
+pub use update::{NodeChange, Override, Overrides, PLACE_BYTES_MAX, WEIGHT_MAX};
 
 /// Most nodes on record, removed ones included. A record is about 300 bytes, and the whole table is in every snapshot.
 pub const NODES_MAX: usize = 10_000;
@@ -61,12 +66,26 @@ pub struct NodeProfile {
     pub name: String,
     /// Where peers reach it: a hint, never an identity.
     pub address: SocketAddr,
+    /// What fails together with it.
     pub zone: Option<String>,
+    /// Where it is; told to people.
+    pub region: Option<String>,
     pub labels: BTreeMap<String, String>,
     /// Version of the `longshore` it runs.
     pub version: String,
     /// Its share of the ring relative to the others', usually MiB of memory; 0: it holds no group.
     pub weight: u32,
+}
+
+/// What a node says of itself again and again; see [`NodeProfile`].
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub struct Announcement {
+    pub address: SocketAddr,
+    pub zone: Option<String>,
+    pub region: Option<String>,
+    pub version: String,
+    pub weight: u32,
+    pub engine: EngineReport,
 }
 
 /// One node, for ever on record.
@@ -77,9 +96,14 @@ pub struct NodeRecord {
     pub replica: ReplicaId,
     /// blake3 of its public key; a retried join with the same key is the same node.
     pub key_hash: [u8; 32],
+    /// Its own word; see [`NodeRecord::weight`], [`NodeRecord::zone`] and [`NodeRecord::region`] for what counts.
     pub profile: NodeProfile,
+    pub overrides: Overrides,
     pub engine: EngineReport,
     pub standing: Standing,
+    pub availability: Availability,
+    /// Of the last order about its availability.
+    pub availability_note: Option<AvailabilityNote>,
     /// Wall clock of the node that took the join, for people only.
     pub joined_unix_ms: u64,
 }
@@ -103,6 +127,12 @@ pub enum MembershipError {
     Full(usize),
     #[error("a node can have {LABELS_MAX} labels of {LABEL_BYTES_MAX} bytes at most; {0}")]
     Labels(String),
+    /// A value that is out of bounds.
+    #[error("{0}")]
+    Update(String),
+    /// Nobody would be left to take new work. Says who there is besides, and what to do.
+    #[error("{0}")]
+    LastAvailable(String),
 }
 
 /// All nodes, by id.
@@ -166,8 +196,11 @@ impl Membership {
             replica: self.allocate_replica(),
             key_hash,
             profile,
+            overrides: Overrides::default(),
             engine: EngineReport::Unknown,
             standing: Standing::Active,
+            availability: Availability::Active,
+            availability_note: None,
             joined_unix_ms,
         };
         let previous = self.nodes.insert(id, record);
@@ -193,38 +226,16 @@ impl Membership {
     }
 
     /// Takes a node's own word on where it is and what it runs. Name and labels stay what the log made them.
-    pub fn announce(
-        &mut self,
-        id: NodeId,
-        address: SocketAddr,
-        zone: Option<String>,
-        version: String,
-        weight: u32,
-        engine: EngineReport,
-    ) -> Result<(), MembershipError> {
+    pub fn announce(&mut self, id: NodeId, said: Announcement) -> Result<(), MembershipError> {
+        let Announcement { address, zone, region, version, weight, engine } = said;
         let node = self.member_mut(id)?;
         node.profile.address = address;
         node.profile.zone = zone;
+        node.profile.region = region;
         node.profile.version = version;
         node.profile.weight = weight;
         node.engine = engine;
         Ok(())
-    }
-
-    /// Removes labels, then adds labels.
-    pub fn update_labels(
-        &mut self,
-        id: NodeId,
-        add: BTreeMap<String, String>,
-        remove: &[String],
-    ) -> Result<&NodeRecord, MembershipError> {
-        let node = self.member_mut(id)?;
-        let mut labels = node.profile.labels.clone();
-        labels.retain(|key, _| !remove.contains(key));
-        labels.extend(add);
-        check_labels(&labels)?;
-        node.profile.labels = labels;
-        Ok(&self.nodes[&id])
     }
 
     /// Moves a member's standing on. A node that is gone can not come back.
@@ -281,11 +292,12 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn profile(name: &str) -> NodeProfile {
+    pub(super) fn profile(name: &str) -> NodeProfile {
         NodeProfile {
             name: name.into(),
             address: ([127, 0, 0, 1], 7400).into(),
             zone: None,
+            region: None,
             labels: BTreeMap::new(),
             version: "0.1.0".into(),
             weight: 1024,
@@ -315,19 +327,6 @@ mod tests {
         assert_ne!(again, first, "a node that comes back is another node");
         assert_eq!(m.resolve("a").unwrap().id, again, "members win over nodes that left");
         assert_eq!(m.resolve("n1").unwrap().id, first);
-    }
-
-    #[test]
-    fn labels_are_bounded() {
-        let mut m = Membership::default();
-        let id = m.admit([1; 32], profile("a"), 0).unwrap().id;
-        let many: BTreeMap<_, _> = (0..=LABELS_MAX).map(|i| (format!("k{i}"), String::new())).collect();
-        assert!(matches!(m.update_labels(id, many, &[]), Err(MembershipError::Labels(_))));
-        let long = BTreeMap::from([("k".to_owned(), "v".repeat(LABEL_BYTES_MAX + 1))]);
-        assert!(matches!(m.update_labels(id, long, &[]), Err(MembershipError::Labels(_))));
-        let ok = BTreeMap::from([("k".to_owned(), "v".to_owned())]);
-        assert_eq!(m.update_labels(id, ok, &[]).unwrap().profile.labels["k"], "v");
-        assert!(m.update_labels(id, BTreeMap::new(), &["k".into()]).unwrap().profile.labels.is_empty());
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! Which members of the control group vote: 1, 3 or 5, spread over zones, the living before the dead.
+//! Which members of the control group vote: 1, 3 or 5, spread over zones, the living before the dead, those that are drained last of the living.
 //!
 //! Pure: the leader calls [`plan_voters`] with what it sees and proposes the difference. Invariants: the plan has an odd
 //! size of at most 5; it keeps a living voter unless zones or the size forbid it (every change of voters costs two log entries and
@@ -23,6 +23,8 @@ pub struct Candidate {
     pub alive: bool,
     /// Another member has its address: its host came back as another node, and this one never will. Then it is not alive either.
     pub replaced: bool,
+    /// Being drained: votes where others are too few, and leads only if nobody else can.
+    pub draining: bool,
     /// Heard now, and holds almost all of the log, so that promoting it does not stop commits. Nobody else is given a vote.
     pub caught_up: bool,
 }
@@ -36,7 +38,19 @@ pub fn voters_wanted(members: usize) -> usize {
     }
 }
 
-/// The voters that the group should have. `members` lists every node that may vote (leaving and removed ones left out by
+/// Whether the leader should hand over: it is being drained, and somebody who is not could lead.
+pub fn steps_down(members: &[Candidate]) -> bool {
+    let leader_drains = members.iter().any(|c| c.is_leader && c.draining);
+    leader_drains && members.iter().any(is_heir)
+}
+
+/// Whether the leadership of one that is being drained can go to this one.
+pub fn is_heir(candidate: &Candidate) -> bool {
+    let Candidate { is_leader, draining, alive, caught_up, .. } = candidate;
+    !is_leader && !draining && *alive && *caught_up
+}
+
+/// The voters that the group should have; not the leader, perhaps, if it [steps down](steps_down). `members` lists every node that may vote (leaving and removed ones left out by
 /// the caller). Empty only if `members` has nobody to vote.
 pub fn plan_voters(members: &[Candidate]) -> BTreeSet<ReplicaId> {
     let wanted = voters_wanted(members.len());
@@ -44,12 +58,14 @@ pub fn plan_voters(members: &[Candidate]) -> BTreeSet<ReplicaId> {
     let mut zones: BTreeMap<Option<&str>, usize> = BTreeMap::new();
     let eligible = |c: &&Candidate| c.is_voter || (c.alive && c.caught_up);
     let mut pool: Vec<&Candidate> = members.iter().filter(eligible).collect();
+    let steps_down = steps_down(members);
+    let stays = |c: &Candidate| c.is_leader && !steps_down;
     while plan.len() < wanted && !pool.is_empty() {
-        // Lowest wins: the leader, then the living, then those that may come back, then the least used zone, then who votes
-        // already, then the oldest node.
+        // Lowest wins: the leader, then the living, then those that may come back, then who is not drained, then the least used
+        // zone, then who votes already, then the oldest node.
         let rank = |c: &Candidate| {
             let zone_use = zones.get(&c.zone.as_deref()).copied().unwrap_or(0);
-            (!c.is_leader, !c.alive, c.replaced, zone_use, !c.is_voter, c.node)
+            (!stays(c), !c.alive, c.replaced, c.draining, zone_use, !c.is_voter, c.node)
         };
         let best = (0..pool.len()).min_by_key(|i| rank(pool[*i])).expect("the pool is not empty");
         let chosen = pool.swap_remove(best);
@@ -60,8 +76,8 @@ pub fn plan_voters(members: &[Candidate]) -> BTreeSet<ReplicaId> {
     while plan.len() > 1 && plan.len().is_multiple_of(2) {
         let droppable = members
             .iter()
-            .filter(|c| plan.contains(&c.replica) && !c.is_leader)
-            .max_by_key(|c| (!c.alive, c.replaced, !c.is_voter, c.node))
+            .filter(|c| plan.contains(&c.replica) && !stays(c))
+            .max_by_key(|c| (!c.alive, c.replaced, c.draining, !c.is_voter, c.node))
             .expect("a plan of two or more has one who does not lead");
         plan.remove(&droppable.replica);
     }
@@ -84,7 +100,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// `v` voter, `l` learner; upper case leads; `x` after it: dead; `!`: replaced; `~`: lags; `@z`: zone.
+    /// `v` voter, `l` learner; upper case leads; `x` after it: dead; `!`: replaced; `~`: lags; `-`: drained; `@z`: zone.
     fn parse(text: &str) -> Vec<Candidate> {
         let one = |(i, word): (usize, &str)| {
             let (flags, zone) = word.split_once('@').map_or((word, None), |(f, z)| (f, Some(z.to_owned())));
@@ -96,6 +112,7 @@ mod tests {
                 is_leader: flags.starts_with('V'),
                 alive: !flags.contains(['x', '!']),
                 replaced: flags.contains('!'),
+                draining: flags.contains('-'),
                 caught_up: !flags.contains('~'),
             }
         };
@@ -128,6 +145,19 @@ mod tests {
             ("V@a v@a vx@a vx@b l@a l@a", "1 2 4 5 6"),
             // One that was heard a moment ago is no reason to take a vote from anybody, dead or not.
             ("V v vx v! v l~", "1 2 3 4 5"),
+            // Drained ones vote where others are too few, the living before the dead.
+            ("V v- v", "1 2 3"),
+            ("V v- v l", "1 3 4"),
+            ("V v- v lx", "1 2 3"),
+            ("V@a v-@b v@c l@a", "1 3 4"),
+            // A drained leader hands over if somebody can take over.
+            ("V- v v", "1 2 3"),
+            ("V- v v l", "2 3 4"),
+            ("V- l", "2"),
+            ("V- l l~", "2"),
+            ("V- l~", "1"),
+            ("V- lx", "1"),
+            ("V- l-", "1"),
         ];
         for (members, expected) in cases {
             let plan: Vec<_> = plan_voters(&parse(members)).iter().map(|r| r.0.to_string()).collect();
@@ -146,18 +176,21 @@ mod tests {
     }
 
     proptest! {
-        /// The plan is odd, bounded, keeps the leader, is stable when carried out, and has no dead newcomer.
+        /// The plan is odd, bounded, keeps the leader or has its heir, is stable when carried out, and has no dead newcomer.
         #[test]
-        fn plan_rules(spec in prop::collection::vec((any::<bool>(), any::<bool>(), any::<bool>(), 0u8..3), 1..12), lead in 0usize..12) {
+        fn plan_rules(spec in prop::collection::vec((any::<bool>(), any::<bool>(), any::<bool>(), any::<bool>(), 0u8..3), 1..12), lead in 0usize..12) {
             let lead = lead % spec.len();
-            let mut members: Vec<Candidate> = spec.iter().enumerate().map(|(i, (voter, alive, caught_up, zone))| Candidate {
+            let mut members: Vec<Candidate> = spec.iter().enumerate().map(|(i, (voter, alive, caught_up, draining, zone))| Candidate {
                 node: NodeId(i as u64), replica: ReplicaId(i as u64), zone: (*zone > 0).then(|| zone.to_string()),
                 is_voter: *voter || i == lead, is_leader: i == lead, alive: *alive || i == lead, caught_up: *caught_up,
-                replaced: false,
+                replaced: false, draining: *draining,
             }).collect();
             let plan = plan_voters(&members);
             prop_assert!(plan.len() % 2 == 1 && plan.len() <= voters_wanted(members.len()));
-            prop_assert!(plan.contains(&members[lead].replica));
+            prop_assert!(plan.contains(&members[lead].replica) || steps_down(&members));
+            let hands_over = members.iter().any(|m| is_heir(m) && plan.contains(&m.replica));
+            let lagging = members.iter().any(|m| !m.caught_up && m.is_voter);
+            prop_assert!(!steps_down(&members) || hands_over || lagging, "somebody can take over");
             for m in &members {
                 prop_assert!(!plan.contains(&m.replica) || m.is_voter || (m.alive && m.caught_up));
             }

@@ -75,6 +75,7 @@ async fn with_node(disk: &HostDisk, number: u64, work: impl AsyncFnOnce(Client<S
         name: "alone".to_owned(),
         advertise: ([10, 0, 0, 1], 7400).into(),
         zone: None,
+        region: None,
         labels: BTreeMap::new(),
         weight: 1024,
         ring: RingShape { groups: GroupCount::G2, replication: 3 },

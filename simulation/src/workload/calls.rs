@@ -46,7 +46,7 @@ pub(super) fn value(serial: Serial, flipped: bool) -> String {
 pub(super) async fn write(node: Node, key: Key, value: String) -> Answer {
     let (on, label) = label_of(key);
     let label_add = BTreeMap::from([(label, value)]);
-    match node.update_node(&on, &NodeUpdate { label_add, label_rm: Vec::new() }).await {
+    match node.update_node(&on, &NodeUpdate { label_add, ..NodeUpdate::default() }).await {
         Ok(_) => Outcome::Written,
         Err(error) => failed(error),
     }

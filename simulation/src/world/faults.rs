@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use longshore_node::api::client::{Client, ClientError, Target};
-use longshore_node::api::types::ErrorCode;
+use longshore_node::api::types::{ErrorCode, LeaveQuery, RemoveQuery};
 use rand::RngExt;
 
 use super::World;
@@ -251,7 +251,7 @@ impl World {
         let Some(client) = self.client(id) else { return false };
         let world = Arc::clone(self);
         drop(runtime::spawn_in(&self.context, async move {
-            let left = client.leave().await;
+            let left = client.leave(LeaveQuery::default()).await;
             event!("leave host {id}: {}", outcome(&left));
             world.recorder.count("operator", if left.is_ok() { "left" } else { "leave refused" });
         }));
@@ -277,7 +277,7 @@ impl World {
         }
         let other = others[self.random.lock().random_range(0..others.len())];
         let Some(client) = self.client(other) else { return false };
-        let removed = client.remove_node(name).await;
+        let removed = client.remove_node(name, RemoveQuery::default()).await;
         event!("remove {name} through host {other}: {}", outcome(&removed));
         self.recorder.count("operator", if removed.is_ok() { "removed" } else { "removal refused" });
         match removed {

@@ -119,6 +119,7 @@ impl World {
             name: host.node_name(),
             advertise: Fabric::address(id),
             zone: host.shape.zone.clone(),
+            region: None,
             labels: Default::default(),
             weight: host.weight,
             ring: RingShape {

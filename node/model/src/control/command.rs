@@ -1,10 +1,9 @@
 //! Commands of the control group and their replies. Both are versioned by the state's version (see `state.rs`).
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
 
 use bincode::{Decode, Encode};
-use longshore_raft::model::membership::{EngineReport, MembershipError, NodeProfile};
+use longshore_raft::model::membership::{Announcement, MembershipError, NodeChange, NodeProfile};
 use longshore_raft::{FleetId, GroupId, NodeId, ReplicaId};
 
 use super::led::Office;
@@ -45,18 +44,14 @@ pub enum Command {
     /// A node says where it is and what it runs.
     Announce {
         node: NodeId,
-        address: SocketAddr,
-        zone: Option<String>,
-        version: String,
-        weight: u32,
-        engine: EngineReport,
+        said: Announcement,
     },
-    UpdateLabels {
+    /// An operator changes a node: labels, weight, place, availability.
+    UpdateNode {
         node: NodeId,
-        add: BTreeMap<String, String>,
-        remove: Vec<String>,
+        change: Box<NodeChange>,
     },
-    /// A node asks to leave: no new work, no vote.
+    /// A node asks to leave: no new work, no vote. Refused if nobody would be left to take new work, as is removal.
     StartLeaving {
         node: NodeId,
     },
@@ -109,8 +104,12 @@ impl Refusal {
 impl From<MembershipError> for Refusal {
     fn from(error: MembershipError) -> Self {
         let kind = match &error {
-            MembershipError::NameTaken(_) | MembershipError::NotAMember(_) => RefusalKind::Conflict,
-            MembershipError::NameInvalid(_) | MembershipError::Labels(_) => RefusalKind::Invalid,
+            MembershipError::NameTaken(_)
+            | MembershipError::NotAMember(_)
+            | MembershipError::LastAvailable(_) => RefusalKind::Conflict,
+            MembershipError::NameInvalid(_) | MembershipError::Labels(_) | MembershipError::Update(_) => {
+                RefusalKind::Invalid
+            }
             MembershipError::UnknownNode(_) => RefusalKind::NotFound,
             MembershipError::KeyRetired(_) => RefusalKind::Denied,
             MembershipError::Full(_) => RefusalKind::Busy,

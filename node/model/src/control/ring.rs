@@ -111,12 +111,12 @@ pub(super) fn apply(
     Ok(Reply::Done)
 }
 
-/// What the assignment has to know of a node, by the records alone.
+/// What the assignment has to know of a node, by the records alone. One that is drained keeps its data.
 pub fn node_spec(node: &NodeRecord) -> NodeSpec {
     NodeSpec {
         node: node.id,
-        weight: node.profile.weight,
-        zone: node.profile.zone.clone(),
+        weight: node.weight(),
+        zone: node.zone().map(str::to_owned),
         usable: node.standing == Standing::Active,
     }
 }

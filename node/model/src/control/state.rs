@@ -13,7 +13,7 @@ use super::token::Tokens;
 use crate::codec;
 
 /// Version of the encoded state and of commands. A node refuses a snapshot of a version it does not know.
-pub const STATE_VERSION: u16 = 4;
+pub const STATE_VERSION: u16 = 5;
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, Encode, Decode)]
 pub struct ControlState {
@@ -67,19 +67,21 @@ impl ControlState {
                 }
                 Ok(reply)
             }
-            Command::Announce { node, address, zone, version, weight, engine } => {
-                self.membership.announce(node, address, zone, version, weight, engine)?;
+            Command::Announce { node, said } => {
+                self.membership.announce(node, said)?;
                 Ok(Reply::Done)
             }
-            Command::UpdateLabels { node, add, remove } => {
-                self.membership.update_labels(node, add, &remove)?;
+            Command::UpdateNode { node, change } => {
+                self.membership.update(node, *change)?;
                 Ok(Reply::Done)
             }
             Command::StartLeaving { node } => {
+                self.membership.check_spared(node)?;
                 self.membership.set_standing(node, Standing::Leaving)?;
                 Ok(Reply::Done)
             }
             Command::Remove { node, left } => {
+                self.membership.check_spared(node)?;
                 let standing = if left { Standing::Left } else { Standing::Removed };
                 self.membership.set_standing(node, standing)?;
                 if let Some(ring) = &mut self.ring {
@@ -147,7 +149,10 @@ mod tests {
     use std::collections::BTreeMap;
 
     use longshore_raft::NodeId;
-    use longshore_raft::model::membership::NodeProfile;
+    use longshore_raft::model::membership::{
+        Availability, AvailabilityNote, AvailabilityOrder, NodeChange, NodeProfile, NodeRecord,
+    };
+    use proptest::prelude::*;
 
     use super::*;
     use crate::control::RingShape;
@@ -202,6 +207,7 @@ mod tests {
             name: name.into(),
             address: ([127, 0, 0, 1], 7400).into(),
             zone: None,
+            region: None,
             labels: BTreeMap::new(),
             version: "0.1.0".into(),
             weight: 1024,
@@ -273,6 +279,59 @@ mod tests {
         log.apply(1, Command::StartLeaving { node: NodeId(2) });
         log.apply(1, Command::Remove { node: NodeId(2), left: true });
         assert!(refusal(log.join("t", 9, 2, "b")).contains("no longer in the fleet"));
+    }
+
+    fn order(availability: Availability) -> Box<NodeChange> {
+        let note = AvailabilityNote { message: None, by: NodeId(1), unix_ms: 0 };
+        let order = AvailabilityOrder { availability, note };
+        Box::new(NodeChange { availability: Some(order), ..NodeChange::default() })
+    }
+
+    /// Nodes 1 to `count`.
+    fn fleet(count: u8) -> Log {
+        let mut log = Log::new();
+        log.apply(1, create("t", 10_000, 0));
+        for key in 2..=count {
+            log.join("t", 9, key, &format!("host{}-x", key));
+        }
+        log
+    }
+
+    #[test]
+    fn the_last_node_that_takes_work_neither_drains_nor_leaves_nor_is_removed() {
+        let mut log = fleet(2);
+        let drain = |node| Command::UpdateNode { node: NodeId(node), change: order(Availability::Draining) };
+        assert_eq!(log.apply(1, drain(2)), Reply::Done);
+        let remove = Command::Remove { node: NodeId(1), left: false };
+        for command in [drain(1), Command::StartLeaving { node: NodeId(1) }, remove] {
+            let refused = refusal(log.apply(1, command));
+            assert!(refused.starts_with("Conflict: a is the last node that takes work"), "{refused}");
+            assert!(refused.contains("longshore node update host2-x --availability active"), "{refused}");
+        }
+        // The drained one may go.
+        assert_eq!(log.apply(1, Command::StartLeaving { node: NodeId(2) }), Reply::Done);
+        assert_eq!(log.apply(1, Command::Remove { node: NodeId(2), left: true }), Reply::Done);
+        assert!(refusal(log.apply(1, Command::StartLeaving { node: NodeId(1) })).contains("the only node"));
+    }
+
+    proptest! {
+        /// Whatever is commanded about nodes, in whatever order, one of them takes new work.
+        #[test]
+        fn somebody_takes_new_work(commands in prop::collection::vec((1u64..=5, 0u8..6), 1..60)) {
+            let mut log = fleet(5);
+            for (node, what) in commands {
+                let node = NodeId(node);
+                let update = |availability| Command::UpdateNode { node, change: order(availability) };
+                let _ = log.apply(1, match what {
+                    0 => update(Availability::Active),
+                    1 => update(Availability::Paused),
+                    2 | 3 => update(Availability::Draining),
+                    4 => Command::StartLeaving { node },
+                    _ => Command::Remove { node, left: false },
+                });
+                prop_assert!(log.state.membership.members().any(NodeRecord::is_available));
+            }
+        }
     }
 
     #[test]

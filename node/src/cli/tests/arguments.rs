@@ -40,6 +40,7 @@ fn every_command_of_the_contract_is_there_and_explained() {
             "node ls",
             "node inspect",
             "node update",
+            "node drain",
             "node rm",
             "token create",
             "token ls",

@@ -30,10 +30,10 @@ warnings:    node gamma is suspected to be dead
 fn nodes() {
     let site = Site::new();
     let expected = "\
-ID    NAME    ROLE     STATE     ADDRESS         ZONE   ENGINE        LAST SEEN
-n1*   alpha   leader   alive     10.0.0.1:7400   -      26.1.5        now
-n2    beta    voter    alive     10.0.0.2:7400   east   none          now
-n3    gamma   voter    suspect   10.0.0.3:7400   -      unavailable   now
+ID    NAME    ROLE     STATE     AVAILABILITY   ADDRESS         ZONE   ENGINE        LAST SEEN
+n1*   alpha   leader   alive     active         10.0.0.1:7400   -      26.1.5        now
+n2    beta    voter    alive     active         10.0.0.2:7400   east   none          now
+n3    gamma   voter    suspect   active         10.0.0.3:7400   -      unavailable   now
 ";
     assert_eq!(site.run(&["node", "ls"]).ok(), expected);
     assert_eq!(site.run(&["node", "list", "-q"]).ok(), "n1\nn2\nn3\n");
@@ -48,18 +48,21 @@ fn one_node() {
     let updated = site.run(&["node", "update", "gamma", "--label-add", "disk=ssd", "--label-add", "a=1=2"]);
     assert_eq!(updated.ok(), "n3 (gamma): a=1=2, disk=ssd\n");
     let expected = "\
-id:         n3
-name:       gamma
-role:       voter
-state:      suspect
-address:    10.0.0.3:7400
-zone:       -
-labels:     a=1=2, disk=ssd
-engine:     unavailable: no socket
-version:    0.1.0
-last seen:  now
-joined:     2023-11-14T22:13:20Z
-replica:    r3
+id:            n3
+name:          gamma
+role:          voter
+state:         suspect
+availability:  active
+address:       10.0.0.3:7400
+zone:          -
+region:        -
+weight:        1024
+labels:        a=1=2, disk=ssd
+engine:        unavailable: no socket
+version:       0.1.0
+last seen:     now
+joined:        2023-11-14T22:13:20Z
+replica:       r3
 ";
     assert_eq!(site.run(&["node", "inspect", "gamma"]).ok(), expected);
     let updated = site.run(&["node", "update", "gamma", "--label-rm", "a", "--label-rm", "disk"]);

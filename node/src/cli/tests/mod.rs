@@ -5,6 +5,7 @@ mod arguments;
 mod cache;
 mod completions;
 mod containers;
+mod drain;
 mod launch;
 mod listings;
 mod pull;

@@ -57,7 +57,7 @@ pub struct Transfer {
     pub to: ReplicaId,
 }
 
-/// The transfers to make now. `usable` are the nodes that may lead: alive, not leaving, with a disk that keeps up.
+/// The transfers to make now. `usable` are the nodes that may lead: alive, neither leaving nor drained, with a disk that keeps up.
 pub fn plan_transfers(
     groups: &[GroupView],
     usable: &BTreeSet<NodeId>,
