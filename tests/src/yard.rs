@@ -12,6 +12,7 @@ use crate::counting_proxy::CountingProxy;
 use crate::docker_hosts::DockerHosts;
 use crate::fleet::{Fleet, Site};
 use crate::http::Http;
+use crate::peer::PeerSpec;
 use crate::registry::RegistryProxy;
 use crate::wait::eventually_value;
 
@@ -30,6 +31,16 @@ pub struct Yard {
 
 impl Yard {
     pub fn of(count: u8, label: &str, bytes_per_second: u64) -> Self {
+        Self::with(count, label, bytes_per_second, |spec| spec)
+    }
+
+    /// As [`Yard::of`]; `change` may change what each peer is started with.
+    pub fn with(
+        count: u8,
+        label: &str,
+        bytes_per_second: u64,
+        change: impl Fn(PeerSpec) -> PeerSpec,
+    ) -> Self {
         let hosts = DockerHosts::start(count as usize).expect("engines start");
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
@@ -51,7 +62,7 @@ impl Yard {
         let fleet = Fleet::on(site, count, |spec| {
             let number: usize = spec.name[1..].parse().expect("peers are named p1, p2, ...");
             let socket = format!("unix://{}", sockets[number - 1].display());
-            spec.docker(socket)
+            change(spec.docker(socket))
         });
         Self { fleet, proxies, registry, hosts, _runtime: runtime }
     }
