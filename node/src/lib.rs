@@ -11,6 +11,7 @@ pub mod node;
 pub mod system;
 
 mod core;
+mod credentials;
 mod engines;
 mod membership;
 mod node_store;

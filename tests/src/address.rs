@@ -60,6 +60,19 @@ impl Subnet {
     }
 }
 
+/// A port of 127.0.0.1 that nobody has, neither for TCP nor for UDP. It stays so for as long as nobody else asks the kernel for one.
+pub fn free_port() -> u16 {
+    const TRIES: usize = 100;
+    for _ in 0..TRIES {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let address = listener.local_addr().expect("it has an address");
+        if std::net::UdpSocket::bind(address).is_ok() {
+            return address.port();
+        }
+    }
+    panic!("no port is free for both");
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

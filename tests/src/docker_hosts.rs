@@ -65,10 +65,11 @@ struct Images {
     small: ImageReference,
     small2: ImageReference,
     large: ImageReference,
+    foreign: ImageReference,
 }
 
 impl DockerHosts {
-    /// Starts `count` engines without images, and a registry with three images. Takes some seconds.
+    /// Starts `count` engines without images, and a registry with four images. Takes some seconds.
     pub fn start(count: usize) -> Result<Self> {
         available()?;
         // Short names: the path of a unix socket may have 107 characters.
@@ -131,6 +132,19 @@ impl DockerHosts {
     /// Five layers, 8 MiB of random data and a busybox.
     pub fn large_image(&self) -> &ImageReference {
         &self.state.images.large
+    }
+
+    /// Its shell is for a processor that no engine runs on.
+    pub fn foreign_image(&self) -> &ImageReference {
+        &self.state.images.foreign
+    }
+
+    /// Makes a network in which an engine's containers can publish ports: by themselves these engines have none. It goes with the value.
+    pub fn make_network(&self, engine: usize, name: &str) -> Result<()> {
+        let mut docker = Command::new("docker");
+        docker.arg("--host").arg(format!("unix://{}", self.socket(engine).display()));
+        docker.args(["network", "create", name]).stdin(Stdio::null());
+        run(&mut docker).map(drop)
     }
 
     /// Not in the registry, though the repository is.
@@ -206,7 +220,7 @@ fn name(engine: usize) -> String {
 
 fn placeholder_images() -> Images {
     let none: ImageReference = "localhost/none".parse().expect("well-formed");
-    Images { small: none.clone(), small2: none.clone(), large: none }
+    Images { small: none.clone(), small2: none.clone(), large: none.clone(), foreign: none }
 }
 
 fn script() -> Command {
@@ -218,10 +232,10 @@ fn script() -> Command {
 
 /// Its standard output; what it said on standard error when it failed.
 fn run(command: &mut Command) -> Result<String> {
-    let output = command.output().context("scripts/docker-hosts cannot be run")?;
+    let output = command.output().with_context(|| format!("{:?} cannot be run", command.get_program()))?;
     if !output.status.success() {
         let said = String::from_utf8_lossy(&output.stderr).trim().to_owned();
-        bail!("docker-hosts {:?} failed: {said}", command.get_args().collect::<Vec<_>>());
+        bail!("{command:?} failed: {said}");
     }
     Ok(String::from_utf8(output.stdout)?)
 }

@@ -19,6 +19,7 @@ pub mod compare;
 pub mod counting_proxy;
 pub mod docker_hosts;
 pub mod fleet;
+pub mod guarded_registry;
 pub mod http;
 pub mod keys;
 pub mod machine;

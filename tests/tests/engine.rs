@@ -18,6 +18,7 @@ use longshore_model::image::ImageReference;
 use longshore_node::docker::{
     BollardEngine, ContainerEngine, EngineError, Limits, LocalImage, OnProgress, conformance,
 };
+use longshore_tests::address::free_port;
 use longshore_tests::counting_proxy::CountingProxy;
 use longshore_tests::docker_hosts::DockerHosts;
 use longshore_tests::registry::{RegistryProxy, UNLIMITED};
@@ -89,6 +90,26 @@ async fn docker_conforms_and_is_asked_in_the_negotiated_version() {
     let counts = proxy.pulls(&fixture.slow_image);
     assert_eq!((counts.started, counts.answered, counts.broken_off), (3, 2, 1), "one was given up");
     assert_eq!((counts.under_way, counts.most_at_once), (0, 2), "two at once in the end");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn docker_conforms_with_containers() {
+    if !have(Tool::Docker) {
+        return;
+    }
+    let hosts = start(1);
+    hosts.make_network(0, "ports").expect("a network");
+    let engine = engine(hosts.socket(0));
+    engine.pull(hosts.foreign_image(), ignore()).await.expect("Docker pulls what it can not run");
+    let fixture = conformance::ContainerFixture {
+        image: hosts.small_image().clone(),
+        foreign: Some(hosts.foreign_image().clone()),
+        missing: hosts.missing_image(),
+        network: Some("ports".to_owned()),
+        free_port: free_port(),
+    };
+    conformance::containers_conform(engine.as_ref(), &fixture).await;
+    assert_eq!(engine.list_containers().await.expect("a list"), [], "the suite takes its containers away");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

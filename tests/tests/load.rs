@@ -57,7 +57,9 @@ fn a_host_dies_with_a_third_of_sixty_operations() {
     let image = yard.registry.image(yard.hosts.small_image()).clone();
     yard.proxies.iter().for_each(|proxy| proxy.hold_pulls());
     let ids: Vec<String> = (0..60).map(|_| pull_somewhere(&yard, 0, &image)).collect();
-    eventually("twenty to run on each host", PATIENCE, || (0..3).all(|engine| under_way(&yard, engine, &image) == 20));
+    eventually("twenty to run on each host", PATIENCE, || {
+        (0..3).all(|engine| under_way(&yard, engine, &image) == 20)
+    });
     let dead = yard.fleet.follower();
     let asked = (0..3).find(|peer| *peer != dead).expect("there are three");
     let name = yard.fleet.peers[dead].name().to_owned();
@@ -67,7 +69,9 @@ fn a_host_dies_with_a_third_of_sixty_operations() {
     let watch = Stopwatch::start();
     eventually("the death to be noticed", PATIENCE, || {
         let nodes = yard.fleet.peers[asked].http().nodes().expect("nodes").nodes;
-        nodes.iter().any(|node| node.name == name && node.state != longshore_node::api::types::NodeState::Alive)
+        nodes
+            .iter()
+            .any(|node| node.name == name && node.state != longshore_node::api::types::NodeState::Alive)
     });
     let detected = watch.elapsed();
     eventually("all of its parts to go to others", PATIENCE, || {
@@ -75,7 +79,9 @@ fn a_host_dies_with_a_third_of_sixty_operations() {
     });
     let moved = watch.elapsed();
     yard.proxies.iter().for_each(|proxy| proxy.release_pulls());
-    eventually("all to end", PATIENCE, || views(&yard, asked, &ids).iter().all(|view| view.state.is_terminal()));
+    eventually("all to end", PATIENCE, || {
+        views(&yard, asked, &ids).iter().all(|view| view.state.is_terminal())
+    });
     let done = watch.elapsed();
 
     let views = views(&yard, asked, &ids);
@@ -124,7 +130,8 @@ fn a_host_is_drained_with_fifty_operations() {
     eventually("as many to run as can", PATIENCE, || under_way(&yard, drained, &image) == 25);
     (0..3).for_each(label);
 
-    let drain = yard.fleet.peers[asked].cli(["node", "drain", &name, "--deadline", "2m", "-m", "new disks"]).start();
+    let drain =
+        yard.fleet.peers[asked].cli(["node", "drain", &name, "--deadline", "2m", "-m", "new disks"]).start();
     eventually("what had not begun to go to others", PATIENCE, || {
         by_node(&views(&yard, asked, &ids)).get(&name) == Some(&25)
     });
@@ -132,7 +139,9 @@ fn a_host_is_drained_with_fifty_operations() {
     yard.proxies.iter().for_each(|proxy| proxy.release_pulls());
     let ended = drain.wait(PULL_TIMEOUT);
     ended.ok();
-    eventually("all to end", PATIENCE, || views(&yard, asked, &ids).iter().all(|view| view.state.is_terminal()));
+    eventually("all to end", PATIENCE, || {
+        views(&yard, asked, &ids).iter().all(|view| view.state.is_terminal())
+    });
     let views = views(&yard, asked, &ids);
     for view in &views {
         assert_eq!(view.state, OperationState::Succeeded, "{view:?}");

@@ -5,6 +5,7 @@ use std::time::Duration;
 use longshore_model::image::ImageReference;
 use longshore_node::api::types::{OperationState, OperationView, Strategy, SubOperationState};
 use longshore_tests::cli::Ended;
+use longshore_tests::guarded_registry::GuardedRegistry;
 use longshore_tests::registry::UNLIMITED;
 use longshore_tests::tools::{Tool, have};
 use longshore_tests::yard::{PULL_TIMEOUT, Yard};
@@ -189,4 +190,59 @@ fn images_are_named_pushed_and_spread_over_nodes_that_meet_what_is_asked() {
     let two = pulled(&["--replicas", "2"]);
     assert_eq!((nodes(&two), two.state), (vec!["p1", "p2"], OperationState::Succeeded), "{two:?}");
     fails(&["--replicas", "3"], 1, &["3 nodes", "2 can", "p3 has a Docker engine that does not answer"]);
+}
+
+#[test]
+fn the_fleet_shows_registries_the_password_that_it_was_given_and_nobody_else() {
+    if !have(Tool::Docker) {
+        return;
+    }
+    let _machine = machine::share();
+    let yard = Yard::of(2, "login", UNLIMITED);
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let start = GuardedRegistry::start(yard.hosts.registry(), "ci", "s3cret-word");
+    let guarded = runtime.block_on(start).expect("a registry with a guard");
+    let (address, image) = (guarded.address().to_string(), guarded.image(yard.hosts.small_image()));
+    let cli = |peer: usize, args: &[&str]| yard.fleet.peers[peer].cli(args.iter().copied());
+    let login = |peer: usize, password: &str| {
+        let script = format!("printf %s '{password}' | \"$0\" \"$@\"");
+        let command = cli(peer, &["login", &address, "--username", "ci", "--password-stdin"]).command();
+        let mut shell = std::process::Command::new("sh");
+        shell.args(["-c", &script]).arg(command.get_program()).args(command.get_args());
+        assert!(shell.status().expect("a shell").success());
+    };
+
+    let refused = cli(0, &["op", "pull", &image.to_string()]).run();
+    assert!(refused.code == 1 && refused.stdout.contains("refused"), "{refused}");
+    login(0, "wrong");
+    let refused = cli(0, &["op", "pull", &image.to_string()]).run();
+    assert!(refused.code == 1 && refused.stdout.contains("refused"), "{refused}");
+    assert!(guarded.refused() > 0);
+
+    // Said to one peer, known to all, also after a restart; asked for by a container, too.
+    login(1, "s3cret-word");
+    let listed = cli(0, &["login"]).run();
+    assert!(listed.ok().contains(&address) && !listed.ok().contains("s3cret"), "{listed}");
+    cli(0, &["op", "pull", &image.to_string()]).run().ok();
+    assert!(yard.image_id(0, &image).is_some() && yard.image_id(1, &image).is_some());
+    cli(0, &["op", "tag", &image.to_string(), &format!("{}:again", image.name())]).run().ok();
+    cli(0, &["op", "push", &format!("{}:again", image.name())]).run().ok();
+
+    // The password is nowhere that people or files show it.
+    for peer in &yard.fleet.peers {
+        for text in [peer.stdout(), peer.stderr()] {
+            assert!(!text.contains("s3cret-word"), "the log of {}", peer.name());
+        }
+    }
+    let found = std::process::Command::new("grep")
+        .args(["-rlF", "s3cret-word"])
+        .arg(yard.fleet.site.dir())
+        .output()
+        .expect("grep");
+    assert_eq!(String::from_utf8_lossy(&found.stdout), "", "in files of the fleet");
+
+    cli(1, &["logout", &address]).run().ok();
+    cli(1, &["logout", &address]).run().fails(1, &["has no credentials"], &["longshore login"]);
+    let again = cli(0, &["op", "push", &format!("{}:again", image.name())]).run();
+    assert!(again.code == 1, "{again}");
 }

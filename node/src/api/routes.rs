@@ -4,6 +4,7 @@ mod containers;
 mod keys;
 mod nodes;
 mod operations;
+mod registries;
 mod ring;
 
 use std::convert::Infallible;
@@ -14,7 +15,7 @@ use axum::extract::{FromRequest, FromRequestParts, Path, Query, Request, State};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{MethodRouter, delete, get, post};
+use axum::routing::{MethodRouter, delete, get, post, put};
 use axum::{Json, Router};
 use futures_util::StreamExt;
 use serde::Serialize;
@@ -29,6 +30,7 @@ pub(super) use containers::*;
 pub(super) use keys::*;
 pub(super) use nodes::*;
 pub(super) use operations::*;
+pub(super) use registries::*;
 pub(super) use ring::*;
 
 use super::types::*;
@@ -69,6 +71,8 @@ pub(super) const ROUTES: &[(&str, &[&str], Handlers)] = &[
     ("/v1/volumes", &["get"], || get(list_volumes)),
     ("/v1/runs", &["get"], || get(list_runs)),
     ("/v1/runs/{run}", &["get", "post"], || get(inspect_run).post(change_run)),
+    ("/v1/registries", &["get"], || get(list_registries)),
+    ("/v1/registries/{registry}", &["put", "delete"], || put(log_in).delete(log_out)),
     ("/v1/ring", &["get"], || get(show_ring)),
     ("/v1/ring/plan", &["get"], || get(plan_ring)),
     ("/v1/ring/pause", &["post"], || post(pause_ring)),

@@ -59,6 +59,12 @@ pub trait EngineService: Send + Sync + 'static {
     fn logs(&self, container: String, query: LogsQuery) -> ApiFuture<'_, ApiStream<OutputView>>;
     /// Runs a command in one container; ends with its exit code.
     fn exec(&self, container: String, request: ExecRequest) -> ApiFuture<'_, ApiStream<OutputView>>;
+    /// Registries that the fleet has credentials for.
+    fn list_registries(&self) -> ApiFuture<'_, Vec<RegistryView>>;
+    /// Sets or replaces the credentials of a registry.
+    fn log_in(&self, registry: String, login: RegistryLogin) -> ApiFuture<'_, RegistryView>;
+    /// Forgets them; what they were.
+    fn log_out(&self, registry: String) -> ApiFuture<'_, RegistryView>;
     /// Runs that the fleet keeps up, oldest first.
     fn list_runs(&self) -> ApiFuture<'_, Vec<RunView>>;
     /// By its name or id.

@@ -7,12 +7,14 @@ mod containers;
 mod keys;
 mod nodes;
 mod operations;
+mod registries;
 mod ring;
 
 pub use containers::*;
 pub use keys::*;
 pub use nodes::*;
 pub use operations::*;
+pub use registries::*;
 pub use ring::*;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]

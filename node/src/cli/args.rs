@@ -14,6 +14,7 @@ use super::leave::LeaveArgs;
 use super::man::ManArgs;
 use super::node::NodeCommand;
 use super::op::OpCommand;
+use super::registry::{LoginArgs, LogoutArgs};
 use super::ring::RingCommand;
 use super::server::{InitArgs, JoinArgs, ServerArgs};
 use super::sim::SimArgs;
@@ -171,6 +172,20 @@ Examples:
     /// Keys of the whole fleet, strongly consistent
     #[command(subcommand)]
     Cache(CacheCommand),
+    /// Let every node's engine into a registry, or list the registries
+    #[command(after_help = "\
+The password is kept sealed under the fleet's key, and given to engines with each pull and push of the registry's images.
+
+Examples:
+  longshore login registry.example:5000 --username ci
+  longshore login docker.io -u ci --password-stdin < token
+  longshore login")]
+    Login(LoginArgs),
+    /// Forget the password of a registry
+    #[command(after_help = "\
+Examples:
+  longshore logout registry.example:5000")]
+    Logout(LogoutArgs),
     /// Take this host out of the fleet and stop its node: it is drained, its data moves to others, then it goes
     #[command(after_help = "\
 Examples:

@@ -27,6 +27,7 @@ mod op;
 mod output;
 mod picture;
 mod progress;
+mod registry;
 mod ring;
 mod server;
 mod session;
@@ -103,6 +104,8 @@ fn dispatch(cli: Cli, terminal: &mut Terminal, server: &dyn ServerCommands) -> R
         Command::Api(args) => Session::with(&global, terminal, async |s| api::api(s, args).await),
         Command::Completions(args) => completions::completions(&args, terminal),
         Command::Man(args) => man::man(args, terminal),
+        Command::Login(args) => Session::with(&global, terminal, async |s| registry::login(s, args).await),
+        Command::Logout(args) => Session::with(&global, terminal, async |s| registry::logout(s, args).await),
         Command::Leave(args) => Session::with(&global, terminal, async |s| leave::leave(s, args).await),
     }
 }

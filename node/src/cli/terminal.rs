@@ -3,6 +3,8 @@
 use std::fmt;
 use std::io::{self, BufRead, IsTerminal, Read, Write};
 
+use rustix::termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcsetattr};
+
 use super::args::ColourChoice;
 use super::error::{CliError, Exit};
 use crate::config::Variables;
@@ -24,6 +26,29 @@ pub struct Terminal {
 impl fmt::Debug for Terminal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Terminal")
+    }
+}
+
+/// The process's terminal does not show what is typed, for as long as this lives.
+struct Silent(Option<Termios>);
+
+impl Silent {
+    fn begin() -> Self {
+        let before = tcgetattr(io::stdin()).ok();
+        if let Some(before) = &before {
+            let mut silent = before.clone();
+            silent.local_modes.remove(LocalModes::ECHO);
+            let _ = tcsetattr(io::stdin(), OptionalActions::Flush, &silent);
+        }
+        Self(before)
+    }
+}
+
+impl Drop for Silent {
+    fn drop(&mut self) {
+        if let Some(before) = &self.0 {
+            let _ = tcsetattr(io::stdin(), OptionalActions::Flush, before);
+        }
     }
 }
 
@@ -102,6 +127,28 @@ impl Terminal {
     /// The same, of bytes as they are.
     pub(super) fn report_bytes(&mut self, bytes: &[u8]) {
         let _ = self.stderr.write_all(bytes).and_then(|()| self.stderr.flush());
+    }
+
+    /// A line from the terminal; an error where there is nobody to ask.
+    pub(super) fn ask(&mut self, question: &str) -> Result<String, CliError> {
+        if !self.stdin_is_terminal {
+            let message = format!("there is nobody to ask for: {}", question.trim_end_matches([':', ' ']));
+            return Err(CliError::new(Exit::Usage, message).hint("say it with a flag"));
+        }
+        self.report(question);
+        let mut answer = String::new();
+        let read = self.stdin.read_line(&mut answer);
+        read.map_err(|error| CliError::new(Exit::Failed, format!("cannot read the answer: {error}")))?;
+        Ok(answer.trim_end_matches(['\r', '\n']).to_owned())
+    }
+
+    /// The same, without showing what is typed.
+    pub(super) fn ask_secret(&mut self, question: &str) -> Result<String, CliError> {
+        let silent = Silent::begin();
+        let answer = self.ask(question);
+        drop(silent);
+        self.report("\n");
+        answer
     }
 
     /// Asks, on a terminal, before something that cannot be taken back. Off a terminal there is nobody to ask: a script

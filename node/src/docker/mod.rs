@@ -20,6 +20,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use longshore_model::image::ImageReference;
+use zeroize::Zeroizing;
 
 pub use bollard_engine::{BollardEngine, Limits};
 pub use containers::*;
@@ -113,7 +114,7 @@ pub enum EngineError {
     #[error("the fleet can not be asked {detail}")]
     Undecided { detail: String },
     /// This node was told to run without an engine. Give up here; another node may have one.
-    #[error("this node runs without a Docker engine (--docker none)")]
+    #[error("this node runs without a Docker engine: it was started with --docker none")]
     Disabled,
     /// Anything else the engine said. Give up.
     #[error("the Docker engine refused: {detail}")]
@@ -134,6 +135,20 @@ impl EngineError {
     }
 }
 
+/// How an engine is to be known to a registry, for one call.
+#[derive(Clone)]
+pub struct Credentials {
+    pub registry: String,
+    pub username: String,
+    pub password: Zeroizing<String>,
+}
+
+impl std::fmt::Debug for Credentials {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Credentials({}, ..)", self.registry)
+    }
+}
+
 /// Called with progress, at most once per message of the engine. Must not block.
 pub type OnProgress = Arc<dyn Fn(PullProgress) + Send + Sync>;
 
@@ -142,6 +157,8 @@ pub trait ContainerEngine: Send + Sync + 'static {
     /// Connects if needed, negotiates the API version, and says what answers. Never cached for long: an engine may be
     /// replaced under its socket at any time.
     fn info(&self) -> BoxFuture<'_, Result<EngineInfo, EngineError>>;
+    /// The same engine, which shows the registry these credentials when it pulls and pushes its images.
+    fn authorized(&self, credentials: Credentials) -> Arc<dyn ContainerEngine>;
     /// Pulls an image. Idempotent.
     fn pull(
         &self,

@@ -215,8 +215,7 @@ impl<R: Runtime> Caretaker<R> {
         Ok(())
     }
 
-    /// A copy that should run, and does not: its engine was started anew, or somebody stopped it by hand. (One that fails by itself its engine starts
-    /// again.)
+    /// A copy that should run, and does not: it failed, its engine was started anew, or somebody stopped it by hand.
     async fn start_again(&mut self, container: &Container, origin: Origin) -> Option<Duration> {
         let now = R::Instant::now();
         if let Some(restarts) = self.restarts.get_mut(&container.id) {

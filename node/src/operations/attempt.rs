@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use longshore_model::image::ImageReference;
 use longshore_model::operations::{
     ClaimReply, Failure, OperationCommand, OperationReply, Progress, SubKey, Work,
 };
@@ -13,7 +14,8 @@ use tokio_util::sync::CancellationToken;
 use super::containers::RunAttempt;
 use super::lease::{HeldLease, LEASE};
 use crate::core::Core;
-use crate::docker::{EngineError, OnProgress, PullProgress};
+use crate::credentials::credentials_for;
+use crate::docker::{ContainerEngine, EngineError, OnProgress, PullProgress};
 use crate::engines::Care;
 use crate::ring::Front;
 
@@ -154,8 +156,8 @@ async fn perform<R: Runtime>(
 ) -> Result<String, EngineError> {
     let engine = core.engine.as_ref().ok_or(EngineError::Disabled)?;
     let image = match work {
-        Work::Pull(image) => engine.pull(&image, on_progress(&lease)).await?,
-        Work::Push(image) => engine.push(&image, on_progress(&lease)).await?,
+        Work::Pull(image) => allowed(&core, engine, &image).pull(&image, on_progress(&lease)).await?,
+        Work::Push(image) => allowed(&core, engine, &image).push(&image, on_progress(&lease)).await?,
         Work::Tag { source, target } => engine.tag(&source, &target).await?,
         Work::Run { name, container, kept } => {
             let attempt = RunAttempt { core: &core, front: &front, engine, lease: &lease };
@@ -176,6 +178,18 @@ async fn perform<R: Runtime>(
         }
     };
     Ok(image.digest.unwrap_or(image.id))
+}
+
+/// The engine with the credentials that the fleet has for the image's registry.
+pub(super) fn allowed<R: Runtime>(
+    core: &Core<R>,
+    engine: &Arc<dyn ContainerEngine>,
+    image: &ImageReference,
+) -> Arc<dyn ContainerEngine> {
+    match core.group.with_state(|state| credentials_for(state, image)) {
+        Some(credentials) => engine.authorized(credentials),
+        None => Arc::clone(engine),
+    }
 }
 
 /// Keeps what the engine tells for the next report.

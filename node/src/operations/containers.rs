@@ -13,7 +13,7 @@ use longshore_model::operations::{OperationCommand, OperationReply, Verdict};
 use longshore_raft::Runtime;
 use longshore_raft::consensus::runtime::Instant as _;
 
-use super::attempt::on_progress;
+use super::attempt::{allowed, on_progress};
 use super::lease::HeldLease;
 use crate::core::Core;
 use crate::docker::{ContainerEngine, EngineError, NewContainer};
@@ -39,12 +39,13 @@ impl<R: Runtime> RunAttempt<'_, R> {
         kept: Option<CopyOf>,
     ) -> Result<String, EngineError> {
         if self.engine.inspect_image(&spec.image).await?.is_none() {
-            self.engine.pull(&spec.image, on_progress(self.lease)).await?;
+            let engine = allowed(self.core, self.engine, &spec.image);
+            engine.pull(&spec.image, on_progress(self.lease)).await?;
         }
         if kept.is_some() {
-            // Its engine is the nearest to start it again when it fails; what is not started again by the engine itself, the caretaker starts,
-            // after it has asked whether it still should.
-            spec.restart = RestartPolicy::OnFailure { retries_max: 0 };
+            // Docker starts what has a policy when its daemon starts, also what was stopped by hand: the copies of a host that comes back, before it
+            // has asked whether they still count. So the caretaker starts what ended.
+            spec.restart = RestartPolicy::No;
         }
         let origin = Origin { sub: self.lease.key, token: self.lease.token, kept };
         let labels = origin.labels(&self.core.fleet.to_string());

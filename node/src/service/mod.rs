@@ -3,6 +3,7 @@
 //! Must never: change anything but through the log of the control group, or of the group that it concerns.
 
 mod asking;
+mod credentials;
 mod departure;
 mod engines;
 mod groups;
@@ -202,6 +203,15 @@ impl<R: Runtime> EngineService for Service<R> {
     }
     fn exec(&self, container: String, request: ExecRequest) -> ApiFuture<'_, ApiStream<OutputView>> {
         Box::pin(self.exec_in(container, request))
+    }
+    fn list_registries(&self) -> ApiFuture<'_, Vec<RegistryView>> {
+        Box::pin(self.registries())
+    }
+    fn log_in(&self, registry: String, login: RegistryLogin) -> ApiFuture<'_, RegistryView> {
+        Box::pin(async move { Service::log_in(self, &registry, login).await })
+    }
+    fn log_out(&self, registry: String) -> ApiFuture<'_, RegistryView> {
+        Box::pin(async move { Service::log_out(self, &registry).await })
     }
     fn list_runs(&self) -> ApiFuture<'_, Vec<RunView>> {
         Box::pin(self.runs())

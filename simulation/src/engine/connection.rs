@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use longshore_model::image::ImageReference;
 use longshore_node::docker::{
-    BoxFuture, Changed, Container, ContainerEngine, EngineError, EngineInfo, ExecSpec, ListedImage,
-    ListedVolume, LocalImage, LogQuery, NewContainer, OnChanged, OnProgress, OutputSink,
+    BoxFuture, Changed, Container, ContainerEngine, Credentials, EngineError, EngineInfo, ExecSpec,
+    ListedImage, ListedVolume, LocalImage, LogQuery, NewContainer, OnChanged, OnProgress, OutputSink,
 };
 use tokio::sync::{mpsc, oneshot};
 
@@ -84,6 +84,11 @@ impl HostEngine {
 impl ContainerEngine for Connection {
     fn info(&self) -> BoxFuture<'_, Result<EngineInfo, EngineError>> {
         self.engine.shared.fake.info()
+    }
+
+    fn authorized(&self, _: Credentials) -> Arc<dyn ContainerEngine> {
+        // Simulated registries ask nobody who they are.
+        Arc::new(Self { engine: self.engine.clone(), incarnation: self.incarnation })
     }
 
     fn pull(

@@ -1,3 +1,5 @@
+//! Tests of how containers are written, and known again.
+
 use super::*;
 use crate::operations::SubKey;
 

@@ -6,6 +6,7 @@ use bincode::{Decode, Encode};
 use longshore_raft::model::membership::{Announcement, MembershipError, NodeChange, NodeProfile};
 use longshore_raft::{FleetId, GroupId, NodeId, ReplicaId};
 
+use super::credentials::CredentialRecord;
 use super::led::Office;
 use super::ring::{RingCommand, RingShape};
 
@@ -68,6 +69,14 @@ pub enum Command {
     },
     RevokeToken {
         id: String,
+    },
+    /// How the fleet is known to a registry.
+    SetCredential {
+        registry: String,
+        record: CredentialRecord,
+    },
+    RemoveCredential {
+        registry: String,
     },
     Ring(RingCommand),
     /// A node says which groups it leads, in which terms, and how much there is to do in them.

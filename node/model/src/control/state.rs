@@ -7,13 +7,14 @@ use longshore_raft::model::membership::{Membership, Standing};
 use longshore_raft::model::ring::{Ring, RingError};
 
 use super::command::*;
+use super::credentials::Credentials;
 use super::led::LedGroups;
 use super::ring;
 use super::token::Tokens;
 use crate::codec;
 
 /// Version of the encoded state and of commands. A node refuses a snapshot of a version it does not know.
-pub const STATE_VERSION: u16 = 5;
+pub const STATE_VERSION: u16 = 6;
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, Encode, Decode)]
 pub struct ControlState {
@@ -21,6 +22,7 @@ pub struct ControlState {
     pub fleet: Option<FleetRecord>,
     pub membership: Membership,
     pub tokens: Tokens,
+    pub credentials: Credentials,
     /// None until `Init` is applied.
     pub ring: Option<Ring>,
     /// Hints.
@@ -95,6 +97,14 @@ impl ControlState {
             }
             Command::RevokeToken { id } => {
                 self.tokens.revoke(&id)?;
+                Ok(Reply::Done)
+            }
+            Command::SetCredential { registry, record } => {
+                self.credentials.set(registry, record)?;
+                Ok(Reply::Done)
+            }
+            Command::RemoveCredential { registry } => {
+                self.credentials.remove(&registry)?;
                 Ok(Reply::Done)
             }
             Command::Ring(command) => {

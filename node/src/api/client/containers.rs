@@ -1,4 +1,4 @@
-//! Calls about containers, images, volumes and runs.
+//! Calls about containers, images, volumes, runs, and credentials of registries.
 
 use hyper::Method;
 use longshore_raft::Runtime;
@@ -43,6 +43,18 @@ impl<R: Runtime> Client<R> {
     ) -> Result<Watch<OutputView>, ClientError> {
         let path = format!("/v1/containers/{}/exec", encode(container));
         self.watch_reply(Method::POST, &path, Some(body(request))).await
+    }
+
+    pub async fn list_registries(&self) -> Result<Vec<RegistryView>, ClientError> {
+        self.get("/v1/registries").await
+    }
+
+    pub async fn log_in(&self, registry: &str, login: &RegistryLogin) -> Result<RegistryView, ClientError> {
+        self.call(Method::PUT, &format!("/v1/registries/{}", encode(registry)), Some(body(login)), None).await
+    }
+
+    pub async fn log_out(&self, registry: &str) -> Result<RegistryView, ClientError> {
+        self.call(Method::DELETE, &format!("/v1/registries/{}", encode(registry)), None, None).await
     }
 
     pub async fn list_runs(&self) -> Result<Vec<RunView>, ClientError> {

@@ -42,6 +42,15 @@ pub(crate) fn run(name: &str) -> RunView {
     }
 }
 
+fn registry(name: &str, username: &str) -> RegistryView {
+    RegistryView {
+        registry: name.to_owned(),
+        username: username.to_owned(),
+        set_by: "alpha".into(),
+        set_at_ms: 1_700_000_000_000,
+    }
+}
+
 fn missing() -> Vec<MissingNode> {
     vec![MissingNode { node: "gamma".into(), why: "the node is dead".into() }]
 }
@@ -103,6 +112,33 @@ impl EngineService for FakeFleet {
                 OutputView::Exit { code: 3 },
             ];
             Ok(stream::iter(output.map(Ok)).boxed() as ApiStream<OutputView>)
+        })
+    }
+
+    fn list_registries(&self) -> ApiFuture<'_, Vec<RegistryView>> {
+        Box::pin(async {
+            self.enter("list_registries", "").await?;
+            Ok(vec![registry("r.example", "ci")])
+        })
+    }
+
+    fn log_in(&self, name: String, login: RegistryLogin) -> ApiFuture<'_, RegistryView> {
+        Box::pin(async move {
+            self.enter("log_in", &format!("{name} {} {}", login.username, login.password.len())).await?;
+            Ok(registry(&name, &login.username))
+        })
+    }
+
+    fn log_out(&self, name: String) -> ApiFuture<'_, RegistryView> {
+        Box::pin(async move {
+            self.enter("log_out", &name).await?;
+            match name.as_str() {
+                "r.example" => Ok(registry(&name, "ci")),
+                _ => Err(ApiError::new(
+                    ErrorCode::NotFound,
+                    format!("the fleet has no credentials for {name}"),
+                )),
+            }
         })
     }
 

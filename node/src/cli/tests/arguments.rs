@@ -78,6 +78,8 @@ fn every_command_of_the_contract_is_there_and_explained() {
             "cache del",
             "cache scan",
             "cache bench",
+            "login",
+            "logout",
             "leave",
             "launch",
             "config show",

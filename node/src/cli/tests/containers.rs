@@ -110,3 +110,21 @@ fn the_exit_code_of_exec_is_the_commands() {
     site.run(&["op", "exec", "web.1", "--", "ls", "--", "-l"]);
     assert_eq!(site.fleet.calls(), ["exec web.1 ls -l", "exec web.1 ls -- -l"]);
 }
+
+#[test]
+fn passwords_come_from_standard_input_and_are_never_shown() {
+    let site = Site::new();
+    let ran = site.run_with(&["login", "r.example", "-u", "ci", "--password-stdin"], |_| {}, "s3cret\n");
+    assert!(ran.ok().contains("r.example: every node's engine is ci now"), "{ran:?}");
+    assert!(!format!("{ran:?}").contains("s3cret"));
+    assert_eq!(site.fleet.calls(), ["log_in r.example ci 6"]);
+    let listed = site.run(&["login"]);
+    assert!(listed.ok().contains("r.example") && listed.ok().contains("alpha"), "{listed:?}");
+    assert_eq!(site.run(&["login", "-q"]).ok(), "r.example\n");
+    site.run(&["logout", "r.example"]).ok();
+    site.run(&["logout", "other"]).fails(Exit::Failed, "no credentials for other", "longshore login");
+    // Nobody can be asked for a name.
+    site.run(&["login", "r.example"]).fails(Exit::Usage, "nobody to ask for: Username", "flag");
+    let flag = run_alone_fails(&["login", "r.example", "--password", "x"]);
+    assert!(flag.contains("unexpected argument"), "{flag}");
+}

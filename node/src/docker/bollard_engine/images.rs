@@ -41,7 +41,7 @@ impl BollardEngine {
             tag: image.digest().or(image.tag()).map(str::to_owned),
             ..CreateImageOptions::default()
         };
-        let mut messages = connection.docker.create_image(Some(options), None, None);
+        let mut messages = connection.docker.create_image(Some(options), None, self.shown_to(image));
         let mut tracker = PullTracker::default();
         while let Some(message) = self.next_message(&mut messages, context, classify::pull_error).await? {
             let layer = LayerMessage {
@@ -71,7 +71,8 @@ impl BollardEngine {
         let (endpoint, familiar) = (self.endpoint(), image.familiar());
         let context = Context { endpoint: &endpoint, image: &familiar };
         let options = PushImageOptions { tag: image.tag().map(str::to_owned), ..PushImageOptions::default() };
-        let mut messages = Box::pin(connection.docker.push_image(&image.name(), Some(options), None));
+        let mut messages =
+            Box::pin(connection.docker.push_image(&image.name(), Some(options), self.shown_to(image)));
         let mut tracker = PushTracker::default();
         while let Some(message) = self.next_message(&mut messages, context, classify::push_error).await? {
             if let Some(progress) = message.status.as_deref().and_then(|status| tracker.observe(status)) {

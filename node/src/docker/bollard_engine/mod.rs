@@ -10,6 +10,7 @@ mod shapes;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use bollard::auth::DockerCredentials;
 use bollard::errors::Error as BollardError;
 use longshore_model::image::ImageReference;
 
@@ -46,6 +47,8 @@ impl Default for Limits {
 pub struct BollardEngine {
     socket: PathBuf,
     limits: Limits,
+    /// For pulls and pushes of that registry's images.
+    credentials: Option<Credentials>,
 }
 
 impl BollardEngine {
@@ -55,11 +58,22 @@ impl BollardEngine {
     }
 
     pub fn with_limits(socket: impl Into<PathBuf>, limits: Limits) -> Self {
-        Self { socket: socket.into(), limits }
+        Self { socket: socket.into(), limits, credentials: None }
     }
 
     pub fn socket(&self) -> &Path {
         &self.socket
+    }
+
+    /// What Docker is to show the registry of an image.
+    fn shown_to(&self, image: &ImageReference) -> Option<DockerCredentials> {
+        let credentials = self.credentials.as_ref().filter(|known| known.registry == image.registry())?;
+        Some(DockerCredentials {
+            username: Some(credentials.username.clone()),
+            password: Some(credentials.password.to_string()),
+            serveraddress: Some(credentials.registry.clone()),
+            ..DockerCredentials::default()
+        })
     }
 
     fn endpoint(&self) -> String {
@@ -130,6 +144,10 @@ impl BollardEngine {
 impl ContainerEngine for BollardEngine {
     fn info(&self) -> BoxFuture<'_, Result<EngineInfo, EngineError>> {
         Box::pin(self.engine_info())
+    }
+
+    fn authorized(&self, credentials: Credentials) -> Arc<dyn ContainerEngine> {
+        Arc::new(Self { credentials: Some(credentials), ..self.clone() })
     }
 
     fn pull(

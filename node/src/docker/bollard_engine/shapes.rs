@@ -212,3 +212,115 @@ fn shown_port(ip: Option<&str>, host_port: &str, inside: &str) -> String {
         _ => format!("0.0.0.0:{host_port}->{inside}"),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use longshore_model::container::ContainerSpec;
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn made(change: impl FnOnce(&mut ContainerSpec)) -> Value {
+        let mut spec = ContainerSpec::of("nginx".parse().unwrap());
+        change(&mut spec);
+        let labels = BTreeMap::from([("dev.longshore.token".to_owned(), "1".to_owned())]);
+        let new = NewContainer { name: "web".to_owned(), spec, labels };
+        serde_json::to_value(to_be_made(&new)).unwrap()
+    }
+
+    #[test]
+    fn nothing_is_asked_for_that_was_not() {
+        let body = made(|_| {});
+        assert_eq!(body["Image"], "nginx:latest");
+        assert_eq!(body["Labels"], json!({ "dev.longshore.token": "1" }));
+        for absent in ["Cmd", "Entrypoint", "User", "WorkingDir", "StopTimeout", "Tty"] {
+            assert_eq!(body[absent], Value::Null, "{absent}");
+        }
+        for absent in ["Memory", "NanoCpus", "NetworkMode"] {
+            assert_eq!(body["HostConfig"][absent], Value::Null, "{absent}");
+        }
+        assert_eq!(body["HostConfig"]["RestartPolicy"], json!({ "Name": "no" }));
+    }
+
+    #[test]
+    fn everything_is_asked_for_as_docker_run_does() {
+        let body = made(|spec| {
+            spec.command = vec!["serve".to_owned()];
+            spec.entrypoint = Some(vec![]);
+            spec.env = vec!["LEVEL=a=b".parse().unwrap()];
+            spec.ports =
+                ["8080:80", "[::1]:53:53/udp", "127.0.0.1:8081:80", "9"].map(|p| p.parse().unwrap()).to_vec();
+            spec.mounts = ["/etc/app:/app:ro", "data:/data", "/cache", "/frozen:ro"]
+                .map(|m| m.parse().unwrap())
+                .to_vec();
+            spec.restart = RestartPolicy::OnFailure { retries_max: 3 };
+            spec.memory_bytes = Some(64 << 20);
+            spec.cpu_millis = Some(1500);
+            spec.labels = BTreeMap::from([("colour".to_owned(), "blue".to_owned())]);
+            spec.user = Some("nobody".to_owned());
+            spec.working_dir = Some("/srv".to_owned());
+            spec.network = Some("inner".to_owned());
+            spec.stop_grace_s = Some(30);
+        });
+        assert_eq!(body["Cmd"], json!(["serve"]));
+        assert_eq!(body["Entrypoint"], json!([""]), "an empty one takes the image's away");
+        assert_eq!(body["Env"], json!(["LEVEL=a=b"]));
+        assert_eq!(body["Labels"], json!({ "colour": "blue", "dev.longshore.token": "1" }));
+        assert_eq!((&body["User"], &body["WorkingDir"]), (&json!("nobody"), &json!("/srv")));
+        assert_eq!(body["StopTimeout"], 30);
+        assert_eq!(body["ExposedPorts"], json!({ "80/tcp": {}, "53/udp": {}, "9/tcp": {} }));
+        assert_eq!(body["Volumes"], json!({ "/cache": {} }));
+        let host = &body["HostConfig"];
+        let ports = json!({
+            "80/tcp": [{ "HostPort": "8080" }, { "HostIp": "127.0.0.1", "HostPort": "8081" }],
+            "53/udp": [{ "HostIp": "::1", "HostPort": "53" }],
+            "9/tcp": [{ "HostPort": "" }],
+        });
+        assert_eq!(host["PortBindings"], ports);
+        assert_eq!(host["Binds"], json!(["/etc/app:/app:ro", "data:/data"]));
+        assert_eq!(host["Mounts"], json!([{ "Target": "/frozen", "Type": "volume", "ReadOnly": true }]));
+        assert_eq!(host["RestartPolicy"], json!({ "Name": "on-failure", "MaximumRetryCount": 3 }));
+        assert_eq!((&host["Memory"], &host["NanoCpus"]), (&json!(64 << 20), &json!(1_500_000_000)));
+        assert_eq!(host["NetworkMode"], "inner");
+    }
+
+    fn summary(change: Value) -> ContainerSummary {
+        let mut summary = json!({
+            "Id": "4f46", "Names": ["/other/alias", "/web"], "Image": "nginx", "ImageID": "sha256:29c9",
+            "Created": 1_700_000_000, "State": "running", "Status": "Up 2 minutes (healthy)", "Labels": { "a": "b" },
+            "Ports": [
+                { "IP": "::", "PrivatePort": 80, "PublicPort": 8080, "Type": "tcp" },
+                { "IP": "0.0.0.0", "PrivatePort": 80, "PublicPort": 8080, "Type": "tcp" },
+                { "PrivatePort": 443, "Type": "tcp" },
+            ],
+        });
+        summary.as_object_mut().unwrap().extend(change.as_object().unwrap().clone());
+        serde_json::from_value(summary).unwrap()
+    }
+
+    #[test]
+    fn lines_of_a_list_are_read() {
+        let found = listed_container(summary(json!({}))).unwrap();
+        assert_eq!((found.id.as_str(), found.name.as_str(), found.image.as_str()), ("4f46", "web", "nginx"));
+        assert_eq!(found.ports, ["0.0.0.0:8080->80/tcp", "[::]:8080->80/tcp"]);
+        assert_eq!((found.state, found.health.as_deref()), (ContainerState::Running, Some("healthy")));
+        assert_eq!((found.created_unix_s, found.labels["a"].as_str()), (1_700_000_000, "b"));
+        let ended = |status: &str| listed_container(summary(json!({ "State": "exited", "Status": status })));
+        let code = |status| ended(status).map(|found| found.state);
+        assert_eq!(code("Exited (137) 5 minutes ago"), Some(ContainerState::Exited { code: 137 }));
+        assert_eq!(code("Exited (-1) 5 minutes ago"), Some(ContainerState::Exited { code: -1 }));
+        assert_eq!(code("Ended"), None, "the engine has to be asked");
+        let id_only = summary(json!({ "Image": "sha256:29c9" }));
+        assert_eq!(listed_container(id_only), None, "the engine has to be asked what it was made from");
+        for (state, expected) in [
+            ("created", ContainerState::Created),
+            ("paused", ContainerState::Paused),
+            ("restarting", ContainerState::Restarting),
+            ("removing", ContainerState::Dead),
+            ("dead", ContainerState::Dead),
+        ] {
+            let found = listed_container(summary(json!({ "State": state, "Status": "" }))).unwrap();
+            assert_eq!((found.state, found.health), (expected, None));
+        }
+    }
+}

@@ -4,14 +4,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::net::IpAddr;
 use std::sync::Arc;
 
-use longshore_model::container::{MountSource, PortMapping, Protocol, RestartPolicy};
+use longshore_model::container::{MountSource, Protocol};
 
 use super::super::{
     Changed, Container, ContainerState, EngineError, ListedVolume, NewContainer, Output, Stream,
 };
+use super::container::FakeContainer;
 use super::output::Written;
 use super::{ARCH, FakeImage, Program};
 
@@ -23,8 +23,6 @@ const LOST: i64 = 255;
 const NO_EXEC: i64 = 1;
 /// A container that ends as soon as it starts, and whose policy has no end, is left to its next try after so many.
 const RESTARTS_AT_ONCE_MAX: u32 = 3;
-/// Ports that a mapping without one takes from.
-const FREE_PORTS: std::ops::RangeInclusive<u16> = 32_768..=60_999;
 
 /// The beginning or end of a run of a container.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -44,93 +42,6 @@ pub enum Happened {
 /// Called with each entry of the journal, in order.
 pub type OnJournal = Arc<dyn Fn(&JournalEntry) + Send + Sync>;
 
-/// A port of the host that a container has.
-#[derive(Debug, Clone, Copy)]
-struct Bound {
-    ip: Option<IpAddr>,
-    host_port: u16,
-    port: u16,
-    protocol: Protocol,
-}
-
-impl Bound {
-    fn meets(&self, other: &Self) -> bool {
-        let any = |bound: &Self| bound.ip.is_none_or(|ip| ip.is_unspecified());
-        let same = any(self) || any(other) || self.ip == other.ip;
-        same && self.host_port == other.host_port && self.protocol == other.protocol
-    }
-}
-
-impl fmt::Display for Bound {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.ip {
-            Some(IpAddr::V6(ip)) => write!(f, "[{ip}]")?,
-            Some(IpAddr::V4(ip)) => write!(f, "{ip}")?,
-            None => f.write_str("0.0.0.0")?,
-        }
-        let protocol = match self.protocol {
-            Protocol::Tcp => "tcp",
-            Protocol::Udp => "udp",
-        };
-        write!(f, ":{}->{}/{protocol}", self.host_port, self.port)
-    }
-}
-
-pub(super) struct FakeContainer {
-    pub(super) id: String,
-    pub(super) made_of: NewContainer,
-    pub(super) state: ContainerState,
-    /// Counts its starts.
-    pub(super) run: u64,
-    pub(super) written: Written,
-    /// What it does on the polite signal; the code with which it ends.
-    pub(super) on_term: Option<i64>,
-    image: FakeImage,
-    created_unix_ms: u64,
-    stopped_by_hand: bool,
-    /// Starts by its policy since somebody started it.
-    restarts: u32,
-    last_code: i64,
-    bound: Vec<Bound>,
-    anonymous: Vec<String>,
-    health: Option<String>,
-}
-
-impl FakeContainer {
-    fn labels(&self) -> BTreeMap<String, String> {
-        let mut labels = self.made_of.spec.labels.clone();
-        labels.extend(self.made_of.labels.clone());
-        labels
-    }
-
-    fn view(&self) -> Container {
-        let mut ports: Vec<String> = self.bound.iter().map(Bound::to_string).collect();
-        ports.sort_unstable();
-        Container {
-            id: self.id.clone(),
-            name: self.made_of.name.clone(),
-            image: self.made_of.spec.image.familiar(),
-            state: self.state,
-            labels: self.labels(),
-            created_unix_s: self.created_unix_ms / 1000,
-            ports,
-            health: self.health.clone().filter(|_| self.state.is_up()),
-        }
-    }
-
-    /// By Docker's own rule, when it has ended or the engine starts.
-    fn comes_back(&self) -> bool {
-        match self.made_of.spec.restart {
-            RestartPolicy::No => false,
-            RestartPolicy::OnFailure { retries_max } => {
-                self.last_code != 0 && (retries_max == 0 || self.restarts < retries_max)
-            }
-            RestartPolicy::Always => true,
-            RestartPolicy::UnlessStopped => !self.stopped_by_hand,
-        }
-    }
-}
-
 pub(super) type ProgramOf<'a> = &'a (dyn Fn(&NewContainer) -> Program + Send + Sync);
 
 /// What nobody has been told yet.
@@ -142,7 +53,7 @@ pub(super) struct Pending {
 pub(super) struct Containers {
     engine: String,
     made_ever: u64,
-    by_name: BTreeMap<String, FakeContainer>,
+    pub(super) by_name: BTreeMap<String, FakeContainer>,
     pub(super) journal: Vec<JournalEntry>,
     told: usize,
     changes: Vec<Changed>,
@@ -258,7 +169,7 @@ impl Containers {
             state: ContainerState::Created,
             run: 0,
             written: Written::default(),
-            on_term: None,
+            program: Program::default(),
             image,
             created_unix_ms: now_ms,
             stopped_by_hand: false,
@@ -327,45 +238,13 @@ impl Containers {
         container.bound = bound;
         container.state = ContainerState::Running;
         container.run += 1;
-        container.on_term = program.on_term;
-        for output in program.output {
+        for output in program.output.iter().cloned() {
             container.written.push(output, now_ms);
         }
+        let ends = program.ends;
+        container.program = program;
         self.note(name, Happened::Started);
-        Ok(program.ends)
-    }
-
-    /// The ports of the host that it gets, if nobody has them.
-    fn bind(&self, name: &str) -> Result<Vec<Bound>, EngineError> {
-        let container = self.get(name)?;
-        let network = container.made_of.spec.network.as_deref();
-        if let Some(network) = network.filter(|network| !self.networks.contains(*network)) {
-            return Err(EngineError::Refused { detail: format!("network {network} not found") });
-        }
-        if matches!(network, Some("host" | "none")) {
-            return Ok(Vec::new());
-        }
-        let taken = |mine: &[Bound], wanted: &Bound| {
-            self.occupied.contains(&(wanted.host_port, wanted.protocol))
-                || mine.iter().any(|bound| bound.meets(wanted))
-                || self.by_name.values().flat_map(|other| &other.bound).any(|bound| bound.meets(wanted))
-        };
-        let mut mine = Vec::new();
-        for PortMapping { ip, host_port, port, protocol } in container.made_of.spec.ports.iter().copied() {
-            let at = |host_port| Bound { ip, host_port, port, protocol };
-            let bound = match host_port {
-                Some(host_port) => Some(at(host_port)).filter(|wanted| !taken(&mine, wanted)),
-                None => FREE_PORTS.map(at).find(|wanted| !taken(&mine, wanted)),
-            };
-            mine.push(bound.ok_or_else(|| EngineError::PortTaken {
-                container: name.to_owned(),
-                detail: match host_port {
-                    Some(port) => format!("Bind for {port} failed: port is already allocated"),
-                    None => "all free ports are taken".to_owned(),
-                },
-            })?);
-        }
-        Ok(mine)
+        Ok(ends)
     }
 
     /// A container that is up ends. Whether its policy brings it back.
@@ -406,6 +285,17 @@ impl Containers {
             Some(_) => {}
         }
         Ok(())
+    }
+
+    /// Somebody asks it to end: whether it does, and how.
+    pub(super) fn terminate(&mut self, key: &str, now_ms: u64) -> Result<bool, EngineError> {
+        let container = self.get_mut(key)?;
+        let Some(code) = container.program.on_term else { return Ok(false) };
+        for output in std::mem::take(&mut container.program.last_words) {
+            container.written.push(output, now_ms);
+        }
+        self.stopped(key, code)?;
+        Ok(true)
     }
 
     /// Somebody ends it.
@@ -480,5 +370,5 @@ impl Containers {
 fn no_exec() -> Program {
     let bytes = "exec /bin/sh: exec format error\n".into();
     let output = vec![Output { stream: Stream::Stdout, bytes }];
-    Program { output, ends: Some(NO_EXEC), on_term: None }
+    Program { output, ends: Some(NO_EXEC), ..Program::default() }
 }

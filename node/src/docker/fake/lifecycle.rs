@@ -157,16 +157,15 @@ impl<R: Runtime> FakeEngine<R> {
 
     /// Politely first; whoever does not heed that is killed when its time is up.
     async fn stop_in_life(&self, key: &str, grace: Option<Duration>, life: u64) -> Result<(), EngineError> {
-        let waits = self.change_in_life(life, |state, _| {
+        let waits = self.change_in_life(life, |state, now_ms| {
             let container = state.containers.get(key)?;
             let own = container.made_of.spec.stop_grace_s.map(|s| Duration::from_secs(s.into()));
-            let grace = grace.or(own).unwrap_or(GRACE);
-            let running = container.state == ContainerState::Running;
-            match (running && !grace.is_zero()).then_some(container.on_term) {
-                Some(Some(code)) => state.containers.stopped(key, code).map(|()| None),
-                Some(None) => Ok(Some((container.id.clone(), container.run, grace))),
-                None => state.containers.stopped(key, KILLED).map(|()| None),
+            let (id, run, grace) = (container.id.clone(), container.run, grace.or(own).unwrap_or(GRACE));
+            if container.state != ContainerState::Running || grace.is_zero() {
+                return state.containers.stopped(key, KILLED).map(|()| None);
             }
+            let ended = state.containers.terminate(key, now_ms)?;
+            Ok((!ended).then_some((id, run, grace)))
         })?;
         let Some((id, run, grace)) = waits else { return Ok(()) };
         let goes_on = move |state: &State| {
@@ -197,7 +196,7 @@ impl<R: Runtime> FakeEngine<R> {
             (state.container_scripts.next(call), state.life)
         };
         match &script {
-            ContainerScript::Works { before, .. } => self.unless_down(life, R::sleep(*before)).await?,
+            ContainerScript::Works { before, .. } => self.pass(life, *before).await?,
             unlucky if !unlucky.has_effect() => self.leave(unlucky.clone(), life).await?,
             _ => {}
         }
@@ -207,7 +206,7 @@ impl<R: Runtime> FakeEngine<R> {
     /// What it has in store after it. Only a script that works comes back without an error.
     async fn leave(&self, script: ContainerScript, life: u64) -> Result<(), EngineError> {
         match script {
-            ContainerScript::Works { after, .. } => self.unless_down(life, R::sleep(after)).await,
+            ContainerScript::Works { after, .. } => self.pass(life, after).await,
             ContainerScript::Hangs { .. } => self.unless_down(life, std::future::pending()).await,
             ContainerScript::Fails { error, .. } => Err(error),
             ContainerScript::LosesReply => Err(interrupted()),
@@ -215,6 +214,14 @@ impl<R: Runtime> FakeEngine<R> {
                 self.crash();
                 Err(interrupted())
             }
+        }
+    }
+
+    /// Lets time pass; without any, nobody gets a turn between.
+    async fn pass(&self, life: u64, time: Duration) -> Result<(), EngineError> {
+        match time.is_zero() {
+            true => self.unless_down(life, std::future::ready(())).await,
+            false => self.unless_down(life, R::sleep(time)).await,
         }
     }
 

@@ -4,10 +4,14 @@
 //! so under a simulated runtime a pull of an hour takes no time and always the same course. Must never hold its lock while it calls
 //! whoever listens.
 
+mod container;
 mod containers;
 mod lifecycle;
 mod output;
+mod ports;
 mod pulls;
+#[cfg(test)]
+mod tests;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
@@ -40,6 +44,8 @@ struct State {
     life: u64,
     full: bool,
     registry: BTreeMap<ImageReference, FakeImage>,
+    /// Registries that ask for a name and a password.
+    protected: BTreeMap<String, (String, String)>,
     local: BTreeMap<ImageReference, FakeImage>,
     scripts: VecDeque<PullScript>,
     standing: PullScript,
@@ -69,6 +75,7 @@ pub struct FakeEngine<R: Runtime> {
     went_down: Arc<Notify>,
     /// Woken by every change of a container or of what it has written.
     stirred: Arc<Notify>,
+    credentials: Option<Credentials>,
     _runtime: PhantomData<fn() -> R>,
 }
 
@@ -85,6 +92,7 @@ impl<R: Runtime> Clone for FakeEngine<R> {
             state: self.state.clone(),
             went_down: self.went_down.clone(),
             stirred: self.stirred.clone(),
+            credentials: self.credentials.clone(),
             _runtime: PhantomData,
         }
     }
@@ -106,6 +114,7 @@ impl<R: Runtime> FakeEngine<R> {
             life: 0,
             full: false,
             registry: BTreeMap::new(),
+            protected: BTreeMap::new(),
             local: BTreeMap::new(),
             scripts: VecDeque::new(),
             standing: PullScript::default(),
@@ -122,6 +131,7 @@ impl<R: Runtime> FakeEngine<R> {
             state: Arc::new(Mutex::new(state)),
             went_down: Arc::default(),
             stirred: Arc::default(),
+            credentials: None,
             _runtime: PhantomData,
         }
     }
@@ -277,6 +287,10 @@ fn interrupted() -> EngineError {
 impl<R: Runtime> ContainerEngine for FakeEngine<R> {
     fn info(&self) -> BoxFuture<'_, Result<EngineInfo, EngineError>> {
         Box::pin(async move { Ok(self.up()?.info.clone()) })
+    }
+
+    fn authorized(&self, credentials: Credentials) -> Arc<dyn ContainerEngine> {
+        Arc::new(Self { credentials: Some(credentials), ..self.clone() })
     }
 
     fn pull(

@@ -10,7 +10,7 @@ use longshore_raft::Runtime;
 use super::super::{
     Container, ContainerState, EngineError, ExecSpec, LogQuery, NewContainer, Output, OutputSink, Stream,
 };
-use super::FakeEngine;
+use super::{FakeEngine, interrupted};
 
 /// Bytes that a container's log keeps; the oldest go first.
 pub const WRITTEN_BYTES_MAX: usize = 1 << 20;
@@ -26,12 +26,14 @@ pub struct Program {
     pub ends: Option<i64>,
     /// On the polite signal it ends with this code; `None`: it does not heed it.
     pub on_term: Option<i64>,
+    /// What it writes before it does.
+    pub last_words: Vec<Output>,
 }
 
 /// Writes nothing, runs until it is asked to end.
 impl Default for Program {
     fn default() -> Self {
-        Self { output: Vec::new(), ends: None, on_term: Some(TERMINATED) }
+        Self { output: Vec::new(), ends: None, on_term: Some(TERMINATED), last_words: Vec::new() }
     }
 }
 
@@ -183,7 +185,7 @@ impl<R: Runtime> FakeEngine<R> {
         let Executed { output, code } = commands(&container, &command)?;
         for output in output {
             if self.unless_down(life, sink.send(output)).await?.is_err() {
-                break;
+                return Err(interrupted());
             }
         }
         Ok(code)

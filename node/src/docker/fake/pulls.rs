@@ -121,6 +121,25 @@ impl<R: Runtime> FakeEngine<R> {
         self.state.lock().counts.get(image).copied().unwrap_or_default()
     }
 
+    /// Whether the image's registry knows whoever asks.
+    fn let_in(&self, state: &State, image: &ImageReference) -> Result<(), EngineError> {
+        let Some((username, password)) = state.protected.get(image.registry()) else { return Ok(()) };
+        let shown = self.credentials.as_ref().filter(|shown| shown.registry == image.registry());
+        match shown.is_some_and(|shown| shown.username == *username && *shown.password == *password) {
+            true => Ok(()),
+            false => Err(EngineError::Denied {
+                image: image.familiar(),
+                detail: "unauthorized: authentication required".to_owned(),
+            }),
+        }
+    }
+
+    /// From now on the registry asks for these.
+    pub fn protect(&self, registry: &str, username: &str, password: &str) {
+        let known = (username.to_owned(), password.to_owned());
+        self.state.lock().protected.insert(registry.to_owned(), known);
+    }
+
     pub(super) async fn pull_image(
         &self,
         image: ImageReference,
@@ -128,6 +147,7 @@ impl<R: Runtime> FakeEngine<R> {
     ) -> Result<LocalImage, EngineError> {
         let (script, published, present, life) = {
             let mut state = self.up()?;
+            self.let_in(&state, &image)?;
             let script = state.scripts.pop_front().unwrap_or_else(|| state.standing.clone());
             let published = state.registry.get(&image).cloned();
             let present: Vec<FakeImage> = state.local.values().cloned().collect();
@@ -167,6 +187,7 @@ impl<R: Runtime> FakeEngine<R> {
     ) -> Result<LocalImage, EngineError> {
         let (local, life) = {
             let state = self.up()?;
+            self.let_in(&state, &image)?;
             let local = state.local.get(&image).cloned();
             (local.ok_or_else(|| EngineError::NoSuchImage { image: image.familiar() })?, state.life)
         };

@@ -4,6 +4,10 @@
 //! They were collected from Engine 20.10 (see the table in the tests) and from its sources: moby's `distribution` package,
 //! Go's `net` and `syscall`. What matches nothing is [`EngineError::Refused`]: given up, never retried blindly.
 
+mod containers;
+
+pub(super) use containers::{Subject, container_error, is_being_removed};
+
 use super::EngineError;
 
 /// Longest text of an engine passed on. Registries behind proxies answer with whole web pages.
@@ -99,103 +103,6 @@ pub(super) fn push_error(context: Context<'_>, message: &str) -> EngineError {
         EngineError::ImageNotFound { detail, .. } => EngineError::Denied { image, detail },
         other => other,
     }
-}
-
-/// What a request was about. The image is empty where only a container is named.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Subject<'a> {
-    pub(super) container: &'a str,
-    pub(super) image: &'a str,
-}
-
-impl<'a> Subject<'a> {
-    pub(super) fn of(container: &'a str) -> Self {
-        Self { container, image: "" }
-    }
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Trouble {
-    DiskFull,
-    Interrupted,
-    NoSuchContainer,
-    NoSuchImage,
-    NameTaken,
-    PortTaken,
-    NotRunning,
-    StillRunning,
-    WrongPlatform,
-}
-
-/// Of requests about containers, likewise. Status codes say less: 404 is a missing network too, 409 four different things.
-const TROUBLES: &[(&str, Trouble)] = &[
-    ("no space left on device", Trouble::DiskFull),
-    ("disk quota exceeded", Trouble::DiskFull),
-    ("context canceled", Trouble::Interrupted),
-    ("no such container", Trouble::NoSuchContainer),
-    ("no such image", Trouble::NoSuchImage),
-    ("is already in use by container", Trouble::NameTaken),
-    ("port is already allocated", Trouble::PortTaken),
-    ("address already in use", Trouble::PortTaken),
-    ("is not running", Trouble::NotRunning),
-    ("is restarting, wait until", Trouble::NotRunning),
-    ("cannot remove a running container", Trouble::StillRunning),
-    ("cannot remove a paused container", Trouble::StillRunning),
-    ("cannot remove a restarting container", Trouble::StillRunning),
-    ("container is running: stop the container before removing", Trouble::StillRunning),
-    ("container is paused and must be unpaused first", Trouble::StillRunning),
-    ("container is restarting: stop the container before removing", Trouble::StillRunning),
-    ("does not match the specified platform", Trouble::WrongPlatform),
-    ("exec format error", Trouble::WrongPlatform),
-];
-
-/// The error of a request about a container, from the text of the engine's reply.
-pub(super) fn container_error(endpoint: &str, subject: Subject<'_>, message: &str) -> EngineError {
-    let detail = readable(message);
-    let said = message.to_lowercase();
-    let container = subject.container.to_owned();
-    let trouble = TROUBLES.iter().find(|(phrase, _)| said.contains(phrase)).map(|(_, trouble)| *trouble);
-    match trouble {
-        Some(Trouble::DiskFull) => EngineError::DiskFull { detail },
-        Some(Trouble::Interrupted) => EngineError::Interrupted { endpoint: endpoint.to_owned(), detail },
-        Some(Trouble::NoSuchContainer) => EngineError::NoSuchContainer { container },
-        Some(Trouble::NoSuchImage) => EngineError::NoSuchImage { image: subject.image.to_owned() },
-        Some(Trouble::NameTaken) => EngineError::NameTaken { name: container },
-        Some(Trouble::PortTaken) => EngineError::PortTaken { container, detail },
-        Some(Trouble::NotRunning) => EngineError::NotRunning { container },
-        Some(Trouble::StillRunning) => EngineError::StillRunning { container },
-        Some(Trouble::WrongPlatform) => {
-            let image =
-                if subject.image.is_empty() { format!("of {container}") } else { subject.image.to_owned() };
-            EngineError::WrongPlatform { image, detail }
-        }
-        None => EngineError::Refused { detail },
-    }
-}
-
-/// Whether the engine refused to remove what it is removing.
-pub(super) fn is_being_removed(message: &str) -> bool {
-    message.contains("is already in progress")
-}
-
-/// Cuts off the names of the programs that a message has come through, which tell a reader nothing.
-fn readable(message: &str) -> String {
-    const LAST_BEARERS: [&str; 3] = [
-        "unable to start container process: ",
-        "starting container process caused: ",
-        "driver failed programming external connectivity on endpoint ",
-    ];
-    let mut text = message.trim();
-    for bearer in LAST_BEARERS {
-        if let Some((_, said)) = text.split_once(bearer) {
-            text = said;
-        }
-    }
-    // `web (8e1f...): Bind for 0.0.0.0:80 failed`
-    if let Some((_, said)) = text.split_once("): Bind for ") {
-        return shorten(&format!("Bind for {said}"));
-    }
-    shorten(text.strip_suffix(": unknown").unwrap_or(text))
 }
 
 /// Why no connection to the engine could be made.
