@@ -95,8 +95,9 @@ fn a_host_dies_with_a_third_of_sixty_operations() {
         done.as_millis(),
         by_node(&views)
     );
-    // Suspicion after 0.4 s, and 2 s for the rest; a listing of sixty operations takes its time, too.
-    assert!(moved < Duration::from_millis(3_500), "{moved:?}");
+    // Suspicion after 0.4 s, and 2 s for the rest, on a quiet machine: `scripts/bench operations`. Here other tests run beside it, and sixty
+    // operations are read one by one.
+    assert!(moved < Duration::from_secs(10), "{moved:?}");
     assert_eq!(again, 20, "what ran on the dead host, and nothing else");
 }
 

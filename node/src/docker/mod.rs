@@ -82,7 +82,9 @@ pub enum EngineError {
     #[error("the engine has no image {image}; pull it first")]
     NoSuchImage { image: String },
     /// The registry wants credentials, or others. Give up.
-    #[error("the registry of {image} refused: {detail}")]
+    #[error(
+        "the registry of {image} refused: {detail}; `longshore login` tells the fleet a name and a password"
+    )]
     Denied { image: String, detail: String },
     /// The registry did not answer. Retry with backoff.
     #[error("the registry of {image} cannot be reached: {detail}")]

@@ -21,4 +21,4 @@ pub(crate) use dispatcher::{Dispatcher, offers_of};
 pub(crate) use executor::Executor;
 pub(crate) use intake::Intake;
 pub(crate) use offers::Offers;
-pub(crate) use upkeeper::Upkeeper;
+pub(crate) use upkeeper::{Upkeeper, open_parts};

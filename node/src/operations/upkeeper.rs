@@ -103,11 +103,13 @@ impl<R: Runtime> Upkeeper<R> {
             if tell {
                 self.tell_next = R::Instant::now() + TELL_EVERY;
             }
+            // What one group is given counts for the next: they all decide in the same moment.
+            let mut open = None;
             for (group, replica) in self.replicas.led() {
                 if tell {
                     self.tell(&replica);
                 }
-                self.see_to(group, &replica, &away);
+                self.see_to(group, &replica, &away, &mut open);
             }
         }
     }
@@ -162,21 +164,29 @@ impl<R: Runtime> Upkeeper<R> {
         }
     }
 
-    fn see_to(&self, group: GroupId, replica: &Partitions<R>, away: &BTreeMap<NodeId, Away>) {
+    fn see_to(
+        &self,
+        group: GroupId,
+        replica: &Partitions<R>,
+        away: &BTreeMap<NodeId, Away>,
+        open: &mut Option<BTreeMap<NodeId, u32>>,
+    ) {
         if self.proposing.lock().contains(&group) {
             return;
         }
         let now = replica.log_time();
+        // Most looks find nothing, and need to know no more.
+        if !replica.with_state(|machine| has_work(machine.operations(), away, now)) {
+            return;
+        }
+        let open = open.get_or_insert_with(|| open_parts(&self.replicas));
         let todo = replica.with_state(|machine| {
             let operations = machine.operations();
-            if !has_work(operations, away, now) {
-                return None;
-            }
-            self.core.group.with_state(|state| Some(self.todo(operations, state, away, now)))
+            self.core.group.with_state(|state| self.todo(operations, state, away, open, now))
         });
-        let Some(todo) = todo.filter(|todo| !todo.moves.is_empty() || !todo.repairs.is_empty()) else {
+        if todo.moves.is_empty() && todo.repairs.is_empty() {
             return;
-        };
+        }
         self.proposing.lock().insert(group);
         let (proposing, front, offers) =
             (Arc::clone(&self.proposing), self.front.clone(), Arc::clone(&self.offers));
@@ -192,12 +202,9 @@ impl<R: Runtime> Upkeeper<R> {
         operations: &Operations,
         state: &ControlState,
         away: &BTreeMap<NodeId, Away>,
+        open: &mut BTreeMap<NodeId, u32>,
         now: LogTime,
     ) -> Todo {
-        let mut open: BTreeMap<NodeId, u32> = BTreeMap::new();
-        for (_, sub) in operations.open_subs() {
-            *open.entry(sub.node).or_default() += 1;
-        }
         let mut todo = Todo::default();
         let mut moves = 0;
         for (key, sub) in operations.open_subs() {
@@ -217,7 +224,7 @@ impl<R: Runtime> Upkeeper<R> {
             let same = operation.subs.iter().filter(|other| other.work == sub.work).map(|other| other.node);
             let taken: BTreeSet<NodeId> = same.collect();
             let candidates =
-                self.candidates(state, &operation.places, away, &open, |node| !taken.contains(&node.id));
+                self.candidates(state, &operation.places, away, open, |node| !taken.contains(&node.id));
             let Ok(able) = eligible(&candidates, &operation.places.requirements) else { continue };
             let Ok(chosen) = able.choose(1) else { continue };
             let (to, why) = chosen.into_iter().next().expect("one was asked for");
@@ -232,7 +239,7 @@ impl<R: Runtime> Upkeeper<R> {
                 if todo.repairs.len() >= REPAIRS_MAX || !needs_replacement(kept, copy, away, now) {
                     continue;
                 }
-                if let Some(repair) = self.repair(kept, copy as u32, state, away, &mut open) {
+                if let Some(repair) = self.repair(kept, copy as u32, state, away, open) {
                     todo.repairs.push(repair);
                 }
             }
@@ -334,6 +341,19 @@ fn has_work(operations: &Operations, away: &BTreeMap<NodeId, Away>, now: LogTime
         || operations
             .kept()
             .any(|kept| (0..kept.copies.len()).any(|copy| needs_replacement(kept, copy, away, now)))
+}
+
+/// How many parts each node was given and has not ended, in the groups that this node has a replica of.
+pub(crate) fn open_parts<R: Runtime>(replicas: &Replicas<R>) -> BTreeMap<NodeId, u32> {
+    let mut open = BTreeMap::new();
+    for (_, replica) in replicas.all() {
+        replica.with_state(|machine| {
+            for (_, sub) in machine.operations().open_subs() {
+                *open.entry(sub.node).or_default() += 1;
+            }
+        });
+    }
+    open
 }
 
 fn name(state: &ControlState, node: NodeId) -> String {

@@ -17,7 +17,7 @@ use super::views::operation_view;
 use super::{Service, operation_watch};
 use crate::api::service::ApiStream;
 use crate::api::types::*;
-use crate::operations::offers_of;
+use crate::operations::{offers_of, open_parts};
 use crate::ring::FrontError;
 
 /// Time an operation may take if none is asked for.
@@ -48,7 +48,7 @@ impl<R: Runtime> Service<R> {
         let key = checked_key(&session, key)?;
         // Names are resolved against what this node knows; a name made a moment ago elsewhere may need the barrier.
         self.linearize().await?;
-        let open = self.open_parts();
+        let open = open_parts(&self.replicas);
         let placed = self.core.group.with_state(|state| match &asked_for {
             AskedFor::Images(kind) => wanted.parts(&self.core, state, &open, kind.works() as u32),
             AskedFor::Run(run) => wanted.copies(&self.core, state, &open, run.copies),
@@ -80,19 +80,6 @@ impl<R: Runtime> Service<R> {
             key,
         };
         self.commit(submission, unplaced).await
-    }
-
-    /// How many parts each node was given and has not ended, in the groups that this node has a replica of.
-    fn open_parts(&self) -> BTreeMap<NodeId, u32> {
-        let mut open = BTreeMap::new();
-        for (_, replica) in self.replicas.all() {
-            replica.with_state(|machine| {
-                for (_, sub) in machine.operations().open_subs() {
-                    *open.entry(sub.node).or_default() += 1;
-                }
-            });
-        }
-        open
     }
 
     /// `unplaced`: why it has no parts. With a key it is brought to the log all the same: the operation may be there already, submitted

@@ -29,6 +29,8 @@ enum Cause {
     /// texts also contain.
     Misconfigured,
     ImageNotFound,
+    /// The registry wants to be shown a name and a password, or others.
+    Denied,
     RegistryUnavailable,
 }
 
@@ -45,8 +47,8 @@ const PHRASES: &[(&str, Cause)] = &[
     ("repository does not exist", Cause::ImageNotFound),
     ("pull access denied", Cause::ImageNotFound),
     ("requested access to the resource is denied", Cause::ImageNotFound),
-    ("no basic auth credentials", Cause::ImageNotFound),
-    ("authentication required", Cause::ImageNotFound),
+    ("no basic auth credentials", Cause::Denied),
+    ("authentication required", Cause::Denied),
     ("no matching manifest for", Cause::ImageNotFound),
     ("does not provide any platform", Cause::ImageNotFound),
     ("connection refused", Cause::RegistryUnavailable),
@@ -87,6 +89,7 @@ pub(super) fn pull_error(context: Context<'_>, message: &str) -> EngineError {
             EngineError::Interrupted { endpoint: context.endpoint.to_owned(), detail }
         }
         Some(Cause::ImageNotFound) => EngineError::ImageNotFound { image: image(), detail },
+        Some(Cause::Denied) => EngineError::Denied { image: image(), detail },
         Some(Cause::RegistryUnavailable) => EngineError::RegistryUnavailable { image: image(), detail },
         Some(Cause::Misconfigured) | None => EngineError::Refused { detail },
     }
@@ -176,10 +179,10 @@ mod tests {
             "Head \"https://ghcr.io/v2/a/b/manifests/1\": denied: requested access to the resource is denied",
         ),
         (
-            "not found",
+            "denied",
             "Head \"https://registry.example/v2/a/manifests/1\": unauthorized: authentication required",
         ),
-        ("not found", "Head \"https://registry.example/v2/a/manifests/1\": no basic auth credentials"),
+        ("denied", "Head \"https://registry.example/v2/a/manifests/1\": no basic auth credentials"),
         ("not found", "no matching manifest for linux/arm64/v8 in the manifest list entries"),
         ("registry", "Get \"http://127.0.0.1:1/v2/\": dial tcp 127.0.0.1:1: connect: connection refused"),
         (
@@ -223,6 +226,7 @@ mod tests {
             EngineError::RegistryUnavailable { .. } => "registry",
             EngineError::DiskFull { .. } => "disk",
             EngineError::Interrupted { .. } => "interrupted",
+            EngineError::Denied { .. } => "denied",
             EngineError::Refused { .. } => "refused",
             other => panic!("a pull's message never means {other:?}"),
         }
