@@ -214,9 +214,12 @@ fn a_run_is_kept_up_when_hosts_die_and_come_back() {
     let took = watch.elapsed();
     println!("the copy of the dead host ran elsewhere after {} ms", took.as_millis());
     assert!(took < REPLACED_WITHIN, "{took:?}");
-    let now = runs(&yard, others[0]);
-    let name = yard.fleet.peers[dead].name();
-    assert!(now[0].copies.iter().all(|copy| copy.node != name && copy.state == CopyStateView::Up), "{now:?}");
+    let name = yard.fleet.peers[dead].name().to_owned();
+    eventually_value("the fleet to know that all run, and where", PATIENCE, || {
+        let now = runs(&yard, others[0]);
+        let fine = now[0].copies.iter().all(|copy| copy.node != name && copy.state == CopyStateView::Up);
+        if fine { Ok(()) } else { Err(format!("{now:?}")) }
+    });
 
     // It comes back: three copies, not four.
     yard.hosts.restart(dead).expect("the engine starts");

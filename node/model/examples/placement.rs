@@ -22,6 +22,7 @@ fn fleet(nodes: u64, weight: impl Fn(u64) -> u32) -> Vec<Candidate> {
         name: format!("host-{id}"),
         zone: Some(format!("zone-{}", id % 5)),
         labels: BTreeMap::from([("disk".to_owned(), if id % 2 == 0 { "ssd" } else { "hdd" }.to_owned())]),
+        capacity: None,
         weight: weight(id),
         open: 0,
         unable: (id % 17 == 0).then(|| "is dead".to_owned()),
@@ -33,7 +34,11 @@ fn fleet(nodes: u64, weight: impl Fn(u64) -> u32) -> Vec<Candidate> {
 fn decisions(nodes: u64) -> (Duration, Duration) {
     let mut fleet = fleet(nodes, |id| 1_024 * (1 + id as u32 % 7));
     let label: LabelRequirement = "disk=ssd".parse().expect("a label");
-    let wanted = Requirements { labels: vec![label], zones: vec!["zone-1".into(), "zone-2".into()] };
+    let wanted = Requirements {
+        labels: vec![label],
+        zones: vec!["zone-1".into(), "zone-2".into()],
+        ..Requirements::default()
+    };
     let mut took: Vec<Duration> = Vec::with_capacity(DECISIONS);
     for _ in 0..DECISIONS {
         let begun = Instant::now();

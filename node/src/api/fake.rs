@@ -133,9 +133,13 @@ impl FakeFleet {
 
 pub(crate) fn node(id: u64, name: &str) -> NodeView {
     let engine = match id {
-        1 => {
-            EngineView::Ready { version: "26.1.5".into(), api_version: "1.45".into(), arch: "x86_64".into() }
-        }
+        1 => EngineView::Ready {
+            version: "26.1.5".into(),
+            api_version: "1.45".into(),
+            arch: "x86_64".into(),
+            cpus: 4,
+            memory_bytes: 8 << 30,
+        },
         2 => EngineView::NotConfigured,
         _ => EngineView::Unavailable { reason: "no socket".into() },
     };

@@ -125,6 +125,11 @@ pub enum EngineView {
         version: String,
         api_version: String,
         arch: String,
+        /// Processors and memory of its host.
+        #[serde(default)]
+        cpus: u32,
+        #[serde(default)]
+        memory_bytes: u64,
     },
     Unavailable {
         reason: String,

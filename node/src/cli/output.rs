@@ -163,8 +163,9 @@ pub(super) fn engine(engine: &EngineView) -> Text {
 /// The same, with everything that is known.
 pub(super) fn engine_in_full(engine: &EngineView) -> String {
     match engine {
-        EngineView::Ready { version, api_version, arch } => {
-            format!("Docker {version} (API {api_version}, {arch})")
+        EngineView::Ready { version, api_version, arch, cpus, memory_bytes } => {
+            let host = format!("{}, {} of memory", count(*cpus as usize, "processor"), bytes(*memory_bytes));
+            format!("Docker {version} (API {api_version}, {arch}; {host})")
         }
         EngineView::Unavailable { reason } => format!("unavailable: {reason}"),
         EngineView::NotConfigured => "none (started with --docker none)".to_owned(),

@@ -14,7 +14,7 @@ use super::output;
 use super::session::{Client, Runtime, Session};
 use crate::api::client::ClientError;
 use crate::api::types::{Action, ErrorCode, OperationRequest, OperationView, Strategy};
-use crate::config::units::parse_duration;
+use crate::config::units::{parse_duration, parse_size};
 
 /// How often a submission whose outcome is unknown is repeated, with the same key.
 const SUBMIT_ATTEMPTS: u32 = 6;
@@ -55,6 +55,15 @@ pub(super) struct WhereArgs {
     /// Only nodes in this zone, or one of these
     #[arg(long = "zone", value_name = "ZONE")]
     zones: Vec<String>,
+    /// Only on hosts with so many processors at least
+    #[arg(long, value_name = "NUMBER", conflicts_with = "on", value_parser = clap::value_parser!(u32).range(1..))]
+    min_cpu: Option<u32>,
+    /// Only on hosts with so much memory at least, such as 8GiB
+    #[arg(long, value_name = "SIZE", conflicts_with = "on", value_parser = parse_size)]
+    min_memory: Option<usize>,
+    /// Only on hosts of this architecture, such as amd64 or arm64
+    #[arg(long, value_name = "ARCH", conflicts_with = "on")]
+    arch: Option<String>,
     /// On so many nodes, spread over zones (replicated); of `run`: so many containers, spread over nodes and zones
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     replicas: Option<u32>,
@@ -67,7 +76,17 @@ impl WhereArgs {
     /// On this node, or where the strategy says.
     pub(super) fn on_node(node: Option<String>) -> Self {
         let on = node.into_iter().collect();
-        Self { strategy: None, on, labels: Vec::new(), zones: Vec::new(), replicas: None, in_turn: false }
+        Self {
+            strategy: None,
+            on,
+            labels: Vec::new(),
+            zones: Vec::new(),
+            min_cpu: None,
+            min_memory: None,
+            arch: None,
+            replicas: None,
+            in_turn: false,
+        }
     }
 }
 
@@ -200,6 +219,9 @@ pub(super) async fn submit_and_follow(
         on: place.on,
         labels: place.labels,
         zones: place.zones,
+        min_cpus: place.min_cpu,
+        min_memory_bytes: place.min_memory.map(|bytes| bytes as u64),
+        arch: place.arch,
         replicas: place.replicas,
         in_turn: place.in_turn,
         timeout_ms: Some(u64::try_from(how.timeout.as_millis()).unwrap_or(u64::MAX)),

@@ -42,6 +42,9 @@ pub struct EngineInfo {
     pub os: String,
     pub arch: String,
     pub name: String,
+    /// Processors and memory of the host, as far as the engine may use them.
+    pub cpus: u32,
+    pub memory_bytes: u64,
 }
 
 /// Progress of one pull or push, summed over layers. Bytes of layers not yet announced are not in `total_bytes`.

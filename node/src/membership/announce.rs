@@ -10,6 +10,7 @@ use longshore_raft::model::membership::{Announcement, EngineReport};
 use tokio_util::sync::CancellationToken;
 
 use crate::core::Core;
+use crate::docker::EngineInfo;
 
 /// How often the engine is asked whether it is there. A lost engine shows at once when it is used; this is for the listing.
 const PROBE_EVERY: Duration = Duration::from_secs(5);
@@ -55,7 +56,8 @@ impl<R: Runtime> Announcer<R> {
         let Some(engine) = &self.core.engine else { return EngineReport::NotConfigured };
         match R::timeout(PROBE_TIMEOUT, engine.info()).await {
             Ok(Ok(info)) => {
-                EngineReport::Ready { version: info.version, api_version: info.api_version, arch: info.arch }
+                let EngineInfo { version, api_version, arch, cpus, memory_bytes, .. } = info;
+                EngineReport::Ready { version, api_version, arch, cpus, memory_bytes }
             }
             Ok(Err(error)) => EngineReport::Unavailable { reason: error.to_string() },
             Err(_) => {

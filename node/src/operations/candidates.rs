@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use longshore_model::operations::placement::Candidate;
+use longshore_model::operations::placement::{Candidate, Capacity};
 use longshore_raft::NodeId;
 use longshore_raft::model::detector::PeerState;
 use longshore_raft::model::membership::{EngineReport, NodeRecord, Standing};
@@ -14,6 +14,12 @@ pub(crate) fn candidate(record: &NodeRecord, open: &BTreeMap<NodeId, u32>) -> Ca
         name: record.profile.name.clone(),
         zone: record.zone().map(str::to_owned),
         labels: record.profile.labels.clone(),
+        capacity: match &record.engine {
+            EngineReport::Ready { arch, cpus, memory_bytes, .. } => {
+                Some(Capacity { cpus: *cpus, memory_bytes: *memory_bytes, arch: arch.clone() })
+            }
+            _ => None,
+        },
         weight: record.weight(),
         open: open.get(&record.id).copied().unwrap_or(0),
         unable: None,

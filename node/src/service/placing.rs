@@ -32,12 +32,24 @@ fn invalid(message: impl Into<String>) -> ApiError {
 impl Wanted {
     /// Refuses what contradicts itself.
     pub(super) fn of(request: &OperationRequest) -> Result<Self, ApiError> {
-        let OperationRequest { strategy, on, labels, zones, replicas, in_turn, .. } = request;
+        let OperationRequest {
+            strategy,
+            on,
+            labels,
+            zones,
+            min_cpus,
+            min_memory_bytes,
+            arch,
+            replicas,
+            in_turn,
+            ..
+        } = request;
         let is_run = matches!(request.action, Action::Run(_));
-        let chosen = !labels.is_empty() || !zones.is_empty() || (replicas.is_some() && !is_run);
+        let asks = min_cpus.is_some() || min_memory_bytes.is_some() || arch.is_some();
+        let chosen = asks || !labels.is_empty() || !zones.is_empty() || (replicas.is_some() && !is_run);
         if !on.is_empty() && chosen {
             return Err(invalid(
-                "either nodes are named, or labels, zones and a number of replicas choose them",
+                "either nodes are named, or labels, zones, what hosts have and a number of replicas choose them",
             ));
         }
         let is_local_only = *strategy == Strategy::Local && !action_names_containers(&request.action);
@@ -69,6 +81,9 @@ impl Wanted {
             requirements: Requirements {
                 labels: labels.collect::<Result<_, _>>().map_err(invalid)?,
                 zones: zones.clone(),
+                cpus: min_cpus.unwrap_or(0),
+                memory_bytes: min_memory_bytes.unwrap_or(0),
+                arch: arch.clone(),
             },
             replicas: replicas.map(|replicas| replicas as usize),
             in_turn: *in_turn,

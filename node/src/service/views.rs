@@ -165,8 +165,8 @@ fn engine_view(report: &EngineReport) -> EngineView {
     match report.clone() {
         EngineReport::Unknown => EngineView::Unknown,
         EngineReport::NotConfigured => EngineView::NotConfigured,
-        EngineReport::Ready { version, api_version, arch } => {
-            EngineView::Ready { version, api_version, arch }
+        EngineReport::Ready { version, api_version, arch, cpus, memory_bytes } => {
+            EngineView::Ready { version, api_version, arch, cpus, memory_bytes }
         }
         EngineReport::Unavailable { reason } => EngineView::Unavailable { reason },
     }

@@ -54,6 +54,9 @@ pub enum EngineReport {
         version: String,
         api_version: String,
         arch: String,
+        /// Processors and bytes of memory of its host.
+        cpus: u32,
+        memory_bytes: u64,
     },
     Unavailable {
         reason: String,

@@ -54,6 +54,19 @@ pub struct Requirements {
     pub labels: Vec<LabelRequirement>,
     /// One of these, if there are any.
     pub zones: Vec<String>,
+    /// As many processors, and bytes of memory, as its host has at least.
+    pub cpus: u32,
+    pub memory_bytes: u64,
+    /// Of its engine, as Docker spells it: `amd64`, `arm64`.
+    pub arch: Option<String>,
+}
+
+/// What a node's engine tells of its host.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Capacity {
+    pub cpus: u32,
+    pub memory_bytes: u64,
+    pub arch: String,
 }
 
 /// Where work may go, later too: when its node dies, or is to be emptied.
@@ -71,6 +84,8 @@ pub struct Candidate {
     pub name: String,
     pub zone: Option<String>,
     pub labels: BTreeMap<String, String>,
+    /// `None`: its engine has not told.
+    pub capacity: Option<Capacity>,
     /// What it can carry, relative to others; 0 counts as 1.
     pub weight: u32,
     /// Parts that it was given and has not ended.
@@ -104,8 +119,35 @@ impl Candidate {
                 None => "is in no zone".to_owned(),
             });
         }
-        self.unable.clone()
+        if let Some(why) = &self.unable {
+            return Some(why.clone());
+        }
+        let asks = wanted.cpus > 0 || wanted.memory_bytes > 0 || wanted.arch.is_some();
+        match &self.capacity {
+            None if asks => Some("has not told what its host has".to_owned()),
+            Some(has) if has.cpus < wanted.cpus => Some(format!("has {} processors", has.cpus)),
+            Some(has) if has.memory_bytes < wanted.memory_bytes => {
+                Some(format!("has {} MiB of memory", has.memory_bytes >> 20))
+            }
+            Some(has) if wanted.arch.as_ref().is_some_and(|arch| !same_arch(arch, &has.arch)) => {
+                Some(format!("is {}", has.arch))
+            }
+            _ => None,
+        }
     }
+}
+
+/// Engines tell theirs as Go spells it or as the kernel does.
+fn same_arch(a: &str, b: &str) -> bool {
+    fn go(arch: &str) -> &str {
+        match arch {
+            "x86_64" => "amd64",
+            "aarch64" => "arm64",
+            "i386" | "i686" => "386",
+            other => other,
+        }
+    }
+    go(a) == go(b)
 }
 
 /// Why there is no node, or too few. The text is shown to people.

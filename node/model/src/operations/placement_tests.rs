@@ -10,6 +10,7 @@ fn node(id: u64, weight: u32) -> Candidate {
         name: format!("host-{id}"),
         zone: None,
         labels: BTreeMap::new(),
+        capacity: None,
         weight,
         open: 0,
         unable: None,
@@ -25,6 +26,7 @@ fn wanted(labels: &[&str], zones: &[&str]) -> Requirements {
     Requirements {
         labels: labels.iter().map(|l| l.parse().unwrap()).collect(),
         zones: zones.iter().map(|z| z.to_string()).collect(),
+        ..Requirements::default()
     }
 }
 
@@ -160,4 +162,30 @@ proptest! {
         let (least, most) = (fleet.iter().map(of).min(), fleet.iter().map(of).max());
         prop_assert!(most.unwrap() - least.unwrap() <= 1);
     }
+}
+
+#[test]
+fn hosts_that_are_too_small_or_of_another_kind_are_told_apart() {
+    let host = |id, cpus, gib: u64, arch: &str| {
+        let capacity = Capacity { cpus, memory_bytes: gib << 30, arch: arch.into() };
+        Candidate { capacity: Some(capacity), ..node(id, 1) }
+    };
+    let fleet = [host(1, 2, 4, "amd64"), host(2, 8, 4, "x86_64"), host(3, 8, 64, "arm64"), node(4, 1)];
+    let able = |cpus, gib: u64, arch: Option<&str>| {
+        let wanted = Requirements {
+            cpus,
+            memory_bytes: gib << 30,
+            arch: arch.map(str::to_owned),
+            ..Requirements::default()
+        };
+        eligible(&fleet, &wanted).map(|e| e.all().iter().map(|node| node.0).collect::<Vec<_>>())
+    };
+    assert_eq!(able(0, 0, None), Ok(vec![1, 2, 3, 4]));
+    assert_eq!(able(8, 0, None), Ok(vec![2, 3]));
+    assert_eq!(able(0, 8, None), Ok(vec![3]));
+    assert_eq!(able(0, 0, Some("amd64")), Ok(vec![1, 2]));
+    assert_eq!(
+        able(4, 8, Some("amd64")).unwrap_err().to_string(),
+        "no node can do this: host-1 has 2 processors, host-2 has 4096 MiB of memory, host-3 is arm64, host-4 has not told what its host has"
+    );
 }

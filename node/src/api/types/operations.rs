@@ -68,6 +68,14 @@ pub struct OperationRequest {
     /// Only nodes in one of these zones.
     #[serde(default)]
     pub zones: Vec<String>,
+    /// Only on hosts with so many processors at least, and so much memory.
+    #[serde(default)]
+    pub min_cpus: Option<u32>,
+    #[serde(default)]
+    pub min_memory_bytes: Option<u64>,
+    /// Only on hosts of this architecture, such as `amd64`.
+    #[serde(default)]
+    pub arch: Option<String>,
     /// Replicated: on so many nodes, spread over zones. Of a run: so many containers, whatever the strategy.
     #[serde(default)]
     pub replicas: Option<u32>,
@@ -91,6 +99,9 @@ impl OperationRequest {
             on: Vec::new(),
             labels: Vec::new(),
             zones: Vec::new(),
+            min_cpus: None,
+            min_memory_bytes: None,
+            arch: None,
             replicas: None,
             in_turn: false,
             timeout_ms: None,

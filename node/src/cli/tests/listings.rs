@@ -14,7 +14,7 @@ leader:      alpha
 nodes:       2 of 3 alive, 3 voting
 log:         term 3, committed 42, applied 41
 operations:  1 running in this node's groups
-engine:      Docker 26.1.5 (API 1.45, x86_64)
+engine:      Docker 26.1.5 (API 1.45, x86_64; 4 processors, 8.00 GiB of memory)
 version:     0.1.0
 up for:      1h 2m
 clock skew:  -12 ms at most

@@ -137,6 +137,8 @@ impl BollardEngine {
             os: version.os.clone().unwrap_or_default(),
             arch: version.arch.clone().unwrap_or_default(),
             name: info.name.unwrap_or_default(),
+            cpus: info.ncpu.and_then(|cpus| u32::try_from(cpus).ok()).unwrap_or(0),
+            memory_bytes: info.mem_total.and_then(|bytes| u64::try_from(bytes).ok()).unwrap_or(0),
         })
     }
 }

@@ -107,6 +107,8 @@ impl<R: Runtime> FakeEngine<R> {
             os: "linux".to_owned(),
             arch: ARCH.to_owned(),
             name: name.to_owned(),
+            cpus: 4,
+            memory_bytes: 8 << 30,
         };
         let state = State {
             info,
