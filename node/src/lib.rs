@@ -13,6 +13,7 @@ pub mod system;
 mod core;
 mod credentials;
 mod engines;
+mod history;
 mod membership;
 mod node_store;
 mod operations;

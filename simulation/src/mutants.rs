@@ -59,6 +59,10 @@ pub enum Class {
     EpochIgnored,
     /// Time that does not pass where nobody asks for it.
     TimeStopped,
+    /// Something started or kept although it was taken back.
+    TakenBackInVain,
+    /// Something taken away that was wanted.
+    WantedRemoved,
 }
 
 /// A planted bug.
@@ -256,6 +260,38 @@ pub const MUTANTS: &[Mutant] = &[
         plant: Plant::Hook(&["raft/src/consensus/state.rs"]),
         exposed_by: "A key with a time to live in a group of which nothing is asked: it is still there when it should be gone.",
         profiles: &[Profile::Ring, Profile::Storm],
+    },
+    Mutant {
+        name: "start-without-asking",
+        description: "a container is started once it is made, without a look at the lease",
+        class: Class::TakenBackInVain,
+        plant: Plant::Hook(&["node/src/operations/containers.rs"]),
+        exposed_by: "A run that is cancelled, stopped or removed while a node that is cut off still brings the image: it starts what nobody                      wants any more.",
+        profiles: &[Profile::Containers, Profile::Swarm],
+    },
+    Mutant {
+        name: "move-before-the-lease-ended",
+        description: "a part under way on a node that is not heard of goes to another one at once",
+        class: Class::LeaseOutlived,
+        plant: Plant::Hook(&["node/model/src/operations/record.rs"]),
+        exposed_by: "A node that is cut off, stands still or dies between the start of a container and the record of it: another one runs                      while the lease still holds under which the first was started.",
+        profiles: &[Profile::Containers, Profile::Swarm],
+    },
+    Mutant {
+        name: "remove-what-counts",
+        description: "a node that looks after its containers now and then removes one that should run",
+        class: Class::WantedRemoved,
+        plant: Plant::Hook(&["node/src/engines/caretaker.rs"]),
+        exposed_by: "Any run that is kept up: it never comes to rest.",
+        profiles: &[Profile::Containers, Profile::Swarm],
+    },
+    Mutant {
+        name: "cancel-is-forgotten",
+        description: "a part that was cancelled is given to whoever claims it again",
+        class: Class::TakenBackInVain,
+        plant: Plant::Hook(&["node/model/src/operations/table.rs"]),
+        exposed_by: "An operation that is cancelled while its node is at it: the node hears that its lease is lost, claims again, and begins                      anew.",
+        profiles: &[Profile::Containers, Profile::Swarm],
     },
 ];
 

@@ -3,7 +3,7 @@
 //! Checkers see observations in the order of global virtual time. Invariant: nothing here is a node's own opinion of what
 //! *other* nodes hold; acknowledgements are what a client received.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
 
@@ -95,11 +95,18 @@ pub enum Call {
     Submit {
         serial: Serial,
         image: String,
+        /// Containers of this image instead of a pull.
+        run: Option<RunShape>,
     },
     /// An operation that was acknowledged is to end now.
     Cancel {
         at: LogPosition,
         serial: Serial,
+    },
+    /// A run that the fleet keeps up, and whose submission was acknowledged, is to be otherwise.
+    Change {
+        at: LogPosition,
+        change: Change,
     },
     /// All operations; of each group as one moment during the call has them.
     ListOperations,
@@ -107,6 +114,22 @@ pub enum Call {
     Other {
         what: String,
     },
+}
+
+/// What containers a submission asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct RunShape {
+    pub copies: u32,
+    /// The fleet keeps all copies running.
+    pub kept: bool,
+}
+
+/// What a client wants of a run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub enum Change {
+    Stop,
+    Start,
+    Remove,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -129,7 +152,11 @@ pub enum Outcome {
     Deleted(Option<u64>),
     /// The operation's id: it is where the log put it.
     Submitted(LogPosition),
-    /// Operations by id.
+    /// The parts of the operation that had not ended, and are not to be done.
+    Cancelled(BTreeSet<u32>),
+    /// The fleet knows no such run.
+    Missing,
+    /// Operations by id, without those that no client numbered: repairs of runs, and removals of containers.
     Operations(BTreeMap<LogPosition, Listed>),
     Done,
     /// Certainly not done.
@@ -260,6 +287,14 @@ pub enum Seen {
         power_loss: bool,
         how: String,
     },
+    /// The process stands still from now on.
+    Paused {
+        host: HostId,
+    },
+    /// It goes on.
+    Resumed {
+        host: HostId,
+    },
     /// The host's disk was emptied: its replicas are no more.
     Wiped {
         host: HostId,
@@ -319,12 +354,30 @@ pub enum Seen {
         start: u64,
         code: i64,
     },
+    /// How an engine is from now on; at first it is well.
+    Engine {
+        host: HostId,
+        condition: EngineCondition,
+    },
     /// Faults end; from now on only `unhealed` hosts are broken.
     Healed,
+    /// Nobody asks for anything any more, and what the fleet keeps up has had time to be as it should.
+    Settled,
     /// Nobody has asked for anything for a while.
     Quiet,
     /// The run is over; what the fleet looks like then has been observed before.
     Ending,
+}
+
+/// What may become of what an engine is asked, whatever the caller hears.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub enum EngineCondition {
+    /// It answers at once, and the truth.
+    Well,
+    /// It takes its time, or never answers; what it says is true.
+    Slow,
+    /// It is down, or may go down with the next call; or it says that it failed, true or not.
+    Unreliable,
 }
 
 /// One observation.

@@ -9,7 +9,9 @@ use tokio::sync::Notify;
 
 use crate::checkers::Watch;
 use crate::event;
-use crate::observation::{CallId, DurableLog, Observation, Outcome, Seen, Serial, Verified, Violation};
+use crate::observation::{
+    Call, CallId, DurableLog, Observation, Outcome, RunShape, Seen, Serial, Verified, Violation,
+};
 use crate::runtime;
 
 /// Shared by everything in a run that sees something. Invariant: observations reach the checkers in the order of global time.
@@ -25,6 +27,7 @@ pub struct Recorder {
     next_serial: AtomicU64,
     next_write: AtomicU64,
     flipped: AtomicBool,
+    has_kept: AtomicBool,
     leaders: Mutex<Leaders>,
 }
 
@@ -62,6 +65,7 @@ impl Recorder {
             next_serial: AtomicU64::new(1),
             next_write: AtomicU64::new(0),
             flipped: AtomicBool::new(false),
+            has_kept: AtomicBool::new(false),
             leaders: Mutex::default(),
         })
     }
@@ -96,6 +100,10 @@ impl Recorder {
             && status.group == 0
         {
             self.leaders.lock().by_term.entry(status.term).or_insert(status.replica);
+        }
+        if let Seen::Invoked { what: Call::Submit { run: Some(RunShape { kept: true, .. }), .. }, .. } = &seen
+        {
+            self.has_kept.store(true, Ordering::Relaxed);
         }
         if self.violation.lock().is_some() {
             return;
@@ -163,6 +171,11 @@ impl Recorder {
 
     pub fn violation(&self) -> Option<Violation> {
         self.violation.lock().clone()
+    }
+
+    /// Whether anything was submitted that the fleet is to keep up, as far as its client knows.
+    pub fn has_kept(&self) -> bool {
+        self.has_kept.load(Ordering::Relaxed)
     }
 
     /// The run is over: what the checkers verified, or the violation.

@@ -23,6 +23,12 @@ const QUIET: Duration = Duration::from_secs(2);
 /// With groups that have been asked for something: so that they have time to go to rest.
 const RING_QUIET: Duration = Duration::from_secs(10);
 
+/// How long it may take, when clients have ended, until all that the fleet keeps up is up: an attempt that hangs is given up after a minute,
+/// and a copy that went down again and again is replaced a minute later.
+const KEPT_SETTLE: Duration = Duration::from_secs(180);
+/// So long after that each node has looked at all of its containers once more, whatever it has missed.
+const LOOKED_AT: Duration = Duration::from_secs(35);
+
 /// Carries out a plan on this thread, which must not have run another. With `trace_to`, the trace is written there.
 pub fn simulate(plan: &Plan, trace_to: Option<File>) -> RunResult {
     trace::begin(trace_to);
@@ -102,6 +108,15 @@ async fn phases(plan: &Plan, world: &Arc<World>, recorder: &Arc<Recorder>) -> Op
         }
     }
     clients.finish().await;
+    if recorder.has_kept() {
+        let deadline = runtime::global_ns() + KEPT_SETTLE.as_nanos() as u64;
+        while runtime::global_ns() < deadline && !world.has_kept_settled().await {
+            runtime::sleep_global(LOOK).await;
+        }
+        runtime::sleep_global(LOOKED_AT).await;
+        recorder.see(Seen::Settled);
+        runtime::sleep_global(LOOKED_AT).await;
+    }
     runtime::sleep_global(if plan.fleet.ring.is_some() { RING_QUIET } else { QUIET }).await;
     recorder.see(Seen::Quiet);
     workload::last_look(world).await;

@@ -1,8 +1,9 @@
-//! Durable storage for one node: a disk port, one segmented log shared by all groups, and snapshot files.
+//! Durable storage for one node: a disk port, one segmented log shared by all groups, and snapshot files. Beside them, tables of what can be
+//! made anew, which promise less.
 //!
 //! Owns: bytes on disk and when they are durable. Knows nothing of Raft: votes, entries and committed positions
 //! are opaque bytes, keyed by [`StreamId`]. Must never: acknowledge before `sync_data` returned, retry a failed
-//! sync, or hold async code on the disk.
+//! sync, hold async code on the disk, or keep in tables what nothing else holds.
 
 pub mod disk;
 pub mod error;
@@ -10,6 +11,7 @@ pub mod log;
 mod mix;
 pub mod mutant;
 pub mod snapshot;
+pub mod tables;
 
 pub use disk::{Disk, DiskFile, MemDisk, RealDisk};
 pub use error::{StorageError, StorageResult};

@@ -55,6 +55,9 @@ pub(super) struct ServerArgs {
     /// A label of this node; may be repeated [env: LONGSHORE_LABELS]
     #[arg(long, value_name = "KEY=VALUE")]
     label: Vec<String>,
+    /// How long ended operations are in this node's history: 1h to 90d [env: LONGSHORE_HISTORY_KEEP] [default: 24h]
+    #[arg(long, value_name = "DURATION")]
+    history_keep: Option<String>,
     /// text or json, on standard error [env: LONGSHORE_LOG_FORMAT] [default: text]
     #[arg(long, value_name = "FORMAT")]
     log_format: Option<String>,
@@ -75,6 +78,7 @@ impl ServerArgs {
             .text("region", self.region)
             .text("weight", self.weight)
             .many("labels", self.label)
+            .text("history.keep", self.history_keep)
             .text("log.format", self.log_format)
             .text("log.level", self.log_level)
     }

@@ -191,6 +191,13 @@ pub const KEYS: &[Key] = &[
         "\"64MiB\"",
         "Bytes a second that this node sends when data is copied to other nodes: two groups move at a time, each at half of it, or faster if it would take over 30 s.",
     ),
+    key(
+        "history.keep",
+        "LONGSHORE_HISTORY_KEEP",
+        "--history-keep",
+        "\"24h\"",
+        "How long operations that have ended are in this node's history, since they were submitted: 1h to 90d.",
+    ),
     limit(
         "limits.api_connections",
         "LONGSHORE_LIMITS_API_CONNECTIONS",

@@ -49,6 +49,7 @@ const KEPT: &[&str] = &[
     "ring.death_pause",
     "ring.copy_rate",
     "limits.docker_operations",
+    "history.keep",
     "log.format",
     "log.level",
 ];
@@ -142,6 +143,8 @@ pub struct NodeConfig {
     pub copy_rate: usize,
     /// Pieces of operations that the engine carries out at once.
     pub docker_operations: usize,
+    /// How long ended operations are in this node's history.
+    pub history_keep: Duration,
     pub log: LogConfig,
     pub api_limits: ApiLimits,
     /// Names of the settings that were given somewhere, as opposed to being defaults.
@@ -208,6 +211,7 @@ struct Parsed {
     death_pause: Option<Duration>,
     copy_rate: Option<usize>,
     docker_operations: Option<usize>,
+    history_keep: Option<Duration>,
     labels: Option<BTreeMap<String, String>>,
     log_format: Option<LogFormat>,
     log_filter: Option<LogFilter>,
@@ -253,6 +257,7 @@ impl Reader<'_> {
             copy_rate: self.text("ring.copy_rate", |text| size(text, COPY_RATE_MIN, COPY_RATE_MAX)),
             docker_operations: self
                 .text("limits.docker_operations", |text| count(text, 1, DOCKER_OPERATIONS_MAX)),
+            history_keep: self.text("history.keep", |text| between(text, HISTORY_KEEP_MIN, HISTORY_KEEP_MAX)),
             labels: self.labels(),
             log_format: self.text("log.format", parse_log_format),
             log_filter: self.text("log.level", LogFilter::parse),
@@ -312,6 +317,10 @@ const COPY_RATE_MAX: usize = 100 << 30;
 /// Shorter, and a reboot copies data; longer, and a second death is likelier.
 const MIN_PAUSE: Duration = Duration::from_secs(1);
 const MAX_PAUSE: Duration = Duration::from_secs(7 * 24 * 3600);
+/// As long as groups keep operations; longer takes space on every node.
+const HISTORY_KEEP: Duration = Duration::from_secs(24 * 3600);
+const HISTORY_KEEP_MIN: Duration = Duration::from_secs(3600);
+const HISTORY_KEEP_MAX: Duration = Duration::from_secs(90 * 24 * 3600);
 const GROUPS: [u32; 4] = [32, 64, 128, 256];
 const REPLICATIONS: [u32; 3] = [1, 3, 5];
 
@@ -411,6 +420,7 @@ pub(super) fn add_defaults(values: &mut Layer, variables: &Variables, host: &dyn
     add("ring.death_pause", units::format_duration(Duration::from_millis(DEATH_PAUSE_MS)));
     add("ring.copy_rate", units::format_size(COPY_RATE));
     add("limits.docker_operations", DOCKER_OPERATIONS.to_string());
+    add("history.keep", units::format_duration(HISTORY_KEEP));
     add("limits.api_connections", api.connections_max.to_string());
     add("limits.api_requests", api.requests_max.to_string());
     add("limits.api_body", units::format_size(api.body_max_bytes));
@@ -473,6 +483,7 @@ impl Settings {
             death_pause: parsed.death_pause?,
             copy_rate: parsed.copy_rate?,
             docker_operations: parsed.docker_operations?,
+            history_keep: parsed.history_keep?,
             labels: parsed.labels.unwrap_or_default(),
             log: LogConfig { format: parsed.log_format?, filter: parsed.log_filter? },
             api_limits: parsed.api_limits,

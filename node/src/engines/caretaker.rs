@@ -161,6 +161,9 @@ impl<R: Runtime> Caretaker<R> {
     /// One step for one container; when to look again, if it is not all there is to do.
     async fn act(&mut self, found: Found) -> Option<Duration> {
         let Found { container, origin, verdict } = found;
+        longshore_storage::mutant!("remove-what-counts" => if verdict == Verdict::Keep && R::unix_time_ms() % 8 == 0 {
+            return self.remove(&container).await.err().map(|_| AGAIN);
+        });
         if matches!(verdict, Verdict::Leave | Verdict::Keep) && self.care.is_fenced(&container.id) {
             return self.lift_fence(&container).await;
         }

@@ -9,6 +9,8 @@ mod run;
 mod start;
 
 pub use error::NodeError;
-pub use ports::{ApiDoor, Network, NodeOptions, Observer, Ports, ReplicaView, Seed, StartedCommitter};
+pub use ports::{
+    ApiDoor, Network, NodeOptions, Observer, OpenTables, Ports, ReplicaView, Seed, StartedCommitter,
+};
 pub use run::{Event, Exit, Node};
 pub use start::Start;

@@ -17,6 +17,7 @@ use longshore_raft::transport::pki::Identity;
 use longshore_raft::transport::{BoxFuture, Handler, JoinHandler, TransportRef};
 use longshore_storage::Disk;
 use longshore_storage::log::Committer;
+use longshore_storage::tables::{Opened, Tables, TablesResult};
 
 use crate::api::listener::Listener;
 use crate::api::server::Access;
@@ -46,6 +47,9 @@ pub trait Network: Send + Sync {
 /// A committer that something drives: threads, or a simulated disk's task. Awaiting it stops it, and resolves when what was
 /// taken is durable.
 pub type StartedCommitter = BoxFuture<()>;
+
+/// Opens tables; blocks.
+pub type OpenTables = Box<dyn FnOnce() -> TablesResult<(Arc<dyn Tables>, Opened)> + Send>;
 
 /// A listener of the API, and what may be done through it.
 pub struct ApiDoor {
@@ -88,6 +92,8 @@ pub struct Ports {
     pub disk: Arc<dyn Disk>,
     /// Drives the log's committer until the log is closed.
     pub drive: Box<dyn FnOnce(Committer) -> std::io::Result<StartedCommitter> + Send>,
+    /// Where the history of operations is kept.
+    pub history: OpenTables,
     pub network: Arc<dyn Network>,
     /// None with `--docker none`.
     pub engine: Option<Arc<dyn ContainerEngine>>,
@@ -119,6 +125,8 @@ pub struct NodeOptions {
     pub death_pause: Duration,
     /// Most pieces of operations that the engine carries out at once.
     pub docker_operations: usize,
+    /// How long ended operations are in this node's history, since they were submitted.
+    pub history_keep: Duration,
     /// Of the control group.
     pub timings: Timings,
     /// Of groups with partitions.

@@ -30,6 +30,7 @@ use crate::api;
 use crate::api::service::FleetService;
 use crate::core::Core;
 use crate::engines::{Care, Caretaker, Desk, Engines};
+use crate::history::{Histories, History};
 use crate::membership::admission::Admission;
 use crate::membership::{Announcer, Reconciler, follow_members};
 use crate::node_store::NodeStore;
@@ -79,6 +80,7 @@ pub struct Node<R: Runtime>(PhantomData<fn() -> R>);
 struct Running<R: Runtime> {
     core: Arc<Core<R>>,
     replicas: Arc<Replicas<R>>,
+    history: Arc<History<R>>,
     service: Arc<Service<R>>,
     store: NodeStore,
     transport: TransportRef,
@@ -169,8 +171,14 @@ impl<R: Runtime> Node<R> {
         let removed = router.removed();
         let offers = Offers::<R>::new(me);
         let (care, desk) = (Care::new(), Desk::<R>::new(ports.engine.clone()));
-        let intake =
-            Intake::new(Arc::clone(&router), Arc::clone(&offers), Arc::clone(&care), Arc::clone(&desk));
+        let history = History::<R>::new(ports.history, options.history_keep);
+        let intake = Intake::new(
+            Arc::clone(&router),
+            Arc::clone(&offers),
+            Arc::clone(&care),
+            Arc::clone(&desk),
+            Arc::clone(&history),
+        );
         let admission = Admission::<R>::closed();
         let transport = ports
             .network
@@ -278,8 +286,10 @@ impl<R: Runtime> Node<R> {
             Arc::clone(&transport),
         );
         drop(R::spawn(dispatcher.run(tasks.clone())));
+        drop(R::spawn(Arc::clone(&history).run(Arc::clone(&replicas), tasks.clone())));
         let engines = Engines::new(me, desk, Arc::clone(&transport));
-        let work = Work { offers, care, engines, transport: Arc::clone(&transport) };
+        let histories = Histories::new(me, Arc::clone(&history), Arc::clone(&transport));
+        let work = Work { offers, care, engines, histories, transport: Arc::clone(&transport) };
         let service =
             Arc::new(Service::new(Arc::clone(&core), Arc::clone(&replicas), work, Arc::clone(&left)));
         for door in ports.doors {
@@ -289,7 +299,10 @@ impl<R: Runtime> Node<R> {
                 api::server::serve::<R>(door.listener, service, door.access, limits, api_stop.clone());
             drop(R::spawn(serving));
         }
-        Ok((Running { core, replicas, service, store, transport, tasks, api: api_stop, left }, committer))
+        Ok((
+            Running { core, replicas, history, service, store, transport, tasks, api: api_stop, left },
+            committer,
+        ))
     }
 
     /// Commits the first command of the fleet, unless that was done before a crash.
@@ -452,6 +465,7 @@ impl<R: Runtime> Running<R> {
         self.hand_over().await;
         self.api.cancel();
         self.tasks.cancel();
+        self.history.close().await;
         self.replicas.shutdown().await;
         self.core.group.shutdown().await;
         self.core.monitor.stop();

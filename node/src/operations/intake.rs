@@ -1,5 +1,5 @@
-//! Takes what comes in from other nodes to whom it concerns: offers of work to the executor, calls to the engine's desk, word of copies to
-//! the caretaker, all else to consensus.
+//! Takes what comes in from other nodes to whom it concerns: offers of work to the executor, calls to the engine's desk, questions to
+//! the history, word of copies to the caretaker, all else to consensus.
 
 use std::sync::Arc;
 
@@ -10,6 +10,7 @@ use longshore_raft::{NodeId, Runtime};
 
 use super::offers::Offers;
 use crate::engines::{CALL_TAG, CARE_TAG, Care, Desk};
+use crate::history::{HISTORY_TAG, History};
 
 /// See the module's docs. One per node.
 pub(crate) struct Intake<R: Runtime> {
@@ -17,6 +18,7 @@ pub(crate) struct Intake<R: Runtime> {
     offers: Arc<Offers<R>>,
     care: Arc<Care>,
     desk: Arc<Desk<R>>,
+    history: Arc<History<R>>,
 }
 
 impl<R: Runtime> Intake<R> {
@@ -25,8 +27,9 @@ impl<R: Runtime> Intake<R> {
         offers: Arc<Offers<R>>,
         care: Arc<Care>,
         desk: Arc<Desk<R>>,
+        history: Arc<History<R>>,
     ) -> Arc<Self> {
-        Arc::new(Self { router, offers, care, desk })
+        Arc::new(Self { router, offers, care, desk, history })
     }
 }
 
@@ -36,6 +39,7 @@ impl<R: Runtime> Handler for Intake<R> {
             Some(tag) if Offers::<R>::is_message(*tag) => self.offers.receive(&body),
             Some(&CARE_TAG) => self.care.receive(&body),
             Some(&CALL_TAG) => return self.desk.receive(&body, replier),
+            Some(&HISTORY_TAG) => return self.history.receive(&body, replier),
             _ => return self.router.on_request(from, lane, body, replier),
         };
         match taken {

@@ -215,8 +215,7 @@ impl<R: Runtime> Upkeeper<R> {
                 (Some(_), SubState::Assigned { .. }) => true,
                 // On a node that is to be emptied it comes to its end.
                 (Some(Away::Leaves | Away::Engineless), _) => false,
-                (Some(_), SubState::Running(lease)) => operation.kind.may_run_twice() || lease.is_over(now),
-                (Some(_), _) => false,
+                (Some(_), _) => sub.is_free(operation.kind.may_run_twice(), now),
             };
             if !may_go || !goes || moves >= MOVES_MAX {
                 continue;

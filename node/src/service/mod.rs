@@ -34,6 +34,7 @@ use crate::api::service::{ApiFuture, ApiStream, EngineService, FleetService, Key
 use crate::api::types::*;
 use crate::core::Core;
 use crate::engines::{Care, Engines};
+use crate::history::Histories;
 use crate::operations::Offers;
 use crate::ring::{Front, Replicas};
 
@@ -45,6 +46,7 @@ pub(crate) struct Work<R: Runtime> {
     pub(crate) offers: Arc<Offers<R>>,
     pub(crate) care: Arc<Care>,
     pub(crate) engines: Engines<R>,
+    pub(crate) histories: Histories<R>,
     pub(crate) transport: TransportRef,
 }
 

@@ -17,6 +17,7 @@ use super::views::operation_view;
 use super::{Service, operation_watch};
 use crate::api::service::ApiStream;
 use crate::api::types::*;
+use crate::history::{merged, reaches_beyond};
 use crate::operations::{offers_of, open_parts};
 use crate::ring::FrontError;
 
@@ -243,13 +244,29 @@ impl<R: Runtime> Service<R> {
         });
         let since_unix_ms = since_ms.unwrap_or(0);
         let listing = Listing { session, active, kind, state, since_unix_ms, limit, before: None };
-        let operations = self.front.operations(listing).await.map_err(operation_error)?;
+        let mut operations = self.front.operations(listing.clone()).await.map_err(operation_error)?;
+        if reaches_beyond(&listing, &operations, R::unix_time_ms()) {
+            let recorded = self.work.histories.list(self.living(), &listing).await;
+            operations = merged(operations, recorded, limit);
+        }
         Ok(self.core.group.with_state(|state| operations.iter().map(|o| operation_view(state, o)).collect()))
     }
 
     pub(super) async fn operation(&self, id: String) -> Result<OperationView, ApiError> {
-        let operation = self.found(parse_id(&id)?).await?;
+        let id = parse_id(&id)?;
+        let operation = match self.front.operation(id).await.map_err(operation_error)? {
+            Some(operation) => operation,
+            None => self.work.histories.find(self.living(), id).await.ok_or_else(|| not_found(id))?,
+        };
         Ok(self.core.group.with_state(|state| operation_view(state, &operation)))
+    }
+
+    /// Members that can be asked, as this node sees them.
+    fn living(&self) -> Vec<NodeId> {
+        let is_alive = |node: &NodeId| self.core.is_alive(*node);
+        self.core
+            .group
+            .with_state(|state| state.membership.members().map(|node| node.id).filter(is_alive).collect())
     }
 
     pub(super) async fn watch(&self, id: String) -> Result<ApiStream<OperationView>, ApiError> {
@@ -262,7 +279,7 @@ impl<R: Runtime> Service<R> {
 
 fn not_found(id: OperationId) -> ApiError {
     ApiError::new(ErrorCode::NotFound, format!("there is no operation {id}"))
-        .hint("operations that have ended are kept for 24 h; see `longshore op ls`")
+        .hint("operations that have ended are kept for 24 h, and in the history of nodes for as long as their `history.keep`; see `longshore op ls`")
 }
 
 /// As [`front_error`], with a hint for operations.

@@ -5,7 +5,7 @@ use std::io::Write;
 use std::net::SocketAddr;
 use std::num::NonZeroU64;
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use longshore_raft::consensus::config::Timings;
@@ -13,6 +13,7 @@ use longshore_raft::consensus::runtime::TokioRuntime;
 use longshore_raft::model::ring::schedule::ScheduleLimits;
 use longshore_storage::disk::RealDisk;
 use longshore_storage::log::{Committer, spawn_committer};
+use longshore_storage::tables::{SledTables, Tables};
 use tokio_util::sync::CancellationToken;
 
 use super::lock::{DataDirLock, LockError};
@@ -23,12 +24,17 @@ use crate::cli::{Announcer, signals};
 use crate::config::{FILE_NAME, NodeConfig, settings_file};
 use crate::docker::{BollardEngine, ContainerEngine};
 use crate::logging::LogHandle;
-use crate::node::{ApiDoor, Event, Exit, Node, NodeError, NodeOptions, Ports, Start, StartedCommitter};
+use crate::node::{
+    ApiDoor, Event, Exit, Node, NodeError, NodeOptions, OpenTables, Ports, Start, StartedCommitter,
+};
 use crate::node_store::NodeStore;
 
 /// Data bytes of a segment of the log: large enough that a segment is begun seldom, small enough that one that must be rewritten
 /// is rewritten in a second.
 const SEGMENT_BYTES: u32 = 64 << 20;
+
+/// Folder of the history of operations in the data folder.
+const HISTORY_DIR: &str = "history";
 
 /// Why a node could not run on this machine.
 #[derive(Debug, thiserror::Error)]
@@ -104,6 +110,7 @@ pub async fn serve(config: NodeConfig, start: Start, log: LogHandle) -> Result<E
     let ports = Ports {
         disk: Arc::new(disk),
         drive: Box::new(drive),
+        history: history_in(config.data_dir.join(HISTORY_DIR)),
         network: Arc::new(network),
         engine,
         doors,
@@ -119,6 +126,7 @@ pub async fn serve(config: NodeConfig, start: Start, log: LogHandle) -> Result<E
         ring: config.ring,
         death_pause: config.death_pause,
         docker_operations: config.docker_operations,
+        history_keep: config.history_keep,
         timings: Timings::control(),
         partition_timings: Timings {
             snapshot_bytes_per_s: NonZeroU64::new(
@@ -148,6 +156,13 @@ pub async fn serve(config: NodeConfig, start: Start, log: LogHandle) -> Result<E
         drop(printed);
     });
     Ok(Node::<TokioRuntime>::run(ports, options, start, on_event, shutdown).await?)
+}
+
+fn history_in(folder: PathBuf) -> OpenTables {
+    Box::new(move || {
+        let (tables, opened) = SledTables::open(folder)?;
+        Ok((Arc::new(tables) as Arc<dyn Tables>, opened))
+    })
 }
 
 /// The host's memory in MiB, rounded so that hosts of one kind have one weight.

@@ -10,12 +10,14 @@
 //! | [`exactly_once`] | one submission, one operation |
 //! | [`raft`] | elections, logs, states: the invariants of the Raft paper, from durable state |
 //! | [`operations`] | no sub-operation is carried out twice at once; each ends |
+//! | [`containers`] | nobody starts or keeps a container without right; what the fleet keeps up is there in the end |
 //! | [`terms`] | nobody campaigns where no majority would elect it |
 //! | [`versions`] | versions of keys only go up |
 //! | [`ring`] | groups are where they should be, move one replica at a time, serve and wake |
 //! | [`liveness`] | after healing the fleet agrees and serves |
 
 mod calls;
+pub mod containers;
 pub mod exactly_once;
 pub mod linearizability;
 pub mod liveness;
@@ -46,6 +48,7 @@ pub fn all(plan: &Plan) -> Vec<Box<dyn Checker>> {
         Box::new(exactly_once::ExactlyOnce::new()),
         Box::new(oracle::Oracle::new()),
         Box::new(operations::PullsAndEnds::new(plan)),
+        Box::new(containers::Containers::new(plan)),
         Box::new(liveness::Liveness::new(plan)),
         Box::new(versions::Versions::new()),
         Box::new(linearizability::Linearizability::new()),

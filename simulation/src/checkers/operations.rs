@@ -7,6 +7,9 @@
 //! - an operation that has ended stays so, and one whose cancellation was acknowledged has ended;
 //! - once a lease and the grace have passed since then, no engine begins anything for it: whoever had claimed its work before has stopped;
 //! - liveness: in a run that ended healthy, operations that had long enough have ended.
+//!
+//! Containers need images, too: several of one host may pull the same one at once, and a copy is replaced by later operations. So the first rule
+//! and the third are not for their images; what becomes of containers is watched by [`containers`](super::containers).
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -64,6 +67,8 @@ pub struct PullsAndEnds {
     /// When a node last had as many pulls as it may.
     crowded_ns: u64,
     tags: BTreeMap<Serial, String>,
+    /// Images that containers are made of: several of a host, by several operations.
+    runs: BTreeSet<String>,
     /// When the cancellation of an operation was acknowledged, by its tag.
     cancelled: BTreeMap<String, (Moment, u64)>,
     records: BTreeMap<LogPosition, Record>,
@@ -91,6 +96,7 @@ impl PullsAndEnds {
             touched_ns: BTreeMap::new(),
             crowded_ns: 0,
             tags: BTreeMap::new(),
+            runs: BTreeSet::new(),
             cancelled: BTreeMap::new(),
             records: BTreeMap::new(),
             last: None,
@@ -109,8 +115,12 @@ impl PullsAndEnds {
         image: &str,
     ) -> Result<(), String> {
         let place = (host, image.to_owned());
+        let is_run = self.runs.contains(tag(image));
         let under_way = self.by_place.entry(place).or_default();
-        if let Some(first) = under_way.iter().map(|p| &self.pulls[p]).find(|p| p.incarnation >= incarnation) {
+        if !is_run
+            && let Some(first) =
+                under_way.iter().map(|p| &self.pulls[p]).find(|p| p.incarnation >= incarnation)
+        {
             return Err(format!(
                 "host {host} began to pull {image} at {} (incarnation {incarnation}), while its pull by incarnation {}, begun at {}, \
                  is under way: one sub-operation is carried out twice at once",
@@ -119,7 +129,8 @@ impl PullsAndEnds {
                 seconds(first.began_ns)
             ));
         }
-        if let Some((since, call)) = self.cancelled.get(tag(image))
+        if !is_run
+            && let Some((since, call)) = self.cancelled.get(tag(image))
             && at_ns > since.at_ns + begun_within_ns()
         {
             return Err(format!(
@@ -248,8 +259,11 @@ impl Checker for PullsAndEnds {
             }
             _ => match self.calls.see(observation) {
                 Some((_, CallEvent::Invoked(invoked))) => {
-                    if let Call::Submit { serial, image } = &invoked.what {
+                    if let Call::Submit { serial, image, run } = &invoked.what {
                         self.tags.insert(*serial, tag(image).to_owned());
+                        if run.is_some() {
+                            self.runs.insert(tag(image).to_owned());
+                        }
                     }
                     Ok(())
                 }
@@ -257,7 +271,7 @@ impl Checker for PullsAndEnds {
                     self.events += 1;
                     self.listed(listed, invoked.call, invoked.began, now)
                 }
-                Some((now, CallEvent::Completed(invoked, Outcome::Done))) => {
+                Some((now, CallEvent::Completed(invoked, Outcome::Done | Outcome::Cancelled(_)))) => {
                     if let Call::Cancel { at, serial } = invoked.what {
                         self.events += 1;
                         self.cancelled(at, serial, invoked.call, now);

@@ -47,6 +47,7 @@ pub(crate) fn plan(faults: &[Fault]) -> Plan {
         writes: 1,
         reads: 1,
         pulls: 1,
+        runs: 0,
         others: 1,
         timeout_ms: 1_000,
         ring: None,
@@ -126,7 +127,7 @@ impl History {
             }
             "d" => Call::Delete { key },
             "t" => Call::Expiring { key, serial: serial(), ttl_ms: 2_000 },
-            "s" => Call::Submit { serial: serial(), image: format!("app:{}", serial()) },
+            "s" => Call::Submit { serial: serial(), image: format!("app:{}", serial()), run: None },
             "c" => {
                 let (place, serial) = what[1..].split_once('.').unwrap();
                 Call::Cancel { at: placed(place), serial: serial.parse().unwrap() }

@@ -66,6 +66,7 @@ async fn with_node(disk: &HostDisk, number: u64, work: impl AsyncFnOnce(Client<S
     let ports = Ports {
         disk: Arc::new(disk.clone()),
         drive: Box::new(drive(disk)),
+        history: tables_of_a_process(),
         network: Arc::new(Alone(MemoryNetwork::new(number))),
         engine: None,
         doors: vec![ApiDoor { listener: Box::new(listener), access: Access::Full }],
@@ -81,6 +82,7 @@ async fn with_node(disk: &HostDisk, number: u64, work: impl AsyncFnOnce(Client<S
         ring: RingShape { groups: GroupCount::G2, replication: 3 },
         death_pause: Duration::from_secs(300),
         docker_operations: 4,
+        history_keep: Duration::from_secs(24 * 3600),
         partition_timings: Timings::partition(),
         timings: Timings { snapshot_every_entries: 400, keep_entries: 100, ..Timings::control() },
         segment_bytes: 256 << 10,

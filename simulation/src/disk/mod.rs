@@ -23,7 +23,9 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
+use longshore_node::node::OpenTables;
 use longshore_storage::disk::DiskCall;
+use longshore_storage::tables::{MemTables, Opened, Tables};
 use longshore_storage::{Disk, MemDisk};
 use parking_lot::Mutex;
 use rand::RngExt;
@@ -34,6 +36,11 @@ pub use self::durable::read_durable;
 use crate::event;
 use crate::plan::{HostId, Latency};
 use crate::random::draw;
+
+/// Tables for one process. They are gone with it: whatever is in tables can be made anew.
+pub fn tables_of_a_process() -> OpenTables {
+    Box::new(|| Ok((Arc::new(MemTables::new()) as Arc<dyn Tables>, Opened::Fresh)))
+}
 
 /// Where the log of a node lies (`LogConfig::new`), and its snapshots (`Node::run`).
 const LOG_DIR: &str = "log";

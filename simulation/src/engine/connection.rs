@@ -7,8 +7,9 @@ use std::time::Duration;
 
 use longshore_model::image::ImageReference;
 use longshore_node::docker::{
-    BoxFuture, Changed, Container, ContainerEngine, Credentials, EngineError, EngineInfo, ExecSpec,
-    ListedImage, ListedVolume, LocalImage, LogQuery, NewContainer, OnChanged, OnProgress, OutputSink,
+    BoxFuture, Changed, Container, ContainerCall, ContainerEngine, Credentials, EngineError, EngineInfo,
+    ExecSpec, ListedImage, ListedVolume, LocalImage, LogQuery, NewContainer, OnChanged, OnProgress,
+    OutputSink,
 };
 use tokio::sync::{mpsc, oneshot};
 
@@ -139,22 +140,34 @@ impl ContainerEngine for Connection {
 
     fn create(&self, container: &NewContainer) -> BoxFuture<'_, Answer<String>> {
         let container = container.clone();
-        self.call(|engine| async move { engine.create(&container).await })
+        let host = self.engine.clone();
+        self.call(
+            move |engine| async move { host.change(ContainerCall::Create, engine.create(&container)).await },
+        )
     }
 
     fn start(&self, container: &str) -> BoxFuture<'_, Answer<()>> {
         let container = container.to_owned();
-        self.call(|engine| async move { engine.start(&container).await })
+        let host = self.engine.clone();
+        self.call(
+            move |engine| async move { host.change(ContainerCall::Start, engine.start(&container)).await },
+        )
     }
 
     fn stop(&self, container: &str, grace: Option<Duration>) -> BoxFuture<'_, Answer<()>> {
         let container = container.to_owned();
-        self.call(move |engine| async move { engine.stop(&container, grace).await })
+        let host = self.engine.clone();
+        self.call(move |engine| async move {
+            host.change(ContainerCall::Stop, engine.stop(&container, grace)).await
+        })
     }
 
     fn remove(&self, container: &str, force: bool) -> BoxFuture<'_, Answer<()>> {
         let container = container.to_owned();
-        self.call(move |engine| async move { engine.remove(&container, force).await })
+        let host = self.engine.clone();
+        self.call(move |engine| async move {
+            host.change(ContainerCall::Remove, engine.remove(&container, force)).await
+        })
     }
 
     fn inspect_container(&self, container: &str) -> BoxFuture<'_, Answer<Option<Container>>> {
@@ -205,7 +218,7 @@ impl ContainerEngine for Connection {
     }
 }
 
-fn interrupted() -> EngineError {
+pub(super) fn interrupted() -> EngineError {
     EngineError::Interrupted {
         endpoint: "simulated".to_owned(),
         detail: "the connection was closed before the reply was complete".to_owned(),

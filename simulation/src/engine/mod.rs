@@ -16,16 +16,17 @@ use std::time::Duration;
 
 use longshore_model::image::ImageReference;
 use longshore_node::docker::{
-    ContainerEngine, EngineError, FakeEngine, Happened, JournalEntry, LocalImage, PullProgress, PullScript,
+    ContainerCall, ContainerEngine, ContainerScript, EngineError, FakeEngine, Happened, JournalEntry,
+    LocalImage, PullProgress, PullScript,
 };
 use parking_lot::Mutex;
 use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Notify, mpsc, oneshot};
 
 use crate::event;
-use crate::observation::Seen;
-use crate::plan::{EngineShape, HostId, Latency, PullBehaviour};
+use crate::observation::{EngineCondition, Seen};
+use crate::plan::{CallBehaviour, EngineShape, HostId, Latency, PullBehaviour};
 use crate::random::draw;
 use crate::runtime::{Context, HostClock, SimRuntime, sleep_global};
 
@@ -118,12 +119,21 @@ struct Shared {
     context: Arc<Context>,
     on_seen: OnSeen,
     chance: Mutex<Chance>,
+    /// Calls that hang are let go.
+    released: Notify,
+    /// Pulls that hang are.
+    pulls_released: Notify,
 }
 
 struct Chance {
     random: SmallRng,
     usual: Latency,
     pulls: PullBehaviour,
+    calls: CallBehaviour,
+    /// Of a hundred calls, so many go as `calls` says.
+    percent: u32,
+    /// As it was told last.
+    condition: EngineCondition,
 }
 
 impl fmt::Debug for HostEngine {
@@ -153,9 +163,27 @@ impl HostEngine {
         let of_context = SmallRng::seed_from_u64(random.random());
         let clock = Arc::new(HostClock::new(0, 0, 0));
         let context = Context::new(format!("engine h{host}"), clock, of_context);
-        let chance = Mutex::new(Chance { random, usual: shape.step, pulls: PullBehaviour::Works });
-        let registry = Arc::clone(registry);
-        Self { shared: Arc::new(Shared { host, fake, registry, context, on_seen, chance }) }
+        let chance = Mutex::new(Chance {
+            random,
+            usual: shape.step,
+            pulls: PullBehaviour::Works,
+            calls: CallBehaviour::Works,
+            percent: 0,
+            condition: EngineCondition::Well,
+        });
+        let (registry, released, pulls_released) = (Arc::clone(registry), Notify::new(), Notify::new());
+        Self {
+            shared: Arc::new(Shared {
+                host,
+                fake,
+                registry,
+                context,
+                on_seen,
+                chance,
+                released,
+                pulls_released,
+            }),
+        }
     }
 
     /// The engine as one process of the host reaches it.
@@ -168,17 +196,58 @@ impl HostEngine {
     pub fn down(&self) {
         self.fault("down");
         self.shared.fake.crash();
+        self.tell_condition();
+    }
+
+    /// The host loses its power: all containers end, and the engine is down until the host starts again.
+    pub fn lose_power(&self) {
+        self.fault("power loss");
+        self.shared.fake.power_loss();
+        self.tell_condition();
     }
 
     pub fn up(&self) {
         self.fault("up");
         self.shared.fake.restart();
+        self.tell_condition();
     }
 
     /// What becomes of the pulls to come.
     pub fn set_pulls(&self, pulls: PullBehaviour) {
         event!("engine h{} fault {pulls:?}", self.shared.host);
         self.shared.chance.lock().pulls = pulls;
+        self.tell_condition();
+    }
+
+    /// What becomes of the calls about containers to come. Those that hang are let go when calls work again.
+    pub fn set_calls(&self, calls: CallBehaviour, percent: u32) {
+        event!("engine h{} fault {calls:?} {percent}%", self.shared.host);
+        let mut chance = self.shared.chance.lock();
+        (chance.calls, chance.percent) = (calls, percent);
+        drop(chance);
+        if calls == CallBehaviour::Works {
+            self.shared.released.notify_waiters();
+        }
+        self.tell_condition();
+    }
+
+    /// Tells what may become of calls, if it is something else now.
+    fn tell_condition(&self) {
+        let mut chance = self.shared.chance.lock();
+        let is_down = self.shared.fake.is_down() || matches!(chance.pulls, PullBehaviour::Crashes { .. });
+        let condition = match chance.calls {
+            _ if is_down => EngineCondition::Unreliable,
+            CallBehaviour::Works => EngineCondition::Well,
+            CallBehaviour::Slow { .. } | CallBehaviour::Hangs { .. } => EngineCondition::Slow,
+            CallBehaviour::Fails { .. } | CallBehaviour::LosesReply | CallBehaviour::Crashes { .. } => {
+                EngineCondition::Unreliable
+            }
+        };
+        let is_new = std::mem::replace(&mut chance.condition, condition) != condition;
+        drop(chance);
+        if is_new {
+            (self.shared.on_seen)(Seen::Engine { host: self.shared.host, condition });
+        }
     }
 
     /// The engine loses its images.
@@ -187,10 +256,13 @@ impl HostEngine {
         self.shared.fake.forget_all();
     }
 
-    /// Up, and pulls work from now on. Those that hang go on hanging until they are given up.
+    /// Up, and pulls and calls work from now on. Connections of pulls that hang break: who asked may ask again. (Else a node whose places they
+    /// take could do nothing for half an hour.)
     pub fn heal(&self) {
         self.up();
         self.set_pulls(PullBehaviour::Works);
+        self.shared.pulls_released.notify_waiters();
+        self.set_calls(CallBehaviour::Works, 0);
     }
 
     fn fault(&self, what: &str) {
@@ -218,6 +290,50 @@ impl HostEngine {
         (usual, script)
     }
 
+    /// What becomes of the next call about a container.
+    fn next_call(&self) -> ContainerScript {
+        let mut guard = self.shared.chance.lock();
+        let chance = &mut *guard;
+        if chance.calls == CallBehaviour::Works || chance.random.random_range(0..100) >= chance.percent {
+            return ContainerScript::default();
+        }
+        match chance.calls {
+            CallBehaviour::Works => ContainerScript::default(),
+            CallBehaviour::Slow { each } => ContainerScript::Works {
+                before: draw(&mut chance.random, &each),
+                after: draw(&mut chance.random, &each),
+            },
+            CallBehaviour::Hangs { effect } => ContainerScript::Hangs { effect },
+            CallBehaviour::Fails { effect } => {
+                let detail = "the daemon is busy".to_owned();
+                let transient = chance.random.random_bool(0.5);
+                let error = match transient {
+                    true => EngineError::Interrupted { endpoint: "simulated".to_owned(), detail },
+                    false => EngineError::Refused { detail },
+                };
+                ContainerScript::Fails { effect, error }
+            }
+            CallBehaviour::LosesReply => ContainerScript::LosesReply,
+            CallBehaviour::Crashes { effect } => ContainerScript::Crashes { effect },
+        }
+    }
+
+    /// Has a call about a container go as it is its turn to; to be called just before it is polled.
+    async fn change<T>(
+        &self,
+        call: ContainerCall,
+        work: impl Future<Output = Result<T, EngineError>>,
+    ) -> Result<T, EngineError> {
+        let script = self.next_call();
+        let hangs = matches!(script, ContainerScript::Hangs { .. });
+        self.shared.fake.standing_container_script(call, script);
+        tokio::select! {
+            biased;
+            done = work => done,
+            () = self.shared.released.notified(), if hangs => Err(connection::interrupted()),
+        }
+    }
+
     /// Carries a pull out, in the engine's context. Ends early when `reply`'s other end is gone.
     async fn pull(
         self,
@@ -234,6 +350,7 @@ impl HostEngine {
         }
         let mut under_way = UnderWay::begin(shared, &image, incarnation);
         let (before, script) = self.next_script(&image);
+        let hangs = matches!(script, PullScript::Hangs { .. });
         let patience = draw(&mut shared.chance.lock().random, &CLOSED_NOTICED);
         let work = async {
             sleep_global(before).await;
@@ -254,6 +371,7 @@ impl HostEngine {
         let result = tokio::select! {
             biased;
             result = work => result,
+            () = shared.pulls_released.notified(), if hangs => Err(connection::interrupted()),
             () = closed => return,
         };
         under_way.completed = result.is_ok();

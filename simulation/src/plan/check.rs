@@ -2,7 +2,7 @@
 
 use longshore_raft::model::ring::GroupCount;
 
-use super::{Fault, HostId, Hosts, Latency, PARTITION, Plan, PullBehaviour, Verdict};
+use super::{CallBehaviour, Fault, HostId, Hosts, Latency, PARTITION, Plan, PullBehaviour, Verdict};
 
 /// Most hosts of a simulated fleet: what the speed of a run and the addresses of the simulated network allow.
 pub const HOSTS_MAX: usize = 50;
@@ -95,8 +95,8 @@ impl Plan {
         })?;
         ensure(load.keys >= 1, || "load: there must be a key at least".into())?;
         ensure(load.timeout_ms >= 1, || "load: timeout_ms must be at least 1".into())?;
-        ensure(load.writes + load.reads + load.pulls + load.others >= 1, || {
-            "load: writes, reads, pulls and others are all 0".into()
+        ensure(load.writes + load.reads + load.pulls + load.runs + load.others >= 1, || {
+            "load: writes, reads, pulls, runs and others are all 0".into()
         })?;
         if let Some(ring) = &load.ring {
             ensure(ring.steady >= 1 && ring.volatile >= 1, || {
@@ -132,6 +132,13 @@ impl Plan {
             Fault::SetDrift { drift_ppm, .. } => drift(*drift_ppm),
             Fault::SlowDisk { sync, .. } => latency(sync),
             Fault::EnginePulls { pulls: PullBehaviour::Slow { step }, .. } => latency(step),
+            Fault::EngineCalls { calls, percent, .. } => {
+                ensure(*percent <= 100, || format!("percent is {percent}"))?;
+                match calls {
+                    CallBehaviour::Slow { each } => latency(each),
+                    _ => Ok(()),
+                }
+            }
             _ => Ok(()),
         }
     }
@@ -168,6 +175,7 @@ impl Fault {
             | Self::EngineDown { host }
             | Self::EngineUp { host }
             | Self::EnginePulls { host, .. }
+            | Self::EngineCalls { host, .. }
             | Self::EngineForgets { host } => Some(*host),
             Self::PowerLossAll
             | Self::AddRule { .. }
@@ -217,6 +225,7 @@ impl Fault {
             Self::EngineDown { .. } => "engine_down",
             Self::EngineUp { .. } => "engine_up",
             Self::EnginePulls { .. } => "engine_pulls",
+            Self::EngineCalls { .. } => "engine_calls",
             Self::EngineForgets { .. } => "engine_forgets",
         }
     }
@@ -271,7 +280,13 @@ mod tests {
             (|p| p.fleet.snapshot_entries = 0, "snapshot_entries"),
             (|p| p.load.clients = 0, "clients are 1 to 64"),
             (|p| p.load.keys = 0, "a key at least"),
-            (|p| (p.load.writes, p.load.reads, p.load.pulls, p.load.others) = (0, 0, 0, 0), "are all 0"),
+            (
+                |p| {
+                    let load = &mut p.load;
+                    (load.writes, load.reads, load.pulls, load.runs, load.others) = (0, 0, 0, 0, 0);
+                },
+                "are all 0",
+            ),
             (|p| p.fault_ms = 0, "fault_ms is 0"),
             (|p| p.unhealed = vec![9], "unhealed: there is no host 9"),
             (

@@ -2,7 +2,8 @@
 
 use super::dice::Dice;
 use super::{
-    Fault, FleetShape, HostId, Hosts, Latency, PullBehaviour, Rule, Scheduled, Verdict, WEIGHT, shape,
+    CallBehaviour, Fault, FleetShape, HostId, Hosts, Latency, PullBehaviour, Rule, Scheduled, Verdict,
+    WEIGHT, shape,
 };
 
 /// A fault with its end, or several that belong together; in order of time, at least one.
@@ -110,6 +111,7 @@ pub(super) enum Kind {
     EngineDown,
     EngineTrouble,
     EngineForgets,
+    EngineCalls,
     // The ring; not in a swarm, whose fleets ask nothing of it.
     Weigh,
     RingHands,
@@ -118,7 +120,7 @@ pub(super) enum Kind {
 
 impl Kind {
     /// Those that a swarm draws from.
-    pub(super) const ALL: [Self; 31] = [
+    pub(super) const ALL: [Self; 32] = [
         Self::Kill,
         Self::CrashLoop,
         Self::Restart,
@@ -150,6 +152,7 @@ impl Kind {
         Self::EngineDown,
         Self::EngineTrouble,
         Self::EngineForgets,
+        Self::EngineCalls,
     ];
 
     const fn lasts(self) -> bool {
@@ -164,6 +167,7 @@ impl Kind {
                 | Self::EngineDown
                 | Self::EngineTrouble
                 | Self::EngineForgets
+                | Self::EngineCalls
                 | Self::RingHands
         )
     }
@@ -195,7 +199,7 @@ impl Kind {
             }
             Self::Leave | Self::Remove | Self::Wipe => self.members(dice, ground, &mut script),
             Self::StepWall | Self::Drift => self.clock(dice, ground, &mut script),
-            Self::EngineDown | Self::EngineTrouble | Self::EngineForgets => {
+            Self::EngineDown | Self::EngineTrouble | Self::EngineForgets | Self::EngineCalls => {
                 self.engine(dice, ground, &mut script);
             }
             Self::Weigh | Self::RingHands | Self::LongDeath => self.ring(dice, ground, &mut script),
@@ -452,6 +456,24 @@ impl Kind {
                 script.add(Fault::EnginePulls { host, pulls });
                 script.after(dice.magnitude(1_000..=30_000));
                 script.add(Fault::EnginePulls { host, pulls: PullBehaviour::Works });
+                script.add(Fault::EngineUp { host });
+            }
+            Self::EngineCalls => {
+                let effect = dice.percent(50);
+                let calls = match dice.within(0..=5) {
+                    0 | 1 => {
+                        let min_us = dice.magnitude(10_000..=1_000_000);
+                        CallBehaviour::Slow { each: Latency::even(min_us, min_us * 3) }
+                    }
+                    2 => CallBehaviour::Hangs { effect },
+                    3 => CallBehaviour::Fails { effect },
+                    4 => CallBehaviour::LosesReply,
+                    _ => CallBehaviour::Crashes { effect },
+                };
+                let percent = dice.pick(&[20, 50, 100]);
+                script.add(Fault::EngineCalls { host, calls, percent });
+                script.after(dice.magnitude(1_000..=30_000));
+                script.add(Fault::EngineCalls { host, calls: CallBehaviour::Works, percent: 0 });
                 script.add(Fault::EngineUp { host });
             }
             _ => script.add(Fault::EngineForgets { host }),

@@ -257,6 +257,9 @@ pub struct Load {
     pub writes: u32,
     pub reads: u32,
     pub pulls: u32,
+    /// Containers, kept up or not, and what becomes of them.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub runs: u32,
     /// Join tokens made and revoked, operations listed, nodes listed.
     pub others: u32,
     /// How long a client waits for an answer before it takes the outcome for unknown.
@@ -483,6 +486,13 @@ pub enum Fault {
         host: HostId,
         pulls: PullBehaviour,
     },
+    /// What becomes of calls to come that make, start, stop or remove a container. Whoever waits for one that hangs hears when calls work again.
+    EngineCalls {
+        host: HostId,
+        calls: CallBehaviour,
+        /// Of a hundred calls, so many are struck.
+        percent: u32,
+    },
     /// The engine loses its images.
     EngineForgets {
         host: HostId,
@@ -505,5 +515,29 @@ pub enum PullBehaviour {
     /// The engine goes down in the middle.
     Crashes {
         after_steps: u32,
+    },
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum CallBehaviour {
+    Works,
+    /// So long until it is done, and so long again until the reply.
+    Slow {
+        each: Latency,
+    },
+    /// Never replies, and is done or not.
+    Hangs {
+        effect: bool,
+    },
+    /// Says that it failed. If it is done all the same, that is a lie.
+    Fails {
+        effect: bool,
+    },
+    /// It is done, and the connection breaks before the reply.
+    LosesReply,
+    /// The engine goes down, before it is done or after.
+    Crashes {
+        effect: bool,
     },
 }

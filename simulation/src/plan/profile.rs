@@ -20,7 +20,7 @@ pub enum Profile {
     Membership,
     /// Clocks that drift and step, processes that stand still
     Clock,
-    /// Engines that are down, hang, fail, crash, forget
+    /// Engines that are down, hang, fail, lie, crash, forget
     Containers,
     /// Everything, the kinds of faults and every parameter drawn from the seed
     #[default]
@@ -130,6 +130,7 @@ impl Profile {
                 (Kind::EngineDown, 2_500),
                 (Kind::EngineTrouble, 5_000),
                 (Kind::EngineForgets, 2_000),
+                (Kind::EngineCalls, 3_000),
                 (Kind::Kill, 2_000),
                 (Kind::Pause, 1_000),
                 (Kind::Isolate, 1_000),

@@ -97,6 +97,7 @@ struct LoadRule {
     writes: u32,
     reads: u32,
     pulls: u32,
+    runs: u32,
     others: u32,
     timeout_ms: u64,
 }
@@ -104,7 +105,17 @@ struct LoadRule {
 impl Default for LoadRule {
     fn default() -> Self {
         let think = Latency::even(100_000, 300_000);
-        Self { clients: 4, think, keys: 4, writes: 50, reads: 50, pulls: 0, others: 1, timeout_ms: 5_000 }
+        Self {
+            clients: 4,
+            think,
+            keys: 4,
+            writes: 50,
+            reads: 50,
+            pulls: 0,
+            runs: 0,
+            others: 1,
+            timeout_ms: 5_000,
+        }
     }
 }
 
@@ -208,6 +219,7 @@ impl Scenario {
                 writes: load.writes,
                 reads: load.reads,
                 pulls: load.pulls,
+                runs: load.runs,
                 others: load.others,
                 timeout_ms: load.timeout_ms,
                 ring: None,

@@ -171,6 +171,18 @@ fn engines(seed: u64, profile: Profile, hosts: &mut [HostShape]) {
     }
 }
 
+/// How often clients ask for containers. In most profiles seldom or never: what is kept up costs as long as it is.
+fn runs(seed: u64, profile: Profile) -> u64 {
+    let dice = &mut Dice::new(seed, "runs");
+    match profile {
+        // What a run costs, and groups at rest, are what these are about.
+        Profile::Calm | Profile::Storm => 0,
+        Profile::Containers => dice.within(4..=12),
+        Profile::Swarm => dice.within(0..=4),
+        _ => u64::from(dice.percent(30)),
+    }
+}
+
 pub(super) fn load(seed: u64, profile: Profile) -> Load {
     let dice = &mut Dice::new(seed, "workload");
     if profile == Profile::Calm {
@@ -182,6 +194,7 @@ pub(super) fn load(seed: u64, profile: Profile) -> Load {
             writes: 50,
             reads: 50,
             pulls: 1,
+            runs: 0,
             others: 1,
             timeout_ms: 5_000,
             ring: None,
@@ -211,6 +224,7 @@ pub(super) fn load(seed: u64, profile: Profile) -> Load {
         writes: dice.within(if profile.uses_ring() { 5..=20 } else { 20..=80 }) as u32,
         reads: dice.within(if profile.uses_ring() { 5..=20 } else { 10..=80 }) as u32,
         pulls: pulls as u32,
+        runs: runs(seed, profile) as u32,
         others: dice.within(0..=5) as u32,
         timeout_ms: dice.magnitude(1_000..=10_000),
         ring,

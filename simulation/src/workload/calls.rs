@@ -8,12 +8,12 @@ use longshore_model::operations::OperationId;
 use longshore_node::api::client::{Client, ClientError};
 use longshore_node::api::types::{
     Action, ErrorCode, KeyCondition, KeyLifetime, NodeUpdate, OperationQuery, OperationRequest,
-    OperationView, Strategy, TokenCreate,
+    OperationView, RunChange, RunRequest, Strategy, SubOperationState, TokenCreate,
 };
 use longshore_raft::model::ring::GroupCount;
 use parking_lot::Mutex;
 
-use crate::observation::{Key, Listed, LogPosition, Outcome, Serial};
+use crate::observation::{Change, Key, Listed, LogPosition, Outcome, RunShape, Serial};
 use crate::runtime::SimRuntime;
 
 pub(super) type Node = Client<SimRuntime>;
@@ -21,6 +21,8 @@ pub(super) type Answer = Outcome;
 
 /// As many as the API lists.
 const LISTED_MAX: u32 = 1000;
+/// For an operation on containers.
+const RUN_TIMEOUT_MS: u64 = 60_000;
 
 /// What an error says of the effect: certainly none, or perhaps.
 fn failed(error: ClientError) -> Outcome {
@@ -147,12 +149,20 @@ pub(super) async fn submit(
     node: Node,
     groups: GroupCount,
     serial: Serial,
+    run: Option<RunShape>,
     id: Arc<Mutex<Option<String>>>,
 ) -> Answer {
-    let action = Action::Pull { images: vec![image(serial)] };
-    // One in four goes to one node that the fleet chooses.
-    let strategy = if serial.is_multiple_of(4) { Strategy::Distributed } else { Strategy::Replicated };
-    let request = OperationRequest { session: session(serial), ..OperationRequest::new(action, strategy) };
+    let request = match run {
+        Some(run) => run_request(serial, run),
+        None => {
+            let action = Action::Pull { images: vec![image(serial)] };
+            // One in four goes to one node that the fleet chooses.
+            let strategy =
+                if serial.is_multiple_of(4) { Strategy::Distributed } else { Strategy::Replicated };
+            OperationRequest::new(action, strategy)
+        }
+    };
+    let request = OperationRequest { session: session(serial), ..request };
     match node.submit_operation(&request, Some(&format!("serial-{serial}"))).await {
         Ok(view) => {
             let placed = position(groups, &view).map_or_else(Outcome::Unknown, Outcome::Submitted);
@@ -163,10 +173,64 @@ pub(super) async fn submit(
     }
 }
 
+/// What the containers of a run are called: by their number, from 1, if there are several.
+fn container_name(serial: Serial) -> String {
+    format!("s{serial}")
+}
+
+fn run_request(serial: Serial, RunShape { copies, kept }: RunShape) -> OperationRequest {
+    let run = RunRequest {
+        image: image(serial),
+        name: Some(container_name(serial)),
+        keep: kept,
+        ..Default::default()
+    };
+    OperationRequest {
+        replicas: Some(copies),
+        // An attempt that hangs is given up, and made again elsewhere, within the time that a run of the simulation has.
+        timeout_ms: Some(RUN_TIMEOUT_MS),
+        ..OperationRequest::new(Action::Run(Box::new(run)), Strategy::Distributed)
+    }
+}
+
+pub(super) async fn change_run(node: Node, id: String, change: Change) -> Answer {
+    let change = match change {
+        Change::Stop => RunChange::Stop,
+        Change::Start => RunChange::Start,
+        Change::Remove => RunChange::Remove,
+    };
+    match node.change_run(&id, change).await {
+        Ok(_) => Outcome::Done,
+        Err(ClientError::Api { error, .. }) if error.code == ErrorCode::NotFound => Outcome::Missing,
+        Err(error) => failed(error),
+    }
+}
+
+/// Removes what a run that is not kept up has made.
+pub(super) async fn remove_containers(node: Node, serial: Serial, copies: u32) -> Answer {
+    let name = container_name(serial);
+    let containers =
+        if copies == 1 { vec![name] } else { (1..=copies).map(|copy| format!("{name}.{copy}")).collect() };
+    let action = Action::Rm { containers, force: true };
+    let request = OperationRequest {
+        session: session(serial),
+        timeout_ms: Some(RUN_TIMEOUT_MS),
+        ..OperationRequest::new(action, Strategy::Distributed)
+    };
+    match node.submit_operation(&request, Some(&format!("rm-{serial}"))).await {
+        Ok(_) => Outcome::Done,
+        Err(error) => failed(error),
+    }
+}
+
 pub(super) async fn cancel(node: Node, id: String) -> Answer {
     match node.cancel_operation(&id).await {
         // Whether it has ended with that, listings tell.
-        Ok(_) => Outcome::Done,
+        Ok(view) => {
+            let parts = view.sub_operations.iter();
+            let cancelled = parts.filter(|part| part.state == SubOperationState::Cancelled);
+            Outcome::Cancelled(cancelled.map(|part| part.index).collect())
+        }
         Err(error) => failed(error),
     }
 }
@@ -183,8 +247,12 @@ pub(super) async fn list_operations(node: Node, groups: GroupCount) -> Answer {
         Ok(views) => views,
         Err(error) => return failed(error),
     };
+    if views.len() >= LISTED_MAX as usize {
+        return Outcome::Refused("there are more operations than are listed".into());
+    }
     let mut operations = BTreeMap::new();
-    for view in &views {
+    // No client has numbered repairs and removals.
+    for view in views.iter().filter(|view| view.retry_of.is_none() && view.kind != "rm") {
         let serial = view.images.first().and_then(|image| serial_of(image)).unwrap_or(Serial::MAX);
         match position(groups, view) {
             Ok(at) => drop(operations.insert(at, Listed { serial, ended: view.state.is_terminal() })),

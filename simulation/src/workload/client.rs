@@ -10,8 +10,9 @@ use rand::{RngExt, SeedableRng};
 use tokio_util::sync::CancellationToken;
 
 use super::calls::{self, Answer, When};
+use super::runs::KeptRun;
 use super::{EXPIRED, PROBED, Served};
-use crate::observation::{BRIEF, Call, Key, LogPosition, Outcome, STEADY, Seen, Serial};
+use crate::observation::{BRIEF, Call, Key, LogPosition, Outcome, RunShape, STEADY, Seen, Serial};
 use crate::plan::{HostId, Plan, RingLoad};
 use crate::random::draw;
 use crate::runtime::{self, SimRuntime};
@@ -22,7 +23,7 @@ use longshore_raft::model::ring::{GroupCount, partition_of};
 /// Of a million calls, so many are followed by a move to another node for no reason.
 const WANDER_PPM: u32 = 50_000;
 /// Of a million operations, so many are cancelled by whoever submitted them.
-const CANCEL_PPM: u32 = 200_000;
+pub(super) const CANCEL_PPM: u32 = 200_000;
 /// Times that a submission of unknown outcome is repeated.
 const SUBMIT_ATTEMPTS: u32 = 20;
 /// Writes of a key in a row while their outcomes are unknown.
@@ -36,14 +37,16 @@ const PROBE_TTL_PAUSE: Duration = Duration::from_millis(12_000);
 const PROBE_READS: u32 = 3;
 
 pub(super) struct SimClient {
-    id: u32,
-    world: Arc<World>,
+    pub(super) id: u32,
+    pub(super) world: Arc<World>,
     keys: Arc<Keys>,
     served: Arc<Served>,
-    random: SmallRng,
+    pub(super) random: SmallRng,
     host: HostId,
     /// What this client last found at keys of the ring; none: they were absent.
     found: BTreeMap<Key, Option<(Serial, u64)>>,
+    /// Runs that this client has asked the fleet to keep up.
+    pub(super) kept: Vec<KeptRun>,
 }
 
 /// The registers that clients use.
@@ -64,6 +67,7 @@ enum Kind {
     Write,
     Read,
     Pull,
+    Run,
     Other,
     Get,
     Set,
@@ -74,7 +78,16 @@ enum Kind {
 impl SimClient {
     pub(super) fn new(id: u32, world: Arc<World>, keys: Arc<Keys>, served: Arc<Served>) -> Self {
         let host = id % world.host_count() + 1;
-        Self { id, world, keys, served, random: SmallRng::seed_from_u64(0), host, found: BTreeMap::new() }
+        Self {
+            id,
+            world,
+            keys,
+            served,
+            random: SmallRng::seed_from_u64(0),
+            host,
+            found: BTreeMap::new(),
+            kept: Vec::new(),
+        }
     }
 
     pub(super) async fn run(mut self, stop: CancellationToken) {
@@ -97,6 +110,7 @@ impl SimClient {
                 Kind::Write => self.write().await,
                 Kind::Read => self.read().await,
                 Kind::Pull => self.pull().await,
+                Kind::Run => self.run_or_change().await,
                 Kind::Other => self.other().await,
                 Kind::Get => self.get_some_key().await,
                 Kind::Set => self.set_some_key().await,
@@ -116,6 +130,7 @@ impl SimClient {
             (Kind::Write, load.writes),
             (Kind::Read, load.reads),
             (Kind::Pull, load.pulls),
+            (Kind::Run, load.runs),
             (Kind::Other, load.others),
             (Kind::Get, ring(|ring| ring.gets)),
             (Kind::Set, ring(|ring| ring.sets)),
@@ -156,7 +171,7 @@ impl SimClient {
     }
 
     /// One call, seen by the checkers from both ends; a client that was not served well goes elsewhere.
-    async fn call<F: Future<Output = Answer> + Send>(
+    pub(super) async fn call<F: Future<Output = Answer> + Send>(
         &mut self,
         kind: &'static str,
         what: Call,
@@ -184,7 +199,8 @@ impl SimClient {
             Outcome::Deleted(_) => ("deleted", true),
             Outcome::Submitted(_) => ("submitted", true),
             Outcome::Operations(_) => ("listed", true),
-            Outcome::Done => ("done", true),
+            Outcome::Done | Outcome::Cancelled(_) => ("done", true),
+            Outcome::Missing => ("missing", true),
         };
         recorder.count_call(kind, word);
         recorder.see(Seen::Completed { client: self.id, call, outcome: outcome.clone() });
@@ -343,7 +359,7 @@ impl SimClient {
         reads > 0
     }
 
-    fn groups(&self) -> GroupCount {
+    pub(super) fn groups(&self) -> GroupCount {
         self.world.plan.fleet.groups()
     }
 
@@ -375,30 +391,51 @@ impl SimClient {
     /// Submits a pull under an idempotency key, again and again until the outcome is known; and may cancel it then.
     async fn pull(&mut self) {
         let serial = self.world.recorder.next_serial();
-        let (image, groups) = (calls::image(serial), self.groups());
-        self.world.registry.publish(&image);
-        for _ in 0..SUBMIT_ATTEMPTS {
-            let what = Call::Submit { serial, image: image.clone() };
-            let id = Arc::new(Mutex::new(None));
-            let told = Arc::clone(&id);
-            let outcome = self.call("submit", what, |node| calls::submit(node, groups, serial, told)).await;
-            match outcome {
-                Outcome::Unknown(_) => {}
-                Outcome::Submitted(at) if self.random.random_range(0..1_000_000) < CANCEL_PPM => {
-                    let id = id.lock().take().expect("whoever is told the place is told the id");
-                    return self.cancel(at, serial, id).await;
-                }
-                _ => return,
-            }
-            let pause = draw(&mut self.random, &self.world.plan.load.think);
-            SimRuntime::sleep(pause).await;
+        if let Some((at, id)) = self.submit("submit", serial, None).await
+            && self.happens(CANCEL_PPM)
+        {
+            self.cancel(at, serial, id).await;
         }
     }
 
-    /// While it is under way, or when it has ended: then it is refused.
-    async fn cancel(&mut self, at: LogPosition, serial: Serial, id: String) {
+    /// The operation's place and id, if its outcome became known and it was taken.
+    pub(super) async fn submit(
+        &mut self,
+        kind: &'static str,
+        serial: Serial,
+        run: Option<RunShape>,
+    ) -> Option<(LogPosition, String)> {
+        let (image, groups) = (calls::image(serial), self.groups());
+        self.world.registry.publish(&image);
+        for _ in 0..SUBMIT_ATTEMPTS {
+            let what = Call::Submit { serial, image: image.clone(), run };
+            let id = Arc::new(Mutex::new(None));
+            let told = Arc::clone(&id);
+            let outcome = self.call(kind, what, |node| calls::submit(node, groups, serial, run, told)).await;
+            match outcome {
+                Outcome::Unknown(_) => {}
+                Outcome::Submitted(at) => {
+                    return Some((at, id.lock().take().expect("whoever is told the place is told the id")));
+                }
+                _ => return None,
+            }
+            self.think().await;
+        }
+        None
+    }
+
+    pub(super) async fn think(&mut self) {
         let pause = draw(&mut self.random, &self.world.plan.load.think);
         SimRuntime::sleep(pause).await;
+    }
+
+    pub(super) fn happens(&mut self, ppm: u32) -> bool {
+        self.random.random_range(0..1_000_000) < ppm
+    }
+
+    /// While it is under way, or when it has ended: then it is refused.
+    pub(super) async fn cancel(&mut self, at: LogPosition, serial: Serial, id: String) {
+        self.think().await;
         self.call("cancel", Call::Cancel { at, serial }, |node| calls::cancel(node, id)).await;
     }
 

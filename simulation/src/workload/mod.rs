@@ -1,10 +1,11 @@
-//! The clients of a run: they change and read registers, pull images, list, make and revoke tokens, and move between nodes.
+//! The clients of a run: they change and read registers, pull images, run containers, list, make and revoke tokens, and move between nodes.
 //!
 //! Clients speak HTTP to nodes through the production client, as the command line does. They judge nothing: what they did and
 //! what they were told goes to the recorder.
 
 mod calls;
 mod client;
+mod runs;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

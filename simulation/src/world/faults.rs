@@ -64,8 +64,14 @@ impl World {
                 }
                 !runs || stops
             }
-            Fault::Pause { host } => self.with_process(*host, |process| process.context.pause()),
-            Fault::Resume { host } => self.with_process(*host, |process| process.context.resume()),
+            Fault::Pause { host } => {
+                let pauses = self.with_process(*host, |process| process.context.pause());
+                if pauses {
+                    self.recorder.see(Seen::Paused { host: *host });
+                }
+                pauses
+            }
+            Fault::Resume { host } => self.resume(*host),
             Fault::Wipe { host } => {
                 let killed = self.kill(*host, false);
                 self.wipe(*host);
@@ -116,6 +122,7 @@ impl World {
             Fault::EngineDown { .. }
             | Fault::EngineUp { .. }
             | Fault::EnginePulls { .. }
+            | Fault::EngineCalls { .. }
             | Fault::EngineForgets { .. } => self.inflict_engine(fault),
         }
     }
@@ -138,6 +145,7 @@ impl World {
         let (Fault::EngineDown { host }
         | Fault::EngineUp { host }
         | Fault::EnginePulls { host, .. }
+        | Fault::EngineCalls { host, .. }
         | Fault::EngineForgets { host }) = fault
         else {
             unreachable!("the others are not the engine's")
@@ -147,9 +155,19 @@ impl World {
             Fault::EngineDown { .. } => engine.down(),
             Fault::EngineUp { .. } => engine.up(),
             Fault::EnginePulls { pulls, .. } => engine.set_pulls(*pulls),
+            Fault::EngineCalls { calls, percent, .. } => engine.set_calls(*calls, *percent),
             _ => engine.forget_images(),
         }
         true
+    }
+
+    /// Lets a process go on. Whether there is one.
+    pub(super) fn resume(&self, id: HostId) -> bool {
+        // Before it does anything.
+        if self.hosts.lock()[&id].process.is_some() {
+            self.recorder.see(Seen::Resumed { host: id });
+        }
+        self.with_process(id, |process| process.context.resume())
     }
 
     fn host_mut<T>(&self, id: HostId, act: impl FnOnce(&mut Host) -> T) -> T {
@@ -173,11 +191,15 @@ impl World {
             // A host may lose power while its node is down, too: what the node left unsynced goes.
             if power_loss {
                 host.disk.power_loss(&mut self.random.lock());
+                host.has_power = false;
             } else if process.is_some() {
                 host.disk.process_died();
             }
             process
         });
+        if power_loss && let Some(engine) = self.hosts.lock()[&id].engine.clone() {
+            engine.lose_power();
+        }
         let Some(process) = process else { return false };
         self.fabric.process_died(id);
         let how = if power_loss { "power loss" } else { "killed" };

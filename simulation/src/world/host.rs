@@ -19,6 +19,8 @@ pub(super) struct Host {
     pub(super) disk: HostDisk,
     pub(super) engine: Option<HostEngine>,
     pub(super) process: Option<Process>,
+    /// Not from a loss of power until it is started: its engine is down then.
+    pub(super) has_power: bool,
     /// Counts starts of processes.
     pub(super) incarnation: u64,
     /// Counts the nodes that this host has been: a wiped one comes back as another.

@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use longshore_node::api::types::{NodeRole, NodeState, OperationQuery};
+use longshore_node::api::types::{CopyStateView, NodeRole, NodeState, OperationQuery};
 use parking_lot::Mutex;
 use rand::rngs::SmallRng;
 
@@ -84,6 +84,7 @@ impl World {
                 disk,
                 engine,
                 process: None,
+                has_power: true,
                 incarnation: 0,
                 generation: 0,
                 wanted: false,
@@ -210,20 +211,21 @@ impl World {
         let ids: Vec<HostId> =
             self.hosts.lock().keys().copied().filter(|id| !unhealed.contains(id)).collect();
         for id in ids {
-            let process = {
+            let (runs, engine) = {
                 let mut hosts = self.hosts.lock();
                 let host = hosts.get_mut(&id).expect("ids are of hosts");
                 host.restarts = host.is_stopping();
                 host.clock.set_drift(runtime::global_ns(), 0);
                 host.disk.heal(host.shape.disk.sync);
-                if let Some(engine) = &host.engine {
-                    engine.heal();
-                }
-                host.process.clone()
+                (host.process.is_some(), host.engine.clone())
             };
-            match process {
-                Some(process) => process.context.resume(),
-                None => self.start(id),
+            if let Some(engine) = engine {
+                engine.heal();
+            }
+            if runs {
+                self.resume(id);
+            } else {
+                self.start(id);
             }
         }
         if self.plan.faults.iter().any(|scheduled| scheduled.fault == Fault::PauseRing) {
@@ -307,12 +309,20 @@ impl World {
 
     /// Whether no operation is still to be carried out. Clients go on meanwhile, but few of their operations are under way at a time.
     pub async fn has_ended_operations(&self) -> bool {
-        if self.plan.load.pulls == 0 {
+        if self.plan.load.pulls == 0 && self.plan.load.runs == 0 {
             return true;
         }
         let Some(client) = self.healthy().first().and_then(|id| self.client(*id)) else { return false };
         let query = OperationQuery { active: true, ..OperationQuery::default() };
         client.list_operations(&query).await.is_ok_and(|active| active.len() <= ACTIVE_MAX)
+    }
+
+    /// Whether each copy that the fleet keeps up, and nobody has stopped, is up by its record.
+    pub async fn has_kept_settled(&self) -> bool {
+        let Some(client) = self.healthy().first().and_then(|id| self.client(*id)) else { return false };
+        let Ok(runs) = client.with_reply_timeout(SETTLED_TIMEOUT).list_runs().await else { return false };
+        let wanted = runs.iter().filter(|run| !run.stopped).flat_map(|run| &run.copies);
+        wanted.into_iter().all(|copy| copy.state == CopyStateView::Up)
     }
 
     /// What the network did.

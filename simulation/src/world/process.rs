@@ -39,6 +39,9 @@ const JOIN_PATIENCE: Duration = Duration::from_secs(20);
 /// Until the replicas of a dead node are made anew elsewhere: within a run, unlike the five minutes of a real fleet.
 const DEATH_PAUSE: Duration = Duration::from_secs(20);
 
+/// As long as of a real fleet: longer than any run.
+const HISTORY_KEEP: Duration = Duration::from_secs(24 * 3600);
+
 /// How a process ended.
 #[derive(Debug)]
 pub(super) enum End {
@@ -90,6 +93,11 @@ impl World {
                 patience: JOIN_PATIENCE,
             },
         };
+        if !std::mem::replace(&mut host.has_power, true)
+            && let Some(engine) = &host.engine
+        {
+            engine.up();
+        }
         host.incarnation += 1;
         let name = format!("h{id}.{}", host.incarnation);
         let context = Context::new(&name, Arc::clone(&host.clock), random::stream(self.plan.seed, &name));
@@ -105,6 +113,7 @@ impl World {
         let ports = context.enter(|| Ports {
             disk: Arc::new(host.disk.clone()),
             drive: Box::new(disk::drive(&host.disk)),
+            history: disk::tables_of_a_process(),
             network: network_port(self.plan.transport, &self.fabric, id),
             engine: host.engine.as_ref().map(|engine| engine.for_process(id, host.incarnation)),
             doors: vec![ApiDoor { listener: Box::new(listener), access: Access::Full }],
@@ -128,6 +137,7 @@ impl World {
             },
             death_pause: DEATH_PAUSE,
             docker_operations: 4,
+            history_keep: HISTORY_KEEP,
             partition_timings: Timings {
                 snapshot_every_entries: timings.snapshot_every_entries,
                 keep_entries: timings.keep_entries,

@@ -193,6 +193,18 @@ pub struct SubOperation {
     pub ended_unix_ms: Option<u64>,
 }
 
+impl SubOperation {
+    /// Whether another node may be given it: nobody is at it by the log, or it may be done `twice`.
+    pub fn is_free(&self, twice: bool, now: LogTime) -> bool {
+        longshore_storage::mutant!("move-before-the-lease-ended" => return !self.state.is_terminal());
+        match &self.state {
+            SubState::Assigned { .. } => true,
+            SubState::Running(lease) => twice || lease.is_over(now),
+            SubState::Succeeded { .. } | SubState::Failed { .. } | SubState::Cancelled => false,
+        }
+    }
+}
+
 /// A sub-operation's place: operation and position in it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Encode, Decode)]
 pub struct SubKey {

@@ -110,6 +110,18 @@ pub struct Listing {
     pub before: Option<OperationId>,
 }
 
+impl Listing {
+    /// Whether an operation is one of those asked for, wherever the page begins.
+    pub fn wants(&self, operation: &Operation) -> bool {
+        let Self { session, active, kind, state, since_unix_ms, limit: _, before: _ } = self;
+        session.as_ref().is_none_or(|session| operation.session == *session)
+            && (!active || operation.ended.is_none())
+            && operation.submitted_unix_ms >= *since_unix_ms
+            && kind.as_ref().is_none_or(|kind| operation.kind.name() == kind)
+            && state.is_none_or(|state| operation.state() == state)
+    }
+}
+
 /// A page of operations, newest first.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
 pub struct Listed {
@@ -250,6 +262,9 @@ impl Operations {
         let Some(sub) = subs.get_mut(key.index as usize).filter(|s| s.node == node) else {
             return ClaimReply::Gone;
         };
+        longshore_storage::mutant!("cancel-is-forgotten" => if sub.state == SubState::Cancelled {
+            sub.state = SubState::Assigned { not_before: now };
+        });
         let wait_ms = match &sub.state {
             SubState::Assigned { not_before } => not_before.0.saturating_sub(now.0),
             SubState::Running(lease) if incarnation < lease.incarnation => return ClaimReply::Gone,
@@ -463,17 +478,10 @@ impl Operations {
 
     /// A page of at most `limit` operations and, beyond the first, [`PAGE_PARTS_MAX`] images and sub-operations.
     pub fn list(&self, listing: &Listing) -> Listed {
-        let Listing { session, active, kind, state, since_unix_ms, limit, before } = listing;
-        let wanted = self.records.values().rev().filter(|operation| {
-            before.is_none_or(|before| operation.id < before)
-                && session.as_ref().is_none_or(|session| operation.session == *session)
-                && (!active || operation.ended.is_none())
-                && operation.submitted_unix_ms >= *since_unix_ms
-                && kind.as_ref().is_none_or(|kind| operation.kind.name() == kind)
-                && state.is_none_or(|state| operation.state() == state)
-        });
+        let is_behind = |id| listing.before.is_none_or(|before| id < before);
+        let wanted = self.records.values().rev().filter(|o| is_behind(o.id) && listing.wants(o));
         let (mut operations, mut parts) = (Vec::new(), 0);
-        for operation in wanted.take(*limit as usize) {
+        for operation in wanted.take(listing.limit as usize) {
             parts += operation.kind.images().len() + operation.size();
             if parts > PAGE_PARTS_MAX && !operations.is_empty() {
                 return Listed { operations, more: true };

@@ -291,12 +291,7 @@ impl Operations {
             let Some(operation) = self.records.get_mut(&key.operation) else { continue };
             let (twice, may_move) = (operation.kind.may_run_twice(), operation.kind.may_move());
             let Some(sub) = operation.subs.get(key.index as usize) else { continue };
-            let is_free = match &sub.state {
-                SubState::Assigned { .. } => true,
-                SubState::Running(lease) => twice || lease.is_over(now),
-                _ => false,
-            };
-            let work = sub.work;
+            let (is_free, work) = (sub.is_free(twice, now), sub.work);
             // Whoever does the same piece already would do it for two.
             let taken = operation.subs.iter().any(|other| other.work == work && other.node == *to);
             let sub = &mut operation.subs[key.index as usize];

@@ -170,6 +170,11 @@ impl<R: Runtime> FakeEngine<R> {
         });
     }
 
+    /// Whether nothing answers at the socket.
+    pub fn is_down(&self) -> bool {
+        self.state.lock().down.is_some()
+    }
+
     /// Whether nothing can be written any more: pulls, new containers and starts fail.
     pub fn set_disk_full(&self, full: bool) {
         self.state.lock().full = full;

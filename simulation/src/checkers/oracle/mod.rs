@@ -74,7 +74,7 @@ fn ended(
         (Call::ListOperations, Outcome::Operations(listed)) => listings.listed(listed, call, began, now),
         (_, Outcome::Unknown(_)) | (Call::ListOperations, Outcome::Refused(_)) => Ok(()),
         // When it has to have ended is another checker's business.
-        (Call::Cancel { .. } | Call::Other { .. }, _) => Ok(()),
+        (Call::Cancel { .. } | Call::Change { .. } | Call::Other { .. }, _) => Ok(()),
         // Keys that are absent now and then: the other checkers' business.
         (Call::Write { .. } | Call::Read { .. } | Call::Swap { .. }, _) => Ok(()),
         (Call::Delete { .. } | Call::Expiring { .. }, _) => Ok(()),

@@ -110,7 +110,11 @@ fn key_of(what: &Call) -> Option<&Key> {
         | Call::Swap { key, .. }
         | Call::Delete { key }
         | Call::Expiring { key, .. } => Some(key),
-        Call::Submit { .. } | Call::Cancel { .. } | Call::ListOperations | Call::Other { .. } => None,
+        Call::Submit { .. }
+        | Call::Cancel { .. }
+        | Call::Change { .. }
+        | Call::ListOperations
+        | Call::Other { .. } => None,
     }
 }
 

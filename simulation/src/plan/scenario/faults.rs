@@ -3,7 +3,7 @@
 use serde::Deserialize;
 
 use crate::plan::dice::Dice;
-use crate::plan::{Fault, HostId, Hosts, Plan, PullBehaviour, Rule, Scheduled, Verdict};
+use crate::plan::{CallBehaviour, Fault, HostId, Hosts, Plan, PullBehaviour, Rule, Scheduled, Verdict};
 
 /// Keys that say when and to whom; the others belong to what is done.
 pub(super) const TIMING_KEYS: &[&str] = &[
@@ -330,6 +330,7 @@ fn of_host(fault: &Fault, host: HostId) -> Fault {
         | Fault::EngineDown { host: of }
         | Fault::EngineUp { host: of }
         | Fault::EnginePulls { host: of, .. }
+        | Fault::EngineCalls { host: of, .. }
         | Fault::EngineForgets { host: of } => *of = host,
         Fault::PowerLossAll
         | Fault::AddRule { .. }
@@ -358,6 +359,7 @@ fn has_end(fault: &Fault) -> bool {
             | Fault::FullDisk { .. }
             | Fault::EngineDown { .. }
             | Fault::EnginePulls { .. }
+            | Fault::EngineCalls { .. }
     )
 }
 
@@ -388,6 +390,10 @@ fn ends(fault: &Fault, plan: &Plan) -> Vec<Fault> {
         Fault::EngineDown { host } => vec![Fault::EngineUp { host: *host }],
         Fault::EnginePulls { host, .. } => vec![
             Fault::EnginePulls { host: *host, pulls: PullBehaviour::Works },
+            Fault::EngineUp { host: *host },
+        ],
+        Fault::EngineCalls { host, .. } => vec![
+            Fault::EngineCalls { host: *host, calls: CallBehaviour::Works, percent: 0 },
             Fault::EngineUp { host: *host },
         ],
         _ => Vec::new(),
