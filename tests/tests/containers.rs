@@ -8,6 +8,7 @@ use longshore_tests::cli::Ended;
 use longshore_tests::http::Http;
 use longshore_tests::registry::UNLIMITED;
 use longshore_tests::tools::{Tool, have};
+use longshore_tests::wait::pause;
 use longshore_tests::yard::{PULL_TIMEOUT, Yard};
 use longshore_tests::{Stopwatch, eventually, eventually_value, machine};
 
@@ -200,6 +201,23 @@ fn a_run_is_kept_up_when_hosts_die_and_come_back() {
         1,
         &["web.2 is a copy of run", "keeps up"],
         &["longshore op rm"],
+    );
+
+    // A node that is told to stop is left its copies: it is back soon.
+    let stopped = yard.fleet.follower();
+    let before: Vec<Seen> = (0..3).flat_map(|number| seen(&yard, number)).collect();
+    assert_eq!(yard.fleet.peers[stopped].terminate(PATIENCE), 0);
+    let name = yard.fleet.peers[stopped].name().to_owned();
+    let watcher = (0..3).find(|number| *number != stopped).expect("there are three");
+    yard.fleet.sees(watcher, &name, longshore_node::api::types::NodeState::Suspect, PATIENCE);
+    // Longer than it takes to replace the copy of a host that died.
+    pause(REPLACED_WITHIN);
+    yard.fleet.peers[stopped].restart();
+    yard.fleet.settle();
+    assert_eq!(
+        (0..3).flat_map(|number| seen(&yard, number)).collect::<Vec<_>>(),
+        before,
+        "nothing was moved"
     );
 
     // A host dies, peer and engine.

@@ -34,7 +34,7 @@ use crate::history::{Histories, History};
 use crate::membership::admission::Admission;
 use crate::membership::{Announcer, Reconciler, follow_members};
 use crate::node_store::NodeStore;
-use crate::operations::{Dispatcher, Executor, Intake, Offers, Upkeeper};
+use crate::operations::{Dispatcher, Executor, Farewells, Intake, Offers, Upkeeper};
 use crate::ring::{Carrier, Director, Front, Leaders, Replicas, ReplicasOptions, Sweeper};
 use crate::service::{Service, Work};
 
@@ -135,7 +135,7 @@ impl<R: Runtime> Node<R> {
             address: running.transport.local_addr(),
         });
         let outcome = running.until_end(&options, is_new_fleet, on_event, shutdown).await;
-        running.take_apart(committer).await;
+        running.take_apart(committer, matches!(outcome, Ok(Exit::Stopped))).await;
         outcome
     }
 
@@ -172,9 +172,11 @@ impl<R: Runtime> Node<R> {
         let offers = Offers::<R>::new(me);
         let (care, desk) = (Care::new(), Desk::<R>::new(ports.engine.clone()));
         let history = History::<R>::new(ports.history, options.history_keep);
+        let farewells = Farewells::<R>::new();
         let intake = Intake::new(
             Arc::clone(&router),
             Arc::clone(&offers),
+            Arc::clone(&farewells),
             Arc::clone(&care),
             Arc::clone(&desk),
             Arc::clone(&history),
@@ -275,6 +277,7 @@ impl<R: Runtime> Node<R> {
             Arc::clone(&core),
             Arc::clone(&replicas),
             Arc::clone(&offers),
+            Arc::clone(&farewells),
             Arc::clone(&care),
             Arc::clone(&transport),
         );
@@ -461,8 +464,17 @@ impl<R: Runtime> Running<R> {
         }
     }
 
-    async fn take_apart(self, committer: StartedCommitter) {
+    /// `says_farewell`: it stops because somebody told it to, and is likely to be back.
+    async fn take_apart(self, committer: StartedCommitter, says_farewell: bool) {
         self.hand_over().await;
+        if says_farewell {
+            let me = self.core.me;
+            let others = self.core.group.with_state(|state| {
+                let others = state.membership.members().map(|node| node.id).filter(|id| *id != me);
+                others.filter(|id| self.core.is_alive(*id)).collect()
+            });
+            Farewells::<R>::say(&self.transport, others).await;
+        }
         self.api.cancel();
         self.tasks.cancel();
         self.history.close().await;

@@ -8,6 +8,7 @@ use longshore_raft::consensus::router::Router;
 use longshore_raft::transport::{Handler, Lane, Replier};
 use longshore_raft::{NodeId, Runtime};
 
+use super::farewells::{FAREWELL_TAG, Farewells};
 use super::offers::Offers;
 use crate::engines::{CALL_TAG, CARE_TAG, Care, Desk};
 use crate::history::{HISTORY_TAG, History};
@@ -16,6 +17,7 @@ use crate::history::{HISTORY_TAG, History};
 pub(crate) struct Intake<R: Runtime> {
     router: Arc<Router>,
     offers: Arc<Offers<R>>,
+    farewells: Arc<Farewells<R>>,
     care: Arc<Care>,
     desk: Arc<Desk<R>>,
     history: Arc<History<R>>,
@@ -25,11 +27,12 @@ impl<R: Runtime> Intake<R> {
     pub(crate) fn new(
         router: Arc<Router>,
         offers: Arc<Offers<R>>,
+        farewells: Arc<Farewells<R>>,
         care: Arc<Care>,
         desk: Arc<Desk<R>>,
         history: Arc<History<R>>,
     ) -> Arc<Self> {
-        Arc::new(Self { router, offers, care, desk, history })
+        Arc::new(Self { router, offers, farewells, care, desk, history })
     }
 }
 
@@ -37,6 +40,10 @@ impl<R: Runtime> Handler for Intake<R> {
     fn on_request(&self, from: NodeId, lane: Lane, body: Bytes, replier: Replier) {
         let taken = match body.first() {
             Some(tag) if Offers::<R>::is_message(*tag) => self.offers.receive(&body),
+            Some(&FAREWELL_TAG) => {
+                self.farewells.receive(from);
+                Ok(())
+            }
             Some(&CARE_TAG) => self.care.receive(&body),
             Some(&CALL_TAG) => return self.desk.receive(&body, replier),
             Some(&HISTORY_TAG) => return self.history.receive(&body, replier),

@@ -26,6 +26,7 @@ use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 
 use super::candidates::{candidate, unable};
+use super::farewells::Farewells;
 use super::offers::{Offer, Offers};
 use crate::core::Core;
 use crate::engines::Care;
@@ -49,6 +50,7 @@ pub(crate) struct Upkeeper<R: Runtime> {
     replicas: Arc<Replicas<R>>,
     front: Front<R>,
     offers: Arc<Offers<R>>,
+    farewells: Arc<Farewells<R>>,
     care: Arc<Care>,
     transport: TransportRef,
     /// Nodes that are not heard of, and since when without a break.
@@ -83,12 +85,13 @@ impl<R: Runtime> Upkeeper<R> {
         core: Arc<Core<R>>,
         replicas: Arc<Replicas<R>>,
         offers: Arc<Offers<R>>,
+        farewells: Arc<Farewells<R>>,
         care: Arc<Care>,
         transport: TransportRef,
     ) -> Self {
         let front = Front::new(Arc::clone(&core), Arc::clone(&replicas));
         let (suspects, proposing, tell_next) = (BTreeMap::new(), Arc::default(), R::Instant::now());
-        Self { core, replicas, front, offers, care, transport, suspects, proposing, tell_next }
+        Self { core, replicas, front, offers, farewells, care, transport, suspects, proposing, tell_next }
     }
 
     pub(crate) async fn run(mut self, stop: CancellationToken) {
@@ -117,20 +120,22 @@ impl<R: Runtime> Upkeeper<R> {
     /// Nodes that do not do what they were given.
     fn look_at_nodes(&mut self) -> BTreeMap<NodeId, Away> {
         let now = R::Instant::now();
-        let (core, suspects) = (&self.core, &mut self.suspects);
+        let (core, farewells, suspects) = (&self.core, &self.farewells, &mut self.suspects);
         core.group.with_state(|state| {
             let mut away = BTreeMap::new();
             for node in state.membership.all() {
                 let silent_for = match core.peer_state(node.id) {
                     PeerState::Alive => {
-                        suspects.remove(&node.id);
+                        if suspects.remove(&node.id).is_some() {
+                            farewells.forget(node.id);
+                        }
                         Duration::ZERO
                     }
                     PeerState::Suspect | PeerState::Failed => now - *suspects.entry(node.id).or_insert(now),
                 };
                 let how = match node.standing {
                     Standing::Left | Standing::Removed => Away::Gone,
-                    _ if silent_for >= REPLACE_AFTER => Away::Gone,
+                    _ if silent_for >= REPLACE_AFTER && !farewells.excuses(node.id) => Away::Gone,
                     _ if silent_for >= MOVE_AFTER => Away::Silent,
                     _ if node.is_draining() => Away::Leaves,
                     Standing::Active if matches!(node.engine, EngineReport::Unavailable { .. }) => {
