@@ -24,7 +24,7 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// How often what is too old is removed, if nothing is recorded meanwhile.
 const PRUNE_EVERY: Duration = Duration::from_secs(600);
 /// How long what was recorded may take to be durable: the replicas have it for a day anyway.
-const CHECKPOINT_EVERY: Duration = Duration::from_secs(60);
+const CHECKPOINT_EVERY: Duration = Duration::from_secs(10);
 /// How long a node that stops waits for its last checkpoint.
 const CLOSE_PATIENCE: Duration = Duration::from_secs(2);
 /// About the most operations that are taken from a replica at a time, and of their size: applying waits meanwhile.
@@ -101,9 +101,7 @@ impl<R: Runtime> History<R> {
             is_dirty |= recorded > 0;
             if recorded > 0 || pruned.is_none_or(|at| R::Instant::now() >= at + PRUNE_EVERY) {
                 pruned = Some(R::Instant::now());
-                let before = R::unix_time_ms().saturating_sub(self.keep.as_millis() as u64);
-                let prune = move |tables: &dyn Tables| records::prune(tables, before, records::RECORDS_MAX);
-                let Ok(removed) = self.access(prune).await else { return };
+                let Ok(removed) = self.prune().await else { return };
                 is_dirty |= removed > 0;
             }
             if is_dirty && (is_first || R::Instant::now() >= saved + CHECKPOINT_EVERY) {
@@ -187,7 +185,7 @@ impl<R: Runtime> History<R> {
         // Not the replicas themselves: whoever wants to take one apart waits for those who hold it.
         let all: BTreeSet<GroupId> = replicas.all().into_iter().map(|(group, _)| group).collect();
         known.retain(|group, _| all.contains(group));
-        let since = R::unix_time_ms().saturating_sub(self.keep.as_millis() as u64);
+        let since = self.kept_since_ms();
         let mut recorded = 0;
         for group in all {
             let Some(replica) = replicas.get(group) else { continue };
@@ -205,6 +203,17 @@ impl<R: Runtime> History<R> {
             }
         }
         Ok(recorded)
+    }
+
+    /// Operations that were submitted before are not kept, by this node's wall clock.
+    fn kept_since_ms(&self) -> u64 {
+        R::unix_time_ms().saturating_sub(u64::try_from(self.keep.as_millis()).unwrap_or(u64::MAX))
+    }
+
+    /// Removes what is not kept; how many operations that were.
+    pub(super) async fn prune(&self) -> Result<u64, String> {
+        let since = self.kept_since_ms();
+        self.access(move |tables| records::prune(tables, since, records::RECORDS_MAX)).await
     }
 
     /// Takes a call from another node. Returns at once.

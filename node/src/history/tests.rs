@@ -9,13 +9,14 @@ use longshore_model::operations::{
     Failure, Listing, Operation, OperationId, OperationKind, OperationState, Operations, Part, SubKey,
     Submission,
 };
-use longshore_raft::NodeId;
 use longshore_raft::consensus::machine::LogTime;
 use longshore_raft::consensus::runtime::TokioRuntime;
 use longshore_raft::transport::memory::MemoryNetwork;
 use longshore_raft::transport::{Handler, Lane, Replier};
+use longshore_raft::{NodeId, Runtime as _};
 use longshore_storage::tables::{MemTables, Opened, Tables, TablesError};
 
+use super::calls::{HistoryCall, HistoryReply};
 use super::recorder::Known;
 use super::records::{self, Moment, PAGE_OPERATIONS_MAX, Page};
 use super::*;
@@ -205,6 +206,29 @@ fn groups_come_before_histories_and_each_operation_once() {
     assert_eq!(all[2].cancelled_by, Some(NodeId(9)));
 }
 
+#[tokio::test]
+async fn what_is_kept_goes_by_the_time_of_day() {
+    let now = TokioRuntime::unix_time_ms();
+    let tables = Arc::new(recorded(&[now - 3 * DAY_MS, now - 2 * DAY_MS, now - DAY_MS / 2, now]));
+    let history = of_tables(tables, Duration::from_millis(DAY_MS)).await;
+    assert_eq!((history.prune().await, history.prune().await), (Ok(2), Ok(0)));
+    let HistoryReply::Page(page) =
+        history.answer(HistoryCall::Page { listing: everything(9), before: None }).await
+    else {
+        panic!("it is open")
+    };
+    assert_eq!(indexes(&page.operations), [4, 3]);
+    history.close().await;
+    let closed = history.answer(HistoryCall::Find(id(4))).await;
+    assert!(matches!(closed, HistoryReply::Unavailable(_)), "{closed:?}");
+}
+
+async fn of_tables(tables: Arc<MemTables>, keep: Duration) -> Arc<History<TokioRuntime>> {
+    let history = History::new(Box::new(move || Ok((tables as Arc<dyn Tables>, Opened::Kept))), keep);
+    assert!(history.open_tables().await);
+    history
+}
+
 /// Passes on what comes in, as the intake does.
 struct Gate(Arc<History<TokioRuntime>>);
 
@@ -224,12 +248,7 @@ async fn history(indexes: &[u64]) -> Arc<History<TokioRuntime>> {
     let all = ended(&(1..=9).map(|index| index * 10).collect::<Vec<u64>>());
     let some: Vec<Operation> = all.into_iter().filter(|o| indexes.contains(&o.id.index)).collect();
     records::record(&*tables, &some).unwrap();
-    let history = History::new(
-        Box::new(move || Ok((tables as Arc<dyn Tables>, Opened::Kept))),
-        Duration::from_secs(3_600),
-    );
-    assert!(history.open_tables().await);
-    history
+    of_tables(tables, Duration::from_secs(3_600)).await
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,12 +1,8 @@
 //! The engine of a host: what becomes of pulls and containers, whoever asked for them.
 
-use std::time::Duration;
-
-use longshore_model::container::{ContainerSpec, RestartPolicy};
-use longshore_node::docker::conformance::{
-    ContainerFixture, Fixture, commands, conforms, containers_conform, programs,
-};
-use longshore_node::docker::{ContainerCall, ContainerScript, NewContainer, OnProgress};
+use longshore_model::container::ContainerSpec;
+use longshore_node::docker::conformance::{Fixture, conforms};
+use longshore_node::docker::{NewContainer, OnProgress};
 use longshore_raft::consensus::runtime::AsyncRuntime;
 
 use super::*;
@@ -53,6 +49,7 @@ fn pulls(reports: &Reports) -> Vec<(u64, u64, Option<bool>)> {
                 let begun = pulls.iter_mut().find(|begun| begun.0 == *pull).expect("it began");
                 assert_eq!(begun.2.replace(*completed), None, "it ends once");
             }
+            Seen::Engine { .. } => {}
             other => panic!("{other:?}"),
         }
     }
@@ -170,126 +167,75 @@ fn pulls_behave_as_they_are_told() {
     });
 }
 
-/// Number, name and (once it is over) exit code of each start of a container.
-fn starts(reports: &Reports) -> Vec<(u64, String, Option<i64>)> {
-    let mut starts = Vec::new();
-    for (_, seen) in reports.lock().iter() {
-        match seen {
-            Seen::ContainerStarted { start, name, host: 1, .. } => starts.push((*start, name.clone(), None)),
-            Seen::ContainerEnded { start, code, host: 1 } => {
-                let begun = starts.iter_mut().find(|begun| begun.0 == *start).expect("it began");
-                assert_eq!(begun.2.replace(*code), None, "it ends once");
-            }
-            Seen::PullBegan { .. } | Seen::PullEnded { .. } => {}
-            other => panic!("{other:?}"),
-        }
-    }
-    starts
-}
-
-fn new(name: &str, restart: RestartPolicy) -> NewContainer {
-    let spec = ContainerSpec { restart, ..ContainerSpec::of(parse(IMAGE)) };
-    NewContainer {
-        name: name.to_owned(),
-        spec,
-        labels: BTreeMap::from([("whose".to_owned(), "mine".to_owned())]),
-    }
-}
-
-#[test]
-fn containers_of_the_engine_conform() {
-    run(&context("world"), async {
-        let registry = ImageRegistry::new();
-        let (engine, reports) = engine(&registry);
-        registry.publish(IMAGE);
-        engine.shared.fake.set_programs(Arc::new(programs));
-        engine.shared.fake.set_commands(Arc::new(commands));
-        let fixture = ContainerFixture {
-            image: parse(IMAGE),
-            foreign: None,
-            missing: parse("registry.invalid/none:1"),
-            network: None,
-            free_port: 8080,
-        };
-        containers_conform(&*engine.for_process(1, 1), &fixture).await;
-        let starts = starts(&reports);
-        assert!(starts.len() > 10 && starts.iter().all(|(.., ended)| ended.is_some()), "{starts:?}");
+/// What was told of the engine, and of containers: that one started, or ended.
+fn told(reports: &Reports) -> Vec<String> {
+    let told = reports.lock();
+    let told = told.iter().filter_map(|(_, seen)| match seen {
+        Seen::Engine { condition, .. } => Some(format!("{condition:?}")),
+        Seen::ContainerStarted { name, .. } => Some(format!("{name} started")),
+        Seen::ContainerEnded { .. } => Some("ended".to_owned()),
+        _ => None,
     });
+    told.collect()
+}
+
+fn container(name: &str) -> NewContainer {
+    NewContainer { name: name.to_owned(), spec: ContainerSpec::of(parse(IMAGE)), labels: BTreeMap::new() }
 }
 
 #[test]
-fn what_the_dead_asked_for_is_done() {
-    run(&context("world"), async {
-        let registry = ImageRegistry::new();
-        let (engine, reports) = engine(&registry);
-        registry.publish(IMAGE);
-        let process = context("process 1");
-        let connection = engine.for_process(1, 1);
-        connection.pull(&parse(IMAGE), ignore()).await.unwrap();
-        connection.create(&new("a", RestartPolicy::No)).await.unwrap();
-        let slow = ContainerScript::Works { before: ms(1_000), after: ms(1_000) };
-        engine.shared.fake.script_containers(ContainerCall::Start, [slow]);
-        let started = spawn_in(&process, async move { connection.start("a").await });
-        sleep_global(ms(500)).await;
-        process.kill();
-        assert!(started.await.is_err());
-        assert_eq!(starts(&reports), []);
-        sleep_global(ms(1_000)).await;
-        assert_eq!(starts(&reports), [(1, "a".to_owned(), None)]);
-        let labels = reports.lock().iter().find_map(|(_, seen)| match seen {
-            Seen::ContainerStarted { labels, .. } => Some(labels.clone()),
-            _ => None,
-        });
-        assert_eq!(labels, Some(new("a", RestartPolicy::No).labels));
-    });
-}
-
-#[test]
-fn containers_run_on_while_the_engine_is_down_and_policies_bring_them_back() {
+fn calls_behave_as_they_are_told() {
     run(&context("world"), async {
         let registry = ImageRegistry::new();
         let (engine, reports) = engine(&registry);
         registry.publish(IMAGE);
         let connection = engine.for_process(1, 1);
         connection.pull(&parse(IMAGE), ignore()).await.unwrap();
-        for (name, restart) in [("a", RestartPolicy::No), ("b", RestartPolicy::Always)] {
-            connection.create(&new(name, restart)).await.unwrap();
-            connection.start(name).await.unwrap();
-        }
-        let (watched, ()) = tokio::join!(biased; connection.watch(Arc::new(|_| {})), async {
-            sleep_global(ms(100)).await;
-            engine.down();
+        let a = connection.create(&container("a")).await.unwrap();
+
+        engine.set_calls(CallBehaviour::Fails { effect: true }, 100);
+        assert!(connection.start(&a).await.is_err());
+        assert_eq!(told(&reports), ["Unreliable", "a started"], "it says that it failed, and did it");
+
+        engine.set_calls(CallBehaviour::Hangs { effect: false }, 100);
+        let (hung, ()) = tokio::join!(biased; connection.stop(&a, Some(ms(0))), async {
+            sleep_global(ms(100_000)).await;
+            engine.set_calls(CallBehaviour::Works, 0);
         });
-        assert!(matches!(watched, Err(EngineError::Interrupted { .. })), "{watched:?}");
-        assert!(matches!(connection.list_containers().await, Err(EngineError::Unavailable { .. })));
-        assert!(starts(&reports).iter().all(|(.., ended)| ended.is_none()));
+        assert!(matches!(hung, Err(EngineError::Interrupted { .. })), "{hung:?}");
+        assert!(global_ns() >= 100_000_000_000, "it was let go when calls work again");
+        assert_eq!(told(&reports)[2..], ["Slow", "Well"]);
+
+        engine.set_calls(CallBehaviour::Slow { each: Latency::even(4_000_000, 4_000_000) }, 100);
+        let begun = global_ns();
+        connection.stop(&a, Some(ms(0))).await.unwrap();
+        assert!(global_ns() - begun >= 8_000_000_000);
+        assert_eq!(told(&reports)[4..], ["Slow", "ended"]);
+
+        engine.set_calls(CallBehaviour::LosesReply, 0);
+        connection.start(&a).await.unwrap();
+        engine.set_calls(CallBehaviour::Crashes { effect: false }, 100);
+        assert!(connection.remove(&a, true).await.is_err() && connection.info().await.is_err());
+        engine.heal();
+        let back = connection.inspect_container(&a).await.unwrap().expect("it was not removed");
+        assert!(!back.state.is_up(), "a starting engine ends what ran on without it");
+    });
+}
+
+#[test]
+fn containers_do_not_outlive_the_power_of_their_host() {
+    run(&context("world"), async {
+        let registry = ImageRegistry::new();
+        let (engine, reports) = engine(&registry);
+        registry.publish(IMAGE);
+        let connection = engine.for_process(1, 1);
+        connection.pull(&parse(IMAGE), ignore()).await.unwrap();
+        let a = connection.create(&container("a")).await.unwrap();
+        connection.start(&a).await.unwrap();
+        engine.lose_power();
+        assert!(connection.info().await.is_err());
+        assert_eq!(told(&reports), ["a started", "ended", "Unreliable"]);
         engine.up();
-        let (a, b) = ("a".to_owned(), "b".to_owned());
-        assert_eq!(starts(&reports), [(1, a, Some(255)), (2, b.clone(), Some(255)), (3, b, None)]);
-    });
-}
-
-#[test]
-fn a_paused_process_misses_no_change() {
-    run(&context("world"), async {
-        let registry = ImageRegistry::new();
-        let (engine, _) = engine(&registry);
-        registry.publish(IMAGE);
-        let connection = engine.for_process(1, 1);
-        connection.pull(&parse(IMAGE), ignore()).await.unwrap();
-        let process = context("process 1");
-        let told = Arc::new(Mutex::new(0));
-        let (count, watcher) = (told.clone(), engine.for_process(1, 1));
-        drop(spawn_in(&process, async move { watcher.watch(Arc::new(move |_| *count.lock() += 1)).await }));
-        sleep_global(ms(100)).await;
-        assert_eq!(*told.lock(), 3, "one of each kind");
-        process.pause();
-        connection.create(&new("a", RestartPolicy::No)).await.unwrap();
-        connection.start("a").await.unwrap();
-        sleep_global(ms(100)).await;
-        assert_eq!(*told.lock(), 3);
-        process.resume();
-        sleep_global(ms(100)).await;
-        assert_eq!(*told.lock(), 5);
+        assert_eq!(told(&reports)[3..], ["Well"]);
     });
 }
