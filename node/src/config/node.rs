@@ -257,7 +257,7 @@ impl Reader<'_> {
             copy_rate: self.text("ring.copy_rate", |text| size(text, COPY_RATE_MIN, COPY_RATE_MAX)),
             docker_operations: self
                 .text("limits.docker_operations", |text| count(text, 1, DOCKER_OPERATIONS_MAX)),
-            history_keep: self.text("history.keep", |text| between(text, HISTORY_KEEP_MIN, HISTORY_KEEP_MAX)),
+            history_keep: self.text("history.keep", history_keep),
             labels: self.labels(),
             log_format: self.text("log.format", parse_log_format),
             log_filter: self.text("log.level", LogFilter::parse),
@@ -318,7 +318,7 @@ const COPY_RATE_MAX: usize = 100 << 30;
 const MIN_PAUSE: Duration = Duration::from_secs(1);
 const MAX_PAUSE: Duration = Duration::from_secs(7 * 24 * 3600);
 /// As long as groups keep operations; longer takes space on every node.
-const HISTORY_KEEP: Duration = Duration::from_secs(24 * 3600);
+const HISTORY_KEEP: &str = "24h";
 const HISTORY_KEEP_MIN: Duration = Duration::from_secs(3600);
 const HISTORY_KEEP_MAX: Duration = Duration::from_secs(90 * 24 * 3600);
 const GROUPS: [u32; 4] = [32, 64, 128, 256];
@@ -331,6 +331,13 @@ fn between(text: &str, least: Duration, most: Duration) -> Result<Duration, Stri
     }
     let (least, most) = (units::format_duration(least), units::format_duration(most));
     Err(format!("{text} is not between {least} and {most}"))
+}
+
+/// As [`between`], with bounds as people write them: 90 days have no short form otherwise.
+fn history_keep(text: &str) -> Result<Duration, String> {
+    let duration = units::parse_duration(text)?;
+    let fits = (HISTORY_KEEP_MIN..=HISTORY_KEEP_MAX).contains(&duration);
+    fits.then_some(duration).ok_or_else(|| format!("{text} is not between 1h and 90d"))
 }
 
 fn count(text: &str, least: usize, most: usize) -> Result<usize, String> {
@@ -420,7 +427,7 @@ pub(super) fn add_defaults(values: &mut Layer, variables: &Variables, host: &dyn
     add("ring.death_pause", units::format_duration(Duration::from_millis(DEATH_PAUSE_MS)));
     add("ring.copy_rate", units::format_size(COPY_RATE));
     add("limits.docker_operations", DOCKER_OPERATIONS.to_string());
-    add("history.keep", units::format_duration(HISTORY_KEEP));
+    add("history.keep", HISTORY_KEEP.to_owned());
     add("limits.api_connections", api.connections_max.to_string());
     add("limits.api_requests", api.requests_max.to_string());
     add("limits.api_body", units::format_size(api.body_max_bytes));

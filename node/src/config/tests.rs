@@ -226,6 +226,8 @@ fn mistakes_in_files_are_told_with_their_lines_all_at_once() {
         ("[limits]\napi_body = \"1GiB\"\n", &["longshore.toml:2: 1GiB is not between 1KiB and 64MiB"]),
         ("[limits]\napi_requests = 0\n", &["\"0\" is not a whole number between 1 and 65536"]),
         ("[limits]\napi_body_timeout = \"1ms\"\n", &["1ms is not between 100ms and 10m"]),
+        ("[history]\nkeep = \"59m\"\n", &["59m is not between 1h and 90d"]),
+        ("[history]\nkeep = \"91days\"\n", &["91days is not between 1h and 90d"]),
         ("[labels]\n\"a b\" = \"c\"\n", &["longshore.toml:1: \"a b\" is not a key for a label"]),
         ("[join]\npeers = [\"a:b\"]\n", &["\"a:b\" is not the address of a node"]),
     ];

@@ -112,7 +112,10 @@ fn profiles_do_what_they_say() {
             Profile::Ring,
             &["weigh", "pause_ring", "resume_ring", "rebalance_ring", "leave", "wipe", "kill", "add_rule"],
         ),
-        (Profile::Containers, &["engine_down", "engine_up", "engine_pulls", "engine_forgets"]),
+        (
+            Profile::Containers,
+            &["engine_down", "engine_up", "engine_pulls", "engine_calls", "engine_forgets"],
+        ),
     ] {
         let plans: Vec<Plan> = (0..100).map(|seed| expand(seed, &options(profile))).collect();
         for fault in faults {
