@@ -266,7 +266,8 @@ pub const MUTANTS: &[Mutant] = &[
         description: "a container is started once it is made, without a look at the lease",
         class: Class::TakenBackInVain,
         plant: Plant::Hook(&["node/src/operations/containers.rs"]),
-        exposed_by: "A run that is cancelled, stopped or removed while a node that is cut off still brings the image: it starts what nobody                      wants any more.",
+        exposed_by: "A node that is cut off while it brings an image: it starts what another may be doing by then, or nobody wants any \
+                     more.",
         profiles: &[Profile::Containers, Profile::Swarm],
     },
     Mutant {

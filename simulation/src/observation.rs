@@ -354,6 +354,10 @@ pub enum Seen {
         start: u64,
         code: i64,
     },
+    /// Hosts to which, from now on, nothing comes from any other; at first there are none.
+    Deaf {
+        hosts: BTreeSet<HostId>,
+    },
     /// How an engine is from now on; at first it is well.
     Engine {
         host: HostId,

@@ -167,14 +167,14 @@ fn variables(args: &ContainerArgs, terminal: &Terminal) -> Result<Vec<String>, C
             }
             let (name, value) = variable(line, terminal).ok_or_else(|| {
                 let place = format!("{} line {}", file.display(), number + 1);
-                CliError::new(Exit::Usage, format!("{place}: {line:?} is not a variable such as LEVEL=debug"))
+                CliError::new(Exit::Usage, format!("{place} is not a variable such as LEVEL=debug"))
             })?;
             all.extend(value.map(|value| (name, value)));
         }
     }
     for text in &args.env {
         let (name, value) = variable(text, terminal).ok_or_else(|| {
-            CliError::new(Exit::Usage, format!("{text:?} is not a variable such as LEVEL=debug"))
+            CliError::new(Exit::Usage, "what --env was given is not a variable such as LEVEL=debug")
         })?;
         all.extend(value.map(|value| (name, value)));
     }

@@ -2,8 +2,9 @@
 //!
 //! Nothing that is told has to be true or to come: the log is asked.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
 use longshore_model::codec;
@@ -27,8 +28,11 @@ const SEND_TIMEOUT: Duration = Duration::from_secs(2);
 #[derive(Debug, Default)]
 pub(crate) struct Care {
     expected: Mutex<BTreeSet<Origin>>,
-    /// Containers that were stopped since nobody could say whether they may run.
-    fenced: Mutex<BTreeSet<String>>,
+    /// Containers that were stopped since nobody could say whether they may run, and whether that is done.
+    fenced: Mutex<BTreeMap<String, bool>>,
+    /// Of containers that were seen to run: in which unbroken stretch of listening to the engine.
+    up: Mutex<BTreeMap<String, u64>>,
+    stretch: AtomicU64,
     changed: Notify,
 }
 
@@ -52,12 +56,40 @@ impl Care {
 
     /// This container is about to be stopped only because the log could not be asked in time; it runs again once the log says that it may.
     pub(crate) fn fence(&self, container: String) {
-        self.fenced.lock().insert(container);
+        self.fenced.lock().insert(container, false);
     }
 
-    /// Whether that is why a container was stopped.
-    pub(crate) fn is_fenced(&self, container: &str) -> bool {
-        self.fenced.lock().contains(container)
+    /// The engine has stopped it.
+    pub(crate) fn fence_done(&self, container: &str) {
+        if let Some(done) = self.fenced.lock().get_mut(container) {
+            *done = true;
+        }
+        self.look();
+    }
+
+    /// Whether that is why a container was stopped, and whether it is stopped by now.
+    pub(crate) fn fenced(&self, container: &str) -> Option<bool> {
+        self.fenced.lock().get(container).copied()
+    }
+
+    /// The engine can not be listened to without a break: containers may have ended with it.
+    pub(super) fn broke_off(&self) {
+        self.stretch.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// A container runs.
+    pub(crate) fn is_up(&self, container: &str) {
+        self.up.lock().insert(container.to_owned(), self.stretch.load(Ordering::Relaxed));
+    }
+
+    /// Whether it ended by itself, as far as can be told: its engine was there all the time since it was seen to run.
+    pub(super) fn ended_by_itself(&self, container: &str) -> bool {
+        self.up.lock().get(container) == Some(&self.stretch.load(Ordering::Relaxed))
+    }
+
+    /// Forgets all that are not there any more.
+    pub(super) fn retain(&self, is_there: impl Fn(&str) -> bool) {
+        self.up.lock().retain(|id, _| is_there(id));
     }
 
     pub(crate) fn unfence(&self, container: &str) {

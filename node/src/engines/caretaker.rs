@@ -15,6 +15,7 @@ use longshore_model::operations::{CopyNews, OperationCommand, Verdict};
 use longshore_model::partition::PartitionId;
 use longshore_raft::Runtime;
 use longshore_raft::consensus::runtime::Instant as _;
+use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 
 use super::care::Care;
@@ -34,8 +35,6 @@ const LISTEN_AGAIN: Duration = Duration::from_secs(1);
 const RESTART_PAUSE_MAX: Duration = Duration::from_secs(60);
 /// A copy that was up for so long begins with a short pause again.
 const SETTLED: Duration = Duration::from_secs(60);
-/// Time that a container has to end by itself before it is removed.
-const LAST_GRACE: Duration = Duration::from_secs(10);
 
 /// See the module's docs. One per node with an engine.
 pub(crate) struct Caretaker<R: Runtime> {
@@ -44,7 +43,9 @@ pub(crate) struct Caretaker<R: Runtime> {
     engine: Arc<dyn ContainerEngine>,
     care: Arc<Care>,
     stop: CancellationToken,
-    restarts: BTreeMap<String, Restarts<R>>,
+    restarts: Mutex<BTreeMap<String, Restarts<R>>>,
+    /// Containers for which something is being done: one that takes its time to stop holds up no other.
+    busy: Mutex<BTreeSet<String>>,
 }
 
 /// How often a copy was started again, and when last.
@@ -67,12 +68,13 @@ impl<R: Runtime> Caretaker<R> {
         front: Front<R>,
         care: Arc<Care>,
         stop: CancellationToken,
-    ) -> Option<Self> {
+    ) -> Option<Arc<Self>> {
         let engine = core.engine.clone()?;
-        Some(Self { core, front, engine, care, stop, restarts: BTreeMap::new() })
+        let (restarts, busy) = (Mutex::default(), Mutex::default());
+        Some(Arc::new(Self { core, front, engine, care, stop, restarts, busy }))
     }
 
-    pub(crate) async fn run(mut self) {
+    pub(crate) async fn run(self: Arc<Self>) {
         let (engine, care, stop) = (Arc::clone(&self.engine), Arc::clone(&self.care), self.stop.clone());
         drop(R::spawn(async move {
             tokio::select! {
@@ -81,26 +83,24 @@ impl<R: Runtime> Caretaker<R> {
                 () = listen::<R>(&*engine, &care) => {}
             }
         }));
-        let stop = self.stop.clone();
         let mut pause = Duration::ZERO;
         loop {
-            let care = Arc::clone(&self.care);
             tokio::select! {
                 biased;
-                () = stop.cancelled() => return,
-                () = care.changed() => R::sleep(GATHER).await,
+                () = self.stop.cancelled() => return,
+                () = self.care.changed() => R::sleep(GATHER).await,
                 () = R::sleep(pause) => {}
             }
             pause = tokio::select! {
                 biased;
-                () = stop.cancelled() => return,
+                () = self.stop.cancelled() => return,
                 pause = self.look() => pause,
             };
         }
     }
 
     /// One look at everything; how long until the next.
-    async fn look(&mut self) -> Duration {
+    async fn look(self: &Arc<Self>) -> Duration {
         // Before the engine is asked: what is expected was there then.
         let expected = self.care.expected();
         let containers = match self.engine.list_containers().await {
@@ -111,24 +111,52 @@ impl<R: Runtime> Caretaker<R> {
             }
         };
         let fleet = self.core.fleet.to_string();
-        let ours: Vec<(Container, Origin)> =
-            containers.into_iter().filter_map(|c| Origin::of(&c.labels, &fleet).map(|o| (c, o))).collect();
-        self.restarts.retain(|id, _| ours.iter().any(|(container, _)| container.id == *id));
+        let ours: Vec<(Container, Origin)> = containers
+            .into_iter()
+            .filter(|container| self.is_ours_to_judge(container))
+            .filter_map(|container| Origin::of(&container.labels, &fleet).map(|origin| (container, origin)))
+            .collect();
+        let ids: BTreeSet<&str> = ours.iter().map(|(container, _)| container.id.as_str()).collect();
+        self.restarts.lock().retain(|id, _| ids.contains(id.as_str()));
+        self.care.retain(|id| ids.contains(id));
+        for (container, _) in ours.iter().filter(|(container, _)| container.state.is_up()) {
+            self.care.is_up(&container.id);
+        }
         let there: BTreeSet<Origin> = ours.iter().map(|(_, origin)| *origin).collect();
-        let mut next = LOOK_EVERY;
         for lost in expected.difference(&there) {
             self.say(*lost, CopyNews::Lost { why: "its container is gone".to_owned() }).await;
         }
         let (found, all_answered) = self.judge(ours).await;
-        if !all_answered {
-            next = AGAIN;
-        }
         for found in found {
-            if let Some(again) = self.act(found).await {
-                next = next.min(again);
+            if !self.busy.lock().insert(found.container.id.clone()) {
+                continue;
             }
+            let this = Arc::clone(self);
+            drop(R::spawn(async move {
+                let id = found.container.id.clone();
+                let again = tokio::select! {
+                    biased;
+                    () = this.stop.cancelled() => None,
+                    again = this.act(found) => again,
+                };
+                this.busy.lock().remove(&id);
+                if let Some(again) = again {
+                    R::sleep(again).await;
+                    this.care.look();
+                }
+            }));
         }
-        next
+        if all_answered { LOOK_EVERY } else { AGAIN }
+    }
+
+    /// Not one that another node of the fleet made, with which this one shares an engine.
+    fn is_ours_to_judge(&self, container: &Container) -> bool {
+        match Origin::made_by(&container.labels) {
+            Some(node) if node != self.core.me => !self.core.group.with_state(|state| {
+                state.membership.get(node).is_some_and(|record| record.standing.is_member())
+            }),
+            _ => true,
+        }
     }
 
     /// Asks the log, and whether all groups answered: one that has no quorum holds up no other's.
@@ -159,16 +187,18 @@ impl<R: Runtime> Caretaker<R> {
     }
 
     /// One step for one container; when to look again, if it is not all there is to do.
-    async fn act(&mut self, found: Found) -> Option<Duration> {
+    async fn act(&self, found: Found) -> Option<Duration> {
         let Found { container, origin, verdict } = found;
         longshore_storage::mutant!("remove-what-counts" => if verdict == Verdict::Keep && R::unix_time_ms() % 8 == 0 {
             return self.remove(&container).await.err().map(|_| AGAIN);
         });
-        if matches!(verdict, Verdict::Leave | Verdict::Keep) && self.care.is_fenced(&container.id) {
-            return self.lift_fence(&container).await;
+        if matches!(verdict, Verdict::Leave | Verdict::Keep)
+            && let Some(is_stopped) = self.care.fenced(&container.id)
+        {
+            return self.lift_fence(&container, origin, verdict, is_stopped).await;
         }
         let step = match (verdict, container.state) {
-            (Verdict::Wait, _) => return self.care.is_fenced(&container.id).then_some(AGAIN),
+            (Verdict::Wait, _) => return self.care.fenced(&container.id).map(|_| AGAIN),
             (Verdict::Leave, _)
             | (Verdict::Stop, ContainerState::Created | ContainerState::Exited { .. }) => Ok(()),
             (Verdict::Keep | Verdict::Stop, ContainerState::Dead) | (Verdict::Remove, _) => {
@@ -179,7 +209,9 @@ impl<R: Runtime> Caretaker<R> {
                 self.engine.stop(&container.id, None).await
             }
             (Verdict::Keep, state) if state.is_up() => Ok(()),
-            (Verdict::Keep, ContainerState::Exited { code: 0 }) => {
+            (Verdict::Keep, ContainerState::Exited { code: 0 })
+                if self.care.ended_by_itself(&container.id) =>
+            {
                 self.say(origin, CopyNews::Completed).await;
                 Ok(())
             }
@@ -196,12 +228,32 @@ impl<R: Runtime> Caretaker<R> {
 
     /// Starts what was stopped only because the log could not be asked in time. (Its sub-operation may also be under way again; the next
     /// attempt finds it by its name then.)
-    async fn lift_fence(&self, container: &Container) -> Option<Duration> {
+    async fn lift_fence(
+        &self,
+        container: &Container,
+        origin: Origin,
+        verdict: Verdict,
+        is_stopped: bool,
+    ) -> Option<Duration> {
+        // The stop may be on its way still.
+        if !is_stopped {
+            return Some(AGAIN);
+        }
         if !container.state.is_up() {
             tracing::info!(container = %container.name, "starting a container again: the log says that it may run");
-            if let Err(error) = self.engine.start(&container.id).await {
-                tracing::warn!(container = %container.name, %error, "a container could not be started again; trying again");
-                return Some(AGAIN);
+            match self.engine.start(&container.id).await {
+                Ok(()) => self.care.is_up(&container.id),
+                Err(error) if error.is_transient() => return Some(AGAIN),
+                Err(error) => {
+                    tracing::warn!(container = %container.name, %error, "a container can not be started again");
+                    if verdict == Verdict::Keep {
+                        self.say(
+                            origin,
+                            CopyNews::Lost { why: format!("it can not be started again: {error}") },
+                        )
+                        .await;
+                    }
+                }
             }
         }
         self.care.unfence(&container.id);
@@ -211,7 +263,7 @@ impl<R: Runtime> Caretaker<R> {
     async fn remove(&self, container: &Container) -> Result<(), EngineError> {
         tracing::info!(container = %container.name, id = %container.id, "removing a container that the fleet wants no more");
         if container.state.is_up() {
-            self.engine.stop(&container.id, Some(LAST_GRACE)).await?;
+            self.engine.stop(&container.id, None).await?;
         }
         self.engine.remove(&container.id, true).await?;
         self.care.unfence(&container.id);
@@ -219,9 +271,30 @@ impl<R: Runtime> Caretaker<R> {
     }
 
     /// A copy that should run, and does not: it failed, its engine was started anew, or somebody stopped it by hand.
-    async fn start_again(&mut self, container: &Container, origin: Origin) -> Option<Duration> {
+    async fn start_again(&self, container: &Container, origin: Origin) -> Option<Duration> {
+        if let Some(pause) = self.pause_before_start(&container.id) {
+            return Some(pause);
+        }
+        tracing::info!(container = %container.name, "starting a copy again that should run");
+        match self.engine.start(&container.id).await {
+            Ok(()) => {
+                self.care.is_up(&container.id);
+                None
+            }
+            Err(error) if error.is_transient() => Some(AGAIN),
+            Err(error) => {
+                self.say(origin, CopyNews::Lost { why: format!("it can not be started again: {error}") })
+                    .await;
+                None
+            }
+        }
+    }
+
+    /// How long it has to wait; if not at all, it counts as started.
+    fn pause_before_start(&self, container: &str) -> Option<Duration> {
         let now = R::Instant::now();
-        if let Some(restarts) = self.restarts.get_mut(&container.id) {
+        let mut all = self.restarts.lock();
+        if let Some(restarts) = all.get_mut(container) {
             if now >= restarts.last + SETTLED + RESTART_PAUSE_MAX {
                 restarts.count = 0;
             }
@@ -231,19 +304,10 @@ impl<R: Runtime> Caretaker<R> {
                 return Some(due - now);
             }
         }
-        let restarts = self.restarts.entry(container.id.clone()).or_insert(Restarts { count: 0, last: now });
+        let restarts = all.entry(container.to_owned()).or_insert(Restarts { count: 0, last: now });
         restarts.count += 1;
         restarts.last = now;
-        tracing::info!(container = %container.name, "starting a copy again that should run");
-        match self.engine.start(&container.id).await {
-            Ok(()) => None,
-            Err(error) if error.is_transient() => Some(AGAIN),
-            Err(error) => {
-                self.say(origin, CopyNews::Lost { why: format!("it can not be started again: {error}") })
-                    .await;
-                None
-            }
-        }
+        None
     }
 
     /// Tells the log. What does not arrive is found again with the next look.
@@ -271,6 +335,7 @@ async fn listen<R: Runtime>(engine: &dyn ContainerEngine, care: &Arc<Care>) {
                 }
             }))
             .await;
+        care.broke_off();
         if let Err(error) = ended {
             tracing::debug!(%error, "the engine's events can not be heard; trying again");
         }

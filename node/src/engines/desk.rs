@@ -37,6 +37,11 @@ impl<R: Runtime> Desk<R> {
     }
 
     pub(crate) async fn answer(&self, call: EngineCall) -> EngineReply {
+        // It makes room, and needs none.
+        if let EngineCall::Close { stream } = call {
+            self.streams.close(stream);
+            return EngineReply::Closed;
+        }
         let Ok(_place) = self.places.try_acquire() else {
             let message =
                 format!("the node is answering {CALLS_MAX} calls, the most there can be; try again");

@@ -88,20 +88,25 @@ pub(super) async fn claim<R: Runtime>(core: &Core<R>, front: &Front<R>, key: Sub
 pub(super) async fn carry_out<R: Runtime>(
     core: &Arc<Core<R>>,
     front: &Front<R>,
-    care: &Care,
+    care: &Arc<Care>,
     lease: Arc<HeldLease<R>>,
     work: Work,
     stop: CancellationToken,
 ) -> Ended {
     let (subject, operation) = (work.subject(), lease.key.operation);
     let is_run = matches!(work, Work::Run { .. });
-    let mut work = Box::pin(perform(Arc::clone(core), front.clone(), Arc::clone(&lease), work));
+    let mut work =
+        Box::pin(perform(Arc::clone(core), front.clone(), Arc::clone(care), Arc::clone(&lease), work));
     let outcome = tokio::select! {
         biased;
         () = stop.cancelled() => return Ended { again: None, met: Met::Nothing },
         () = lease.over() => {
             tracing::warn!(%operation, %subject, "the lease ended; the work was stopped");
             longshore_storage::mutant!("forget-the-lease" => drop(R::spawn(work)));
+            if let Some(container) = lease.made() {
+                // It may be about to start, whoever asked for that.
+                fence(core, care, container).await;
+            }
             // The log says when another attempt may begin.
             return Ended { again: Some(Duration::ZERO), met: Met::Nothing };
         }
@@ -133,12 +138,7 @@ pub(super) async fn carry_out<R: Runtime>(
     // Another attempt may begin soon, and nobody knows of this one's container.
     let container = made.expect("else its lease is not looked at");
     tracing::warn!(%operation, %subject, "the lease ended before the container could be recorded; it is stopped");
-    if let Some(engine) = &core.engine {
-        care.fence(container.clone());
-        if let Err(error) = engine.stop(&container, Some(Duration::ZERO)).await {
-            tracing::warn!(%operation, %subject, %error, "the container could not be stopped; its caretaker will ask the log about it");
-        }
-    }
+    fence(core, care, container).await;
     let again = tokio::select! {
         biased;
         () = stop.cancelled() => None,
@@ -147,10 +147,21 @@ pub(super) async fn carry_out<R: Runtime>(
     Ended { again, met }
 }
 
+/// Stops a container that the log can not be asked about; the caretaker starts it again if it counts.
+async fn fence<R: Runtime>(core: &Core<R>, care: &Care, container: String) {
+    let Some(engine) = &core.engine else { return };
+    care.fence(container.clone());
+    if let Err(error) = engine.stop(&container, Some(Duration::ZERO)).await {
+        tracing::warn!(%container, %error, "a container could not be stopped; its caretaker asks the log about it");
+    }
+    care.fence_done(&container);
+}
+
 /// What came of it, in a word: an image's digest, or its id where there is no digest; a container's id.
 async fn perform<R: Runtime>(
     core: Arc<Core<R>>,
     front: Front<R>,
+    care: Arc<Care>,
     lease: Arc<HeldLease<R>>,
     work: Work,
 ) -> Result<String, EngineError> {
@@ -160,7 +171,7 @@ async fn perform<R: Runtime>(
         Work::Push(image) => allowed(&core, engine, &image).push(&image, on_progress(&lease)).await?,
         Work::Tag { source, target } => engine.tag(&source, &target).await?,
         Work::Run { name, container, kept } => {
-            let attempt = RunAttempt { core: &core, front: &front, engine, lease: &lease };
+            let attempt = RunAttempt { core: &core, front: &front, engine, lease: &lease, care: &care };
             return attempt.run(name, *container, kept).await;
         }
         Work::Stop { container, grace_s } => {

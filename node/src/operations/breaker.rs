@@ -1,7 +1,7 @@
 //! A circuit breaker before this node's engine: when it fails as a whole, work waits for it instead of failing with it.
 //!
-//! Closed, until several attempts in a row have met an engine that is not there; then open for a while, in which nothing is begun; then one attempt
-//! tries it (half open). Source: M. Nygard, Release It!, "Circuit Breaker". Must never: count a failure that is the request's own.
+//! Closed, until several attempts in a row have met an engine that is not there; then open for a while, in which nothing is begun; then the engine is
+//! asked whether it is there (half open): a question that is answered at once, where an attempt may take hours. Source: M. Nygard, Release It!, "Circuit Breaker". Must never: count a failure that is the request's own.
 
 use std::time::Duration;
 
@@ -21,11 +21,11 @@ pub(super) struct Breaker<I> {
     trial: bool,
 }
 
-/// How many attempts may be under way.
+/// Whether attempts may begin.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Gate<I> {
     Open,
-    /// One, and it is to be begun with [`Breaker::begin_trial`].
+    /// The engine is to be asked whether it is there; [`Breaker::begin_trial`] says that it is.
     Trial,
     /// None before this moment; with none, while the trial is under way.
     Closed(Option<I>),
@@ -49,16 +49,19 @@ impl<I: Copy + PartialOrd + std::ops::Add<Duration, Output = I>> Breaker<I> {
         self.trial = true;
     }
 
-    /// An attempt met an engine that is not there.
+    /// The trial met an engine that is not there.
+    pub(super) fn trial_failed(&mut self, now: I) {
+        if let Some((_, pause)) = self.open {
+            let pause = (pause * 2).min(PAUSE_MAX);
+            self.open = Some((now + pause, pause));
+        }
+        self.trial = false;
+    }
+
+    /// An attempt met an engine that is not there. One that was begun before it opened changes nothing.
     pub(super) fn failed(&mut self, now: I) {
         self.failures = self.failures.saturating_add(1);
-        if let Some((_, pause)) = self.open {
-            if self.trial {
-                let pause = (pause * 2).min(PAUSE_MAX);
-                self.open = Some((now + pause, pause));
-                self.trial = false;
-            }
-        } else if self.failures >= FAILURES_MAX {
+        if self.open.is_none() && self.failures >= FAILURES_MAX {
             self.open = Some((now + PAUSE, PAUSE));
         }
     }
@@ -66,11 +69,6 @@ impl<I: Copy + PartialOrd + std::ops::Add<Duration, Output = I>> Breaker<I> {
     /// An attempt met an engine that answers, whatever it said.
     pub(super) fn answered(&mut self) {
         *self = Self::new();
-    }
-
-    /// An attempt ended without having met the engine: it tells nothing.
-    pub(super) fn undecided(&mut self) {
-        self.trial = false;
     }
 }
 
@@ -100,13 +98,11 @@ mod tests {
             now += pause;
             assert_eq!(breaker.gate(at(now)), Gate::Trial);
             breaker.begin_trial();
-            assert_eq!(breaker.gate(at(now)), Gate::Closed(None), "one at a time");
             breaker.failed(at(now));
+            assert_eq!(breaker.gate(at(now)), Gate::Closed(None), "one at a time");
+            breaker.trial_failed(at(now));
         }
         assert_eq!(breaker.gate(at(now + 10)), Gate::Trial);
-        breaker.begin_trial();
-        breaker.undecided();
-        assert_eq!(breaker.gate(at(now + 10)), Gate::Trial, "it told nothing: another one tries");
         breaker.begin_trial();
         breaker.answered();
         assert_eq!(breaker.gate(at(now + 10)), Gate::Open);

@@ -17,10 +17,14 @@ use super::attempt::{allowed, on_progress};
 use super::lease::HeldLease;
 use crate::core::Core;
 use crate::docker::{ContainerEngine, EngineError, NewContainer};
+use crate::engines::Care;
 use crate::ring::Front;
 
 /// Pause before the log is asked again that did not answer.
 const ASK_AGAIN: Duration = Duration::from_millis(300);
+
+/// An answer that took longer may be of long ago: the work may have been taken back since.
+const PROMPT: Duration = Duration::from_secs(1);
 
 /// See the module's docs.
 pub(super) struct RunAttempt<'a, R: Runtime> {
@@ -28,6 +32,7 @@ pub(super) struct RunAttempt<'a, R: Runtime> {
     pub(super) front: &'a Front<R>,
     pub(super) engine: &'a Arc<dyn ContainerEngine>,
     pub(super) lease: &'a Arc<HeldLease<R>>,
+    pub(super) care: &'a Care,
 }
 
 impl<R: Runtime> RunAttempt<'_, R> {
@@ -48,7 +53,7 @@ impl<R: Runtime> RunAttempt<'_, R> {
             spec.restart = RestartPolicy::No;
         }
         let origin = Origin { sub: self.lease.key, token: self.lease.token, kept };
-        let labels = origin.labels(&self.core.fleet.to_string());
+        let labels = origin.labels(&self.core.fleet.to_string(), self.core.me);
         let new = NewContainer { name, spec, labels };
         let id = match self.engine.create(&new).await {
             Err(EngineError::NameTaken { name }) => {
@@ -57,6 +62,7 @@ impl<R: Runtime> RunAttempt<'_, R> {
             }
             made => made?,
         };
+        self.lease.set_made(id.clone());
         longshore_storage::mutant!("start-without-asking" => {
             self.engine.start(&id).await?;
             return Ok(id);
@@ -69,6 +75,7 @@ impl<R: Runtime> RunAttempt<'_, R> {
             }
             return Err(error);
         }
+        self.care.is_up(&id);
         Ok(id)
     }
 
@@ -91,6 +98,7 @@ impl<R: Runtime> RunAttempt<'_, R> {
 
     /// Resolves when the log says that the lease is still held. If it is not, never: the lease ends, and this attempt with it.
     async fn confirm(&self) {
+        let mut is_asked_again = false;
         loop {
             let sent = R::Instant::now();
             let reports = vec![(self.lease.key, self.lease.token, self.lease.progress())];
@@ -98,7 +106,12 @@ impl<R: Runtime> RunAttempt<'_, R> {
                 self.front.operate(self.lease.key.operation.partition, OperationCommand::Report { reports });
             match asked.await {
                 Ok(OperationReply::Reported { lost }) if lost.is_empty() => {
-                    return self.lease.renewed(self.lease.progress(), sent);
+                    self.lease.renewed(self.lease.progress(), sent);
+                    // A question that had to be repeated is answered as it was the first time. The next one is another question.
+                    if is_asked_again || R::Instant::now() - sent <= PROMPT {
+                        return;
+                    }
+                    is_asked_again = true;
                 }
                 Ok(_) => {
                     self.lease.lose();

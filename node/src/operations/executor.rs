@@ -20,6 +20,8 @@ use crate::core::Core;
 use crate::engines::Care;
 use crate::ring::Front;
 
+/// How long an engine may take to say that it is there.
+const TRIAL: Duration = Duration::from_secs(5);
 /// When to look again if nothing is to come.
 const NOTHING_DUE: Duration = Duration::from_secs(3_600);
 /// Time between two reports of progress: often enough to watch, seldom enough for the log.
@@ -115,17 +117,20 @@ impl<R: Runtime> Executor<R> {
         let busy: BTreeSet<SubKey> = self.slots.lock().keys().copied().collect();
         let due = self.offers.due(|sub| busy.contains(sub));
         let mut breaker = self.breaker.lock();
-        let (free, is_trial) = match breaker.gate(R::Instant::now()) {
-            Gate::Open => (self.attempts_max.saturating_sub(busy.len()), false),
-            Gate::Trial => (1, true),
+        let free = match breaker.gate(R::Instant::now()) {
+            Gate::Open => self.attempts_max.saturating_sub(busy.len()),
+            Gate::Trial if !due.now.is_empty() => {
+                breaker.begin_trial();
+                let this = Arc::clone(self);
+                drop(R::spawn(async move { this.try_engine().await }));
+                0
+            }
+            Gate::Trial => 0,
             Gate::Closed(until) => {
                 let until = until.filter(|_| !due.now.is_empty());
                 return until.or(due.next).unwrap_or_else(|| R::Instant::now() + NOTHING_DUE);
             }
         };
-        if is_trial && !due.now.is_empty() {
-            breaker.begin_trial();
-        }
         drop(breaker);
         for sub in due.now.into_iter().take(free) {
             self.slots.lock().insert(sub, Slot::Claiming);
@@ -133,6 +138,21 @@ impl<R: Runtime> Executor<R> {
             drop(R::spawn(async move { this.attempt(sub).await }));
         }
         due.next.unwrap_or_else(|| R::Instant::now() + NOTHING_DUE)
+    }
+
+    /// Asks the engine whether it is there, after it was not for a while.
+    async fn try_engine(&self) {
+        let answers = match &self.core.engine {
+            Some(engine) => matches!(R::timeout(TRIAL, engine.info()).await, Ok(Ok(_))),
+            None => true,
+        };
+        let mut breaker = self.breaker.lock();
+        match answers {
+            true => breaker.answered(),
+            false => breaker.trial_failed(R::Instant::now()),
+        }
+        drop(breaker);
+        self.changed.notify_one();
     }
 
     async fn attempt(self: Arc<Self>, sub: SubKey) {
@@ -145,7 +165,7 @@ impl<R: Runtime> Executor<R> {
                         .await;
                 let mut breaker = self.breaker.lock();
                 match met {
-                    Met::Nothing => breaker.undecided(),
+                    Met::Nothing => {}
                     Met::NoEngine => breaker.failed(R::Instant::now()),
                     Met::Engine => breaker.answered(),
                 }
@@ -154,19 +174,12 @@ impl<R: Runtime> Executor<R> {
                 self.care.look();
                 again
             }
-            Claimed::Later(wait) => {
-                self.breaker.lock().undecided();
-                Some(wait)
-            }
+            Claimed::Later(wait) => Some(wait),
             Claimed::Unanswered => {
-                self.breaker.lock().undecided();
                 self.offers.back_off(sub);
                 return self.free(sub);
             }
-            Claimed::Nothing => {
-                self.breaker.lock().undecided();
-                None
-            }
+            Claimed::Nothing => None,
         };
         match again {
             Some(wait) => self.offers.put_off(sub, wait),

@@ -20,6 +20,8 @@ pub(super) struct HeldLease<R: Runtime> {
     pub(super) key: SubKey,
     pub(super) token: u32,
     inner: Mutex<Inner<R>>,
+    /// The container that it has made, if it has.
+    made: Mutex<Option<String>>,
     /// Cancelled when the log says that the lease is another's.
     lost: CancellationToken,
 }
@@ -38,7 +40,7 @@ impl<R: Runtime> HeldLease<R> {
     pub(super) fn new(key: SubKey, token: u32, asked: R::Instant) -> Self {
         let inner =
             Inner { ends: asked + LEASE, progress: Progress::default(), reported: None, doubted: None };
-        Self { key, token, inner: Mutex::new(inner), lost: CancellationToken::new() }
+        Self { key, token, inner: Mutex::new(inner), made: Mutex::default(), lost: CancellationToken::new() }
     }
 
     pub(super) fn set_progress(&self, progress: Progress) {
@@ -73,6 +75,14 @@ impl<R: Runtime> HeldLease<R> {
     /// Has the log asked at once whether it is still held.
     pub(super) fn doubt(&self) {
         self.inner.lock().doubted = Some(R::Instant::now());
+    }
+
+    pub(super) fn set_made(&self, container: String) {
+        *self.made.lock() = Some(container);
+    }
+
+    pub(super) fn made(&self) -> Option<String> {
+        self.made.lock().clone()
     }
 
     pub(super) fn lose(&self) {

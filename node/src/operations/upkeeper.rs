@@ -38,6 +38,8 @@ const LOOK_EVERY: Duration = Duration::from_millis(500);
 const MOVE_AFTER: Duration = Duration::from_secs(1);
 /// How long a node is suspected before its copies are replaced: they may be running, and a second one costs more than a second pull.
 const REPLACE_AFTER: Duration = Duration::from_secs(2);
+/// How long an engine may be away before the copies on it are replaced: it may be restarted, or be getting a new version.
+const ENGINE_BACK_WITHIN: Duration = Duration::from_secs(45);
 /// How often a node is told which copies it should have.
 const TELL_EVERY: Duration = Duration::from_secs(10);
 /// Most moves in one command, and most replacements of one look: the next look goes on.
@@ -55,6 +57,8 @@ pub(crate) struct Upkeeper<R: Runtime> {
     transport: TransportRef,
     /// Nodes that are not heard of, and since when without a break.
     suspects: BTreeMap<NodeId, R::Instant>,
+    /// Nodes whose engine does not answer, or that have none, and since when.
+    engineless: BTreeMap<NodeId, R::Instant>,
     /// Groups for which something is being proposed.
     proposing: Arc<Mutex<BTreeSet<GroupId>>>,
     tell_next: R::Instant,
@@ -90,8 +94,21 @@ impl<R: Runtime> Upkeeper<R> {
         transport: TransportRef,
     ) -> Self {
         let front = Front::new(Arc::clone(&core), Arc::clone(&replicas));
-        let (suspects, proposing, tell_next) = (BTreeMap::new(), Arc::default(), R::Instant::now());
-        Self { core, replicas, front, offers, farewells, care, transport, suspects, proposing, tell_next }
+        let (suspects, engineless) = (BTreeMap::new(), BTreeMap::new());
+        let (proposing, tell_next) = (Arc::default(), R::Instant::now());
+        Self {
+            core,
+            replicas,
+            front,
+            offers,
+            farewells,
+            care,
+            transport,
+            suspects,
+            engineless,
+            proposing,
+            tell_next,
+        }
     }
 
     pub(crate) async fn run(mut self, stop: CancellationToken) {
@@ -120,7 +137,8 @@ impl<R: Runtime> Upkeeper<R> {
     /// Nodes that do not do what they were given.
     fn look_at_nodes(&mut self) -> BTreeMap<NodeId, Away> {
         let now = R::Instant::now();
-        let (core, farewells, suspects) = (&self.core, &self.farewells, &mut self.suspects);
+        let (core, farewells) = (&self.core, &self.farewells);
+        let (suspects, engineless) = (&mut self.suspects, &mut self.engineless);
         core.group.with_state(|state| {
             let mut away = BTreeMap::new();
             for node in state.membership.all() {
@@ -133,14 +151,24 @@ impl<R: Runtime> Upkeeper<R> {
                     }
                     PeerState::Suspect | PeerState::Failed => now - *suspects.entry(node.id).or_insert(now),
                 };
+                let without_for = match &node.engine {
+                    EngineReport::Unavailable { .. } | EngineReport::NotConfigured => {
+                        Some(now - *engineless.entry(node.id).or_insert(now))
+                    }
+                    EngineReport::Ready { .. } | EngineReport::Unknown => {
+                        engineless.remove(&node.id);
+                        None
+                    }
+                };
                 let how = match node.standing {
                     Standing::Left | Standing::Removed => Away::Gone,
                     _ if silent_for >= REPLACE_AFTER && !farewells.excuses(node.id) => Away::Gone,
                     _ if silent_for >= MOVE_AFTER => Away::Silent,
                     _ if node.is_draining() => Away::Leaves,
-                    Standing::Active if matches!(node.engine, EngineReport::Unavailable { .. }) => {
-                        Away::Engineless
+                    Standing::Active if without_for.is_some_and(|time| time >= ENGINE_BACK_WITHIN) => {
+                        Away::Leaves
                     }
+                    Standing::Active if without_for.is_some() => Away::Engineless,
                     Standing::Active | Standing::Leaving => continue,
                 };
                 away.insert(node.id, how);
@@ -155,6 +183,9 @@ impl<R: Runtime> Upkeeper<R> {
         replica.with_state(|machine| {
             for kept in machine.operations().kept().filter(|kept| !kept.stopped) {
                 for (copy, state) in kept.copies.iter().enumerate() {
+                    if let Some(previous) = state.previous {
+                        by_node.entry(previous.node).or_default();
+                    }
                     if let CopyState::Up { token, .. } = state.state {
                         let kept = Some(CopyOf { run: kept.run, copy: copy as u32 });
                         by_node.entry(state.node).or_default().push(Origin { sub: state.part, token, kept });

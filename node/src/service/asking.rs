@@ -94,13 +94,17 @@ impl<R: Runtime> Service<R> {
             [one] => Some(one.as_str()),
             _ => return Err(invalid("containers are looked for on one node, or on all")),
         };
-        let found: Vec<Found> = self.containers_named(names, on).await?;
+        let found: Vec<Found> = self.containers_named(names, on, true).await?;
         let fleet = self.core.fleet.to_string();
-        if let Some((_, container)) = found.iter().find(|(_, container)| copy_of(container, &fleet).is_some())
-        {
-            let run = copy_of(container, &fleet).expect("it was found for that").run;
+        let copies =
+            found.iter().filter_map(|(_, container)| Some((copy_of(container, &fleet)?.run, container)));
+        let copies: Vec<_> = copies.collect();
+        if !copies.is_empty() {
             // What was left of a run that is gone goes by itself, but a person may be faster.
-            if self.kept().await?.iter().any(|kept| kept.run == run) {
+            let kept = self.kept().await?;
+            if let Some((run, container)) =
+                copies.iter().find(|(run, _)| kept.iter().any(|kept| kept.run == *run))
+            {
                 let message =
                     format!("container {} is a copy of run {run}, which the fleet keeps up", container.name);
                 return Err(ApiError::new(ErrorCode::Conflict, message).hint(format!(

@@ -10,7 +10,7 @@ use longshore_raft::model::membership::EngineReport;
 use longshore_raft::{NodeId, Runtime};
 
 use super::Service;
-use super::placing::named;
+use super::nodes::no_such_node;
 use super::views::name_of;
 use crate::api::types::*;
 use crate::docker::{Container, ContainerState};
@@ -48,7 +48,12 @@ impl<R: Runtime> Service<R> {
     fn nodes_to_ask(&self, on: Option<&str>) -> Result<(Vec<NodeId>, Missing), ApiError> {
         self.core.group.with_state(|state| {
             if let Some(on) = on {
-                return Ok((vec![named(self.core.me, state, on)?], Vec::new()));
+                // Whatever its standing: a node that is drained is just what one looks at.
+                let node = match on {
+                    "self" => self.core.me,
+                    _ => state.membership.resolve(on).map_err(no_such_node)?.id,
+                };
+                return Ok((vec![node], Vec::new()));
             }
             let (mut ask, mut missing) = (Vec::new(), Vec::new());
             for node in state.membership.members() {
@@ -157,6 +162,7 @@ impl<R: Runtime> Service<R> {
         &self,
         names: &[String],
         on: Option<&str>,
+        for_change: bool,
     ) -> Result<Vec<Found>, ApiError> {
         let asked = self.all_containers(on).await?;
         let fleet = self.core.fleet.to_string();
@@ -165,7 +171,14 @@ impl<R: Runtime> Service<R> {
             let fitting: Vec<&Found> = asked.items.iter().filter(|(_, c)| means(name, c, &fleet)).collect();
             let exact: Vec<&Found> =
                 fitting.iter().copied().filter(|(_, c)| c.name == *name || c.id == *name).collect();
-            let fitting = if exact.is_empty() { fitting } else { exact };
+            let by_name_alone = !exact.is_empty();
+            let mut fitting = if by_name_alone { exact } else { fitting };
+            // Nodes may share an engine: whoever made it, or the first.
+            fitting.sort_by_key(|(node, c)| (c.id.clone(), Origin::made_by(&c.labels) != Some(*node), *node));
+            fitting.dedup_by_key(|(_, c)| c.id.clone());
+            if for_change && !by_name_alone && !asked.missing.is_empty() {
+                return Err(self.not_all_seen(name, &asked.missing));
+            }
             if fitting.is_empty() {
                 return Err(self.nothing_named(name, on, &asked.missing));
             }
@@ -195,6 +208,15 @@ impl<R: Runtime> Service<R> {
                 error.hint(format!("not all nodes were seen: {} did not answer", names.join(", ")))
             }
         }
+    }
+
+    /// Half of what is meant would be changed, and the other half not, without a word.
+    fn not_all_seen(&self, name: &str, missing: &[(NodeId, String)]) -> ApiError {
+        let names = self.missing_view(missing.to_vec());
+        let names: Vec<String> = names.into_iter().map(|missing| missing.node).collect();
+        let message =
+            format!("not all that {name:?} could mean is seen: {} did not answer", names.join(", "));
+        ApiError::new(ErrorCode::Conflict, message).hint("name a container in full, or a node with --on")
     }
 
     fn ambiguous(&self, name: &str, fitting: &[&Found]) -> ApiError {
@@ -279,7 +301,7 @@ mod tests {
     fn names_ids_and_runs_mean_containers() {
         let operation = "op-1-2-3".parse().unwrap();
         let origin = Origin { sub: SubKey { operation, index: 0 }, token: 1, kept: None };
-        let ours = container("web.1", origin.labels("f"));
+        let ours = container("web.1", origin.labels("f", NodeId(1)));
         for name in ["web.1", "web", "op-1-2-3", "ab12", "AB12ab"] {
             assert!(means(name, &ours, "f"), "{name}");
         }
@@ -291,6 +313,6 @@ mod tests {
             means("web.1", &theirs, "f") && !means("web", &theirs, "f"),
             "a stranger's has its name only"
         );
-        assert!(!means("web.x", &container("web.x.y", origin.labels("f")), "f"));
+        assert!(!means("web.x", &container("web.x.y", origin.labels("f", NodeId(1))), "f"));
     }
 }

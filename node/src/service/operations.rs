@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use longshore_model::operations::placement::Places;
 use longshore_model::operations::{
     self as model, CancelError, Listing, OperationCommand, OperationId, OperationKind, OperationReply, Part,
     SessionId, SubKey, SubState, Submission, SubmitError, Upkeep,
@@ -36,7 +37,15 @@ impl<R: Runtime> Service<R> {
     ) -> Result<OperationView, ApiError> {
         let (wanted, asked) = (Wanted::of(&request)?, asked(&request));
         let OperationRequest { action, strategy, timeout_ms, session, on, replicas, .. } = request;
-        let asked_for = self.asked_for(action, &on, replicas.unwrap_or(1)).await?;
+        let (asked_for, unreadable) = match self.asked_for(action, &on, replicas.unwrap_or(1)).await {
+            Ok(asked_for) => (asked_for, None),
+            // The operation may be there already, and what it was about gone with it.
+            Err(error) if key.is_some() && error.code != ErrorCode::Invalid => {
+                let nothing = OperationKind::Stop { containers: Vec::new(), grace_s: None };
+                (AskedFor::Containers(nothing, Vec::new()), Some(error))
+            }
+            Err(error) => return Err(error),
+        };
         let (works, works_max) = (asked_for.kind().works(), asked_for.kind().works_max());
         if works > works_max {
             let message = format!("{works} are too many for one operation, {works_max} are the most");
@@ -55,11 +64,17 @@ impl<R: Runtime> Service<R> {
             AskedFor::Run(run) => wanted.copies(&self.core, state, &open, run.copies),
             AskedFor::Containers(_, nodes) => Ok(each_at(nodes)),
         });
-        let (parts, unplaced) = match placed {
-            Ok(parts) => (parts, None),
-            Err(error) => (Vec::new(), Some(error)),
+        let places = self.core.group.with_state(|state| match &asked_for {
+            // It is done where the containers are.
+            AskedFor::Containers(..) => Ok(Places::default()),
+            AskedFor::Images(_) | AskedFor::Run(_) => wanted.places(self.core.me, state),
+        });
+        let (parts, places, unplaced) = match (placed, places, unreadable) {
+            (Ok(parts), Ok(places), None) => (parts, places, None),
+            (_, _, Some(error)) | (Err(error), _, None) | (_, Err(error), None) => {
+                (Vec::new(), Places::default(), Some(error))
+            }
         };
-        let places = self.core.group.with_state(|state| wanted.places(self.core.me, state))?;
         let kind = asked_for.into_kind(parts.len() as u32);
         let strategy = match strategy {
             Strategy::Local => model::Strategy::Local,

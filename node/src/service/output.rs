@@ -37,7 +37,7 @@ impl<R: Runtime> Service<R> {
             let message = format!("{TAIL_MAX} lines can be asked for at most");
             return Err(ApiError::new(ErrorCode::Invalid, message).hint("without a number all are told"));
         }
-        let found = self.containers_named(&[name], on.as_deref()).await?;
+        let found = self.containers_named(&[name], on.as_deref(), false).await?;
         if found.len() > FOLLOWED_MAX {
             let message = format!(
                 "{} containers are more than the {FOLLOWED_MAX} that can be read at once",
@@ -73,7 +73,7 @@ impl<R: Runtime> Service<R> {
                 format!("{bad:?} is not a variable such as LEVEL=debug"),
             ));
         }
-        let found = self.containers_named(std::slice::from_ref(&name), on.as_deref()).await?;
+        let found = self.containers_named(std::slice::from_ref(&name), on.as_deref(), true).await?;
         let [(node, container)] = &found[..] else {
             let names: Vec<&str> = found.iter().map(|(_, container)| container.name.as_str()).collect();
             let message = format!("{name:?} means several containers: {}", names.join(", "));

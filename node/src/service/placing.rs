@@ -113,7 +113,11 @@ impl Wanted {
             Strategy::Distributed => {
                 let candidates = self.candidates(core, state, open, false)?;
                 let able = eligible(&candidates, &self.requirements).map_err(place_error)?;
-                Ok(if self.in_turn { able.deal(copies) } else { able.spread(copies, &BTreeMap::new()) })
+                let parts =
+                    if self.in_turn { able.deal(copies) } else { able.spread(copies, &BTreeMap::new()) };
+                // There was nothing to choose: it is that node's, come what may.
+                let chosen = |part: Part| Part { why: part.why.filter(|_| self.on.len() != 1), ..part };
+                Ok(parts.into_iter().map(chosen).collect())
             }
         }
     }

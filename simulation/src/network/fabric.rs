@@ -5,7 +5,7 @@
 //! milliseconds (tokio's timers do), so that what is due within one is delivered in one go, in order. Must never: call into a
 //! node while its lock is held, or deliver to a dead process.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::pin::pin;
@@ -20,7 +20,7 @@ use tokio::sync::Notify;
 use super::datagram::Socket;
 use super::parcel::{Answer, Cargo, Digest, Failure, Kind, LaneKey, Parcel, ProcessId, ReturnAddress};
 use super::process::Process;
-use super::rules::{ActiveRule, Fate, judge};
+use super::rules::{ActiveRule, Fate, is_cut, judge};
 use super::tamper::Tamper;
 use crate::event;
 use crate::plan::{HostId, NetworkShape, Rule};
@@ -208,6 +208,15 @@ impl Fabric {
         let mut state = self.state.lock();
         state.rules.iter_mut().for_each(|active| active.touching = Some(touching.clone()));
         self.let_go(&mut state, |_, parcel| !hosts.contains(&parcel.from) && !hosts.contains(&parcel.to));
+    }
+
+    /// Hosts to which nothing comes from any other.
+    pub fn deaf(&self) -> BTreeSet<HostId> {
+        let state = self.state.lock();
+        let hosts = 1..=state.zones.len() as HostId;
+        let is_deaf =
+            |to: &HostId| hosts.clone().filter(|from| from != to).all(|from| is_cut(&state.rules, from, *to));
+        hosts.clone().filter(is_deaf).collect()
     }
 
     pub fn stats(&self) -> NetworkStats {

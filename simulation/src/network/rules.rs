@@ -47,6 +47,13 @@ pub(super) enum Fate {
     },
 }
 
+/// Whether nothing that is sent from one host to another comes through, whatever chance has in store.
+pub(super) fn is_cut(rules: &[ActiveRule], from: HostId, to: HostId) -> bool {
+    let passes = |rule: &Rule| matches!(rule.verdict, Verdict::Delay { .. } | Verdict::Duplicate);
+    let mut matching = rules.iter().filter(|active| active.matches(from, to)).map(|active| &active.rule);
+    matching.find(|rule| rule.cuts_off() || passes(rule)).is_some_and(Rule::cuts_off)
+}
+
 /// Decides on something sent from one host to another; `near`: they are in one zone.
 pub(super) fn judge(
     rules: &[ActiveRule],
@@ -118,6 +125,18 @@ mod tests {
         assert_eq!(fate(1, 2), Fate::Drop(1));
         assert_eq!(fate(1, 3), Fate::Hold(2));
         assert_eq!(fate(2, 1), Fate::Hold(2));
+    }
+
+    #[test]
+    fn what_may_come_through_is_not_cut() {
+        let (some, all) = (Hosts::Only(vec![1]), Hosts::All);
+        let delay = Verdict::Delay { latency: Latency::even(1, 2) };
+        let cut = |rules: &[ActiveRule]| (is_cut(rules, 1, 2), is_cut(rules, 2, 1));
+        let cutting = rule(some.clone(), all.clone(), 1_000_000, Verdict::Drop);
+        assert_eq!(cut(std::slice::from_ref(&cutting)), (true, false));
+        assert_eq!(cut(&[rule(all.clone(), all.clone(), 5, Verdict::Drop), cutting.clone()]), (true, false));
+        assert_eq!(cut(&[rule(all.clone(), all, 5, delay), cutting]), (false, false));
+        assert_eq!(cut(&[rule(some.clone(), some, 5, Verdict::Drop)]), (false, false));
     }
 
     #[test]

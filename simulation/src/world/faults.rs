@@ -1,5 +1,6 @@
 //! Carries out what a plan says shall happen.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -86,14 +87,19 @@ impl World {
             }
             Fault::AddRule { rule } => {
                 self.fabric.add_rule(rule.clone());
+                self.recorder.see(Seen::Deaf { hosts: self.fabric.deaf() });
                 true
             }
             Fault::RemoveRule { name } => {
+                // Before what was held back is delivered.
+                self.recorder.see(Seen::Deaf { hosts: BTreeSet::new() });
                 self.fabric.remove_rule(name);
+                self.recorder.see(Seen::Deaf { hosts: self.fabric.deaf() });
                 true
             }
             Fault::HealNetwork => {
                 self.fabric.heal();
+                self.recorder.see(Seen::Deaf { hosts: self.fabric.deaf() });
                 true
             }
             Fault::StepWallClock { host, by_ms } => {

@@ -208,6 +208,7 @@ impl World {
     pub fn heal(self: &Arc<Self>) {
         let unhealed = &self.plan.unhealed;
         self.fabric.heal_except(unhealed);
+        self.recorder.see(Seen::Deaf { hosts: self.fabric.deaf() });
         let ids: Vec<HostId> =
             self.hosts.lock().keys().copied().filter(|id| !unhealed.contains(id)).collect();
         for id in ids {

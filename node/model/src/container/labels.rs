@@ -5,12 +5,15 @@
 
 use std::collections::BTreeMap;
 
+use longshore_raft::NodeId;
+
 use crate::operations::{OperationId, SubKey};
 
 /// What the keys of all these labels begin with.
 pub const LABEL_PREFIX: &str = "dev.longshore.";
 
 const FLEET: &str = "dev.longshore.fleet";
+const NODE: &str = "dev.longshore.node";
 const OPERATION: &str = "dev.longshore.operation";
 const PART: &str = "dev.longshore.part";
 const TOKEN: &str = "dev.longshore.token";
@@ -36,10 +39,11 @@ pub struct Origin {
 }
 
 impl Origin {
-    /// As labels of a container in this fleet.
-    pub fn labels(&self, fleet: &str) -> BTreeMap<String, String> {
+    /// As labels of a container that this node of this fleet makes.
+    pub fn labels(&self, fleet: &str, node: NodeId) -> BTreeMap<String, String> {
         let mut labels = BTreeMap::from([
             (FLEET.to_owned(), fleet.to_owned()),
+            (NODE.to_owned(), node.to_string()),
             (OPERATION.to_owned(), self.sub.operation.to_string()),
             (PART.to_owned(), self.sub.index.to_string()),
             (TOKEN.to_owned(), self.token.to_string()),
@@ -49,6 +53,11 @@ impl Origin {
             labels.insert(COPY.to_owned(), copy.to_string());
         }
         labels
+    }
+
+    /// The node that made a container. Two nodes may share an engine.
+    pub fn made_by(labels: &BTreeMap<String, String>) -> Option<NodeId> {
+        labels.get(NODE)?.strip_prefix('n')?.parse().ok().map(NodeId)
     }
 
     /// Of a container with these labels, if it is this fleet's.

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::operations::SubKey;
+use longshore_raft::NodeId;
 
 fn spec() -> ContainerSpec {
     ContainerSpec::of("nginx".parse().unwrap())
@@ -100,7 +101,8 @@ fn a_container_is_known_by_its_labels_in_its_own_fleet() {
     let run: crate::operations::OperationId = "op-3-4-5".parse().unwrap();
     for kept in [None, Some(CopyOf { run, copy: 2 })] {
         let origin = Origin { sub: SubKey { operation: run, index: 7 }, token: 3, kept };
-        let labels = origin.labels("f1");
+        let labels = origin.labels("f1", NodeId(3));
+        assert_eq!((Origin::made_by(&labels), Origin::made_by(&BTreeMap::new())), (Some(NodeId(3)), None));
         assert!(labels.keys().all(|key| key.starts_with(LABEL_PREFIX)));
         assert_eq!(Origin::of(&labels, "f1"), Some(origin));
         assert_eq!(Origin::of(&labels, "f2"), None, "another fleet's");

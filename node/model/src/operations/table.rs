@@ -10,7 +10,7 @@ use super::command::Failure;
 use super::kind::{OperationKind, Upkeep, Work};
 use super::placement::Places;
 use super::record::*;
-use super::upkeep::{KEPT_COPIES_MAX, KEPT_MAX, Kept};
+use super::upkeep::{CopyState, KEPT_COPIES_MAX, KEPT_MAX, Kept, KeptCopy};
 use crate::container::SpecError;
 
 /// Most operations of a group that have not ended. Each is in every snapshot and is offered to its nodes.
@@ -358,8 +358,13 @@ impl Operations {
             sub.ended_unix_ms = Some(unix_ms);
         }
         self.end_if_done(id, now, unix_ms);
-        // What was never all there is not kept.
-        self.kept.remove(&id);
+        // What was never there is not kept. Of what is there in part the rest is tried again: who wants none of it removes the run.
+        let is_there = |copy: &KeptCopy| {
+            matches!(copy.state, CopyState::Up { .. } | CopyState::Completed) || copy.part.operation != id
+        };
+        if self.kept.get(&id).is_some_and(|kept| !kept.copies.iter().any(is_there)) {
+            self.kept.remove(&id);
+        }
         Ok(())
     }
 

@@ -49,6 +49,16 @@ pub struct KeptCopy {
     pub state: CopyState,
     /// Times in a row that it went down soon.
     pub failures: u32,
+    /// The container that it is to take the place of, while it is not up yet.
+    pub previous: Option<Previous>,
+}
+
+/// A container that counted as a copy, and may run until its replacement is up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
+pub struct Previous {
+    pub part: SubKey,
+    pub token: u32,
+    pub node: NodeId,
 }
 
 /// A run that is kept up.
@@ -154,7 +164,8 @@ impl Operations {
         let mut copies: Vec<Option<KeptCopy>> = vec![None; spec.copies as usize];
         for (index, sub) in operation.subs.iter().enumerate() {
             let part = SubKey { operation: id, index: index as u32 };
-            let copy = KeptCopy { part, node: sub.node, state: CopyState::Starting, failures: 0 };
+            let copy =
+                KeptCopy { part, node: sub.node, state: CopyState::Starting, failures: 0, previous: None };
             copies[sub.work as usize] = Some(copy);
         }
         let kept = Kept {
@@ -188,6 +199,7 @@ impl Operations {
             match &sub.state {
                 SubState::Assigned { .. } | SubState::Running(_) => {}
                 SubState::Succeeded { result } => {
+                    copy.previous = None;
                     copy.state = CopyState::Up { token: sub.attempts, container: result.clone(), since: now };
                 }
                 SubState::Failed { error } => copy.go_down(error.clone(), now),
@@ -231,6 +243,7 @@ impl Operations {
                     CopyState::Starting | CopyState::Down { .. } => false,
                 });
                 for copy in again {
+                    copy.previous = None;
                     copy.state = CopyState::Down { why: "it is started again".to_owned(), not_before: now };
                 }
                 kept.stopped = false;
@@ -272,13 +285,22 @@ impl Operations {
             known.part == replaced.part
                 && matches!(known.state, CopyState::Up { .. } | CopyState::Down { .. })
         })?;
-        let failures = known.failures;
+        let (failures, old) = (known.failures, known.part);
+        let previous = match known.state {
+            CopyState::Up { token, .. } => Some(Previous { part: known.part, token, node: known.node }),
+            _ => known.previous,
+        };
+        // One that fails again and again would push all others off the record.
+        let failed = |operation: &Operation| operation.state() == OperationState::Failed;
+        if old.operation != run && self.records.get(&old.operation).is_some_and(failed) {
+            self.records.remove(&old.operation);
+        }
         let submitted = self.submit(id, now, submission);
         if submitted == Ok(id) {
             let node = self.records[&id].subs[0].node;
             let copy = &mut self.kept.get_mut(&run).expect("found above").copies[copy as usize];
             let part = SubKey { operation: id, index: 0 };
-            *copy = KeptCopy { part, node, state: CopyState::Starting, failures };
+            *copy = KeptCopy { part, node, state: CopyState::Starting, failures, previous };
         }
         Some(submitted)
     }
@@ -310,14 +332,15 @@ impl Operations {
 
     /// What is to become of a container on `node` with these labels.
     pub fn verdict(&self, origin: &Origin, node: NodeId) -> Verdict {
-        let under_way = |sub: &SubOperation| sub.node == node && sub.attempts == origin.token;
+        let is_its = |sub: &SubOperation| sub.attempts == origin.token;
         let record = self.records.get(&origin.sub.operation);
         let sub = record.and_then(|operation| operation.subs.get(origin.sub.index as usize));
         let Some(CopyOf { run, copy }) = origin.kept else {
             // Of what is no longer on record nothing bad is known.
             return match sub {
                 None => Verdict::Leave,
-                Some(sub) if !under_way(sub) => Verdict::Remove,
+                // Only another attempt makes it a leftover: its node may have come back under another id.
+                Some(sub) if !is_its(sub) => Verdict::Remove,
                 Some(sub) => match sub.state {
                     SubState::Running(_) => Verdict::Wait,
                     SubState::Succeeded { .. } => Verdict::Leave,
@@ -332,13 +355,20 @@ impl Operations {
             return Verdict::Remove;
         };
         if copy.part != origin.sub || copy.node != node {
-            return Verdict::Remove;
+            let waits = copy.previous.is_some_and(|p| {
+                (p.part, p.token, p.node) == (origin.sub, origin.token, node)
+                    && p.node != copy.node
+                    && !kept.stopped
+            });
+            return if waits { Verdict::Leave } else { Verdict::Remove };
         }
         match &copy.state {
             CopyState::Up { token, .. } if *token == origin.token && !kept.stopped => Verdict::Keep,
             CopyState::Up { token, .. } if *token == origin.token => Verdict::Stop,
             CopyState::Starting
-                if sub.is_some_and(|s| under_way(s) && matches!(s.state, SubState::Running(_))) =>
+                if sub.is_some_and(|s| {
+                    s.node == node && is_its(s) && matches!(s.state, SubState::Running(_))
+                }) =>
             {
                 Verdict::Wait
             }

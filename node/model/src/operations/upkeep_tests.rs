@@ -121,7 +121,7 @@ fn a_copy_of_a_dead_host_is_replaced_and_the_old_one_goes_when_it_is_back() {
     assert_eq!(t.verdict(&second, B), Verdict::Keep);
     assert_eq!(repair(&mut t, 5, &second, C, 10), Some(Ok(id(5))));
     assert_eq!(repair(&mut t, 6, &second, C, 10), None, "it is being replaced already");
-    assert_eq!(t.verdict(&second, B), Verdict::Remove);
+    assert_eq!(t.verdict(&second, B), Verdict::Leave, "until another runs in its place");
     let third = start(&mut t, key(5, 0), C, 20);
     assert_eq!(t.verdict(&third, C), Verdict::Keep);
     assert_eq!((t.verdict(&first, A), t.verdict(&second, B)), (Verdict::Keep, Verdict::Remove));
@@ -198,8 +198,14 @@ fn a_run_that_is_cancelled_before_it_was_there_is_not_kept() {
     t.submit(id(1), LogTime(0), run(&[A, B], Upkeep::Keep)).unwrap();
     let first = start(&mut t, key(1, 0), A, 0);
     t.cancel(id(1), A, LogTime(1), 0).unwrap();
-    assert_eq!(t.kept().len(), 0);
-    assert_eq!(t.verdict(&first, A), Verdict::Remove);
+    assert_eq!(t.verdict(&first, A), Verdict::Keep, "what is there stands");
+    assert!(t.kept_run(id(1)).unwrap().is_due(1, LogTime(1_001)), "and the rest is tried again");
+    t.submit(id(2), LogTime(2), run(&[A, B], Upkeep::Keep)).unwrap();
+    let token = claim(&mut t, key(2, 0), A, 2);
+    t.cancel(id(2), A, LogTime(3), 0).unwrap();
+    assert!(t.kept_run(id(2)).is_none(), "nothing of it was there");
+    let kept = Some(CopyOf { run: id(2), copy: 0 });
+    assert_eq!(t.verdict(&Origin { sub: key(2, 0), token, kept }, A), Verdict::Remove);
 }
 
 #[test]
@@ -214,6 +220,7 @@ fn a_container_of_a_plain_run_goes_only_when_it_is_known_to_be_a_leftover() {
     assert_eq!(t.verdict(&first, A), Verdict::Remove, "another attempt will make another");
     let second = start(&mut t, key(1, 0), A, over);
     assert_eq!((t.verdict(&first, A), t.verdict(&second, A)), (Verdict::Remove, Verdict::Leave));
+    assert_eq!(t.verdict(&second, C), Verdict::Leave, "its host came back as another node");
     let elsewhere = Origin { sub: key(1, 7), ..second };
     assert_eq!(t.verdict(&elsewhere, A), Verdict::Leave, "nothing is known of it");
     t.sweep(LogTime(over + super::super::table::ENDED_KEPT_MS), 0, &[]);

@@ -9,6 +9,7 @@
 //! - a steady host does not start a container when one of a later attempt, or of a later part of the copy, has started elsewhere;
 //! - while the lease holds under which a steady host started a container, no other host starts one of a later attempt at the same part;
 //! - once another host has started a later attempt at the same part, a host that was steady ever since it started an earlier one has stopped that;
+//! - a steady host to which nothing comes from others, and that is not a quorum by itself, starts nothing: it can not have asked;
 //! - a steady host starts nothing of a part whose cancellation was acknowledged, or of a run that is stopped or removed;
 //! - a run is known to the fleet until somebody asks for its removal;
 //! - liveness: when the fleet has settled, each copy of a run that is wanted has one container that runs, and there is no other container of any
@@ -146,6 +147,10 @@ pub struct Containers {
     /// Replies come at once, or never.
     is_prompt: bool,
     calls: Calls,
+    /// Hosts to which nothing comes from others, and since when.
+    deaf: BTreeMap<HostId, u64>,
+    /// How many vote in a group, as a host's replica of it says.
+    voters: BTreeMap<(HostId, u32), usize>,
     hosts: BTreeMap<HostId, HostState>,
     running: BTreeMap<u64, Running>,
     latest: BTreeMap<Unit, Latest>,
@@ -181,6 +186,8 @@ impl Containers {
             has_engine: engines.map(|(host, _)| host).collect(),
             is_prompt,
             calls: Calls::default(),
+            deaf: BTreeMap::new(),
+            voters: BTreeMap::new(),
             hosts: BTreeMap::new(),
             running: BTreeMap::new(),
             latest: BTreeMap::new(),
@@ -266,6 +273,20 @@ impl Containers {
                 seconds(at_ns),
                 later.host,
                 seconds(later.at_ns)
+            ));
+        }
+        let group = self.place(it.origin.kept.map_or(it.origin.sub.operation, |copy| copy.run)).group;
+        let is_quorum = self.voters.get(&(host, group)).is_some_and(|voters| *voters <= 1);
+        if let Some(since_ns) = self.deaf.get(&host)
+            && !is_quorum
+            && at_ns > since_ns + ANSWERED_NS
+        {
+            return Err(format!(
+                "host {host}, which is in order, started {name} ({:?}) at {}, although nothing has come to it from others since {}: it can not \
+                 have asked whether it may",
+                it.origin,
+                seconds(at_ns),
+                seconds(*since_ns)
             ));
         }
         if let Some((parts, since_ns)) = self.cancelled.get(&self.place(it.origin.sub.operation))
@@ -402,6 +423,14 @@ impl Containers {
                     state.unreliable_ns = Some(at_ns);
                 }
                 state.is_unreliable = is_unreliable;
+            }
+            Seen::Deaf { hosts } => {
+                let begun: BTreeMap<HostId, u64> = std::mem::take(&mut self.deaf);
+                let since = |host: &HostId| begun.get(host).copied().unwrap_or(at_ns);
+                self.deaf = hosts.iter().map(|host| (*host, since(host))).collect();
+            }
+            Seen::Status { host, status } => {
+                self.voters.insert((*host, status.group), status.voters.len());
             }
             Seen::PullBegan { host, .. } => self.host(*host).pulls += 1,
             Seen::PullEnded { host, .. } => self.host(*host).pulls -= 1,

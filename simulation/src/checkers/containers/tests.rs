@@ -2,8 +2,10 @@
 
 use longshore_model::partition::PartitionId;
 
+use longshore_raft::NodeId;
+
 use super::*;
-use crate::checkers::testing::{History, plan};
+use crate::checkers::testing::{History, plan, status};
 use crate::observation::Change;
 
 const SECOND_NS: u64 = 1_000_000_000;
@@ -58,7 +60,12 @@ impl Story {
 
     fn starts(self, host: HostId, start: u64, origin: Origin) -> Self {
         let name = format!("c{start}");
-        self.then(Seen::ContainerStarted { host, start, name, labels: origin.labels("fleet") })
+        self.then(Seen::ContainerStarted {
+            host,
+            start,
+            name,
+            labels: origin.labels("fleet", NodeId(host.into())),
+        })
     }
 
     fn ends(self, host: HostId, start: u64) -> Self {
@@ -179,6 +186,20 @@ fn what_was_taken_back_does_not_start() {
         started(changed(Outcome::Unknown("timeout".into()))).expect("perhaps", None);
         started(changed(Outcome::Refused("no".into()))).expect("refused", None);
     }
+}
+
+#[test]
+fn who_hears_nobody_starts_nothing() {
+    let deaf = |hosts: &[HostId]| Seen::Deaf { hosts: hosts.iter().copied().collect() };
+    let started = |story: Story| story.starts(1, 1, origin(5, 1, None));
+    started(Story::new().then(deaf(&[1])).after(2)).expect("cut off", Some("can not have asked"));
+    started(Story::new().then(deaf(&[1])).after(1)).expect("it may have heard just before", None);
+    started(Story::new().then(deaf(&[2])).after(9)).expect("another one", None);
+    started(Story::new().then(deaf(&[1])).after(9).then(deaf(&[]))).expect("it hears again", None);
+    let mut alone = status(1, 1, Some(1), None);
+    (alone.group, alone.voters) = (place(5).group, vec![1]);
+    let alone = Story::new().then(Seen::Status { host: 1, status: alone }).then(deaf(&[1])).after(2);
+    started(alone).expect("it is a quorum", None);
 }
 
 #[test]
