@@ -178,7 +178,7 @@ fn a_run_is_kept_up_when_hosts_die_and_come_back() {
     if !have(Tool::Docker) {
         return;
     }
-    let _machine = machine::share();
+    let _machine = machine::alone();
     let mut yard = Yard::of(3, "keep", UNLIMITED);
     // Where it is to go next, the image is already.
     let image = yard.registry.image(yard.hosts.small_image()).clone();
@@ -299,7 +299,7 @@ fn work_of_a_dead_host_goes_to_others() {
     if !have(Tool::Docker) {
         return;
     }
-    let _machine = machine::share();
+    let _machine = machine::alone();
     let mut yard = Yard::of(3, "moves", 1 << 20);
     let image = yard.registry.image(yard.hosts.large_image()).to_string();
     let dead = yard.fleet.follower();
@@ -330,8 +330,8 @@ fn work_of_a_dead_host_goes_to_others() {
     });
     let took = watch.elapsed();
     println!("the part of the dead host was begun elsewhere after {} ms", took.as_millis());
-    // The suspicion comes after 0.4 s.
-    assert!(took < Duration::from_millis(2_400), "{took:?}");
+    // The suspicion comes after 0.4 s; then 2 s, and some for the machine of a test.
+    assert!(took < Duration::from_millis(3_500), "{took:?}");
     assert!(moved.why.is_some_and(|why| why.contains("moved from")), "it says why");
     yard.registry.set_rate(UNLIMITED);
     let view = yard.wait_ended(asked, &id);
