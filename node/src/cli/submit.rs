@@ -43,7 +43,7 @@ impl From<StrategyArg> for Strategy {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Where")]
 pub(super) struct WhereArgs {
-    /// How the work is given to nodes; replicated if --replicas is there, and for a pull, else local
+    /// How the work is given to nodes; if none is named: distributed for containers, replicated for a pull and where --replicas is there, else local
     #[arg(long, value_enum)]
     strategy: Option<StrategyArg>,
     /// A node, by name or id; may be repeated

@@ -1,7 +1,8 @@
 //! The folder of a store: which generation of it counts, how much space it takes, and how it is set aside.
 //!
 //! A store is rebuilt in a folder of its own, a generation: `<dir>/<number>`. The file `current` names the one that counts, and is replaced
-//! by renaming when the new one is durable. All else in the folder is a leftover.
+//! by renaming when the new one is durable. The file `saved` tells how far a checkpoint has come: the batch that every later store has. All else in
+//! the folder is a leftover.
 
 use std::fs::{self, DirBuilder, File};
 use std::io::{self, Write};
@@ -10,7 +11,8 @@ use std::path::{Path, PathBuf};
 
 /// Names the generation that counts.
 const CURRENT: &str = "current";
-const CURRENT_NEW: &str = "current.new";
+/// The last batch that is durable; beside the store, since what tells of damage has to be outside of it.
+const SAVED: &str = "saved";
 /// sled's log, in a generation's folder; the only file of it that has to be there.
 const LOG_FILE: &str = "db";
 /// Damaged stores that are kept for whoever wants to look.
@@ -24,13 +26,8 @@ pub(super) fn generation(dir: &Path, number: u32) -> PathBuf {
 
 /// The generation that counts; none if no store was ever complete here.
 pub(super) fn current(dir: &Path) -> Result<Option<u32>, String> {
-    let text = match fs::read(dir.join(CURRENT)) {
-        Ok(text) => text,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(format!("{CURRENT} can not be read: {error}")),
-    };
-    let number = String::from_utf8(text).ok().and_then(|text| text.strip_suffix('\n')?.parse().ok());
-    let number = number.ok_or_else(|| format!("{CURRENT} names no generation"))?;
+    let Some(number) = number_in(dir, CURRENT)? else { return Ok(None) };
+    let number = u32::try_from(number).map_err(|_| format!("{CURRENT} names no generation"))?;
     match generation(dir, number).join(LOG_FILE).is_file() {
         true => Ok(Some(number)),
         false => Err(format!("generation {number} has no file {LOG_FILE}")),
@@ -39,12 +36,38 @@ pub(super) fn current(dir: &Path) -> Result<Option<u32>, String> {
 
 /// Makes a generation the one that counts. What is in it has to be durable.
 pub(super) fn set_current(dir: &Path, number: u32) -> io::Result<()> {
-    let new = dir.join(CURRENT_NEW);
+    replace(dir, CURRENT, u64::from(number))
+}
+
+/// Notes that this batch, and all before it, are durable.
+pub(super) fn set_saved(dir: &Path, batch: u64) -> io::Result<()> {
+    replace(dir, SAVED, batch)
+}
+
+/// The last batch that is durable; 0 if there was no checkpoint yet.
+pub(super) fn saved(dir: &Path) -> Result<u64, String> {
+    Ok(number_in(dir, SAVED)?.unwrap_or(0))
+}
+
+/// Replaces a file that holds a number, durably.
+fn replace(dir: &Path, name: &str, number: u64) -> io::Result<()> {
+    let new = dir.join(format!("{name}.new"));
     let mut file = File::create(&new)?;
     file.write_all(format!("{number}\n").as_bytes())?;
     file.sync_data()?;
-    fs::rename(new, dir.join(CURRENT))?;
+    fs::rename(new, dir.join(name))?;
     sync_dir(dir)
+}
+
+/// The number that a file holds; none if there is no such file.
+fn number_in(dir: &Path, name: &str) -> Result<Option<u64>, String> {
+    let text = match fs::read(dir.join(name)) {
+        Ok(text) => text,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(format!("{name} can not be read: {error}")),
+    };
+    let number = String::from_utf8(text).ok().and_then(|text| text.strip_suffix('\n')?.parse().ok());
+    number.map(Some).ok_or_else(|| format!("{name} holds no number"))
 }
 
 /// Makes an empty folder for a store, in the place of whatever is there.
@@ -70,7 +93,7 @@ fn private() -> DirBuilder {
 
 /// Removes all but one generation.
 pub(super) fn remove_others(dir: &Path, number: u32) -> io::Result<()> {
-    let keep = [CURRENT.to_owned(), number.to_string()];
+    let keep = [CURRENT.to_owned(), SAVED.to_owned(), number.to_string()];
     for entry in fs::read_dir(dir)? {
         let entry = entry?;
         if !keep.iter().any(|name| entry.file_name() == name.as_str()) {

@@ -58,6 +58,9 @@ impl std::fmt::Debug for SledTables {
     }
 }
 
+/// What sled says of a store that is open already.
+const LOCKED: &str = "could not acquire lock";
+
 /// Runs what calls sled: a panic becomes an error.
 fn guard<T>(call: impl FnOnce() -> Fault<T>) -> Fault<T> {
     catch_unwind(AssertUnwindSafe(call))
@@ -81,8 +84,9 @@ impl Store {
         Ok(Self { db, generation, tally: Tally::default() })
     }
 
-    /// Reads all rows, and compares them with the tally.
-    fn check(&mut self) -> Fault<()> {
+    /// Reads all rows, and compares them with the tally, and that with the batch that a checkpoint has made durable: what sled takes for a log with
+    /// nothing in it, or with less, is no older state but a damaged one.
+    fn check(&mut self, saved: u64) -> Fault<()> {
         let mut tally = Tally::default();
         let mut kept = None;
         for row in self.db.iter() {
@@ -94,8 +98,12 @@ impl Store {
             }
         }
         let kept = kept.map_or_else(|| Tally::default().encode(), |kept| kept.to_vec());
+        tally.batch = Tally::batch_of(&kept).ok_or("the tally of all rows is too short")?;
         if !tally.is(&kept) {
             return Err("rows are missing, or are old ones".to_owned());
+        }
+        if tally.batch < saved {
+            return Err(format!("batch {saved} was saved, and {} is the last that is there", tally.batch));
         }
         self.tally = tally;
         Ok(())
@@ -141,6 +149,7 @@ impl Store {
                 changes.insert(key, value);
             }
         }
+        tally.batch += 1;
         changes.insert(rows::TALLY_KEY, tally.encode());
         self.db.apply_batch(changes).map_err(in_words)?;
         self.tally = tally;
@@ -195,7 +204,7 @@ impl Store {
             }
         }
         copy.db.apply_batch(some).map_err(in_words)?;
-        copy.check()?;
+        copy.check(self.tally.batch)?;
         copy.flush(dir)?;
         Ok(copy)
     }
@@ -212,6 +221,10 @@ impl SledTables {
         let (store, opened) = match guard(|| Self::open_kept(&dir)) {
             Ok(Some(store)) => (store, Opened::Kept),
             Ok(None) => (Self::make(&dir)?, Opened::Fresh),
+            // Somebody has it open, if only a child of this process that has not come to its own program yet: that is no damage.
+            Err(why) if why.contains(LOCKED) => {
+                return Err(io_error(format!("open {}", dir.display()), std::io::Error::other(why)));
+            }
             Err(why) => {
                 let to = folder::set_aside(&dir)
                     .map_err(|source| io_error(format!("set {} aside ({why})", dir.display()), source))?;
@@ -226,7 +239,7 @@ impl SledTables {
         let Some(number) = folder::current(dir)? else { return Ok(None) };
         folder::remove_others(dir, number).map_err(in_words)?;
         let mut store = Store::open(&folder::generation(dir, number), number)?;
-        match guard(|| store.check()) {
+        match guard(|| store.check(folder::saved(dir)?)) {
             Ok(()) => Ok(Some(store)),
             Err(why) => {
                 abandon(store);
@@ -364,6 +377,7 @@ impl Tables for SledTables {
     fn checkpoint(&self) -> TablesResult<()> {
         self.change(|store| {
             store.flush(&self.dir)?;
+            folder::set_saved(&self.dir, store.tally.batch).map_err(in_words)?;
             self.compact(store)
         })
     }

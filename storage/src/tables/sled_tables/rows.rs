@@ -93,6 +93,8 @@ pub(super) struct Tally {
     pub(super) bytes: u64,
     /// All checksums together.
     mix: u32,
+    /// Batches that were ever applied: of two states of a store the later one has more.
+    pub(super) batch: u64,
 }
 
 impl Tally {
@@ -129,8 +131,15 @@ impl Tally {
 
     /// The row that holds it.
     pub(super) fn encode(&self) -> Vec<u8> {
-        let Self { tables: _, rows, bytes, mix } = self;
-        sealed(TALLY_KEY, &[&rows.to_le_bytes(), &bytes.to_le_bytes(), &mix.to_le_bytes()])
+        let Self { tables: _, rows, bytes, mix, batch } = self;
+        let numbers =
+            [&rows.to_le_bytes()[..], &bytes.to_le_bytes(), &mix.to_le_bytes(), &batch.to_le_bytes()];
+        sealed(TALLY_KEY, &numbers)
+    }
+
+    /// The number of the batch that wrote a row with a tally; none if it is no such row. Whether the rest is right, [`Self::is`] tells.
+    pub(super) fn batch_of(value: &[u8]) -> Option<u64> {
+        value.last_chunk().map(|batch| u64::from_le_bytes(*batch))
     }
 
     /// Whether a row that holds a tally holds this one.
