@@ -268,7 +268,7 @@ pub const MUTANTS: &[Mutant] = &[
         plant: Plant::Hook(&["node/src/operations/containers.rs"]),
         exposed_by: "A node that is cut off while it brings an image: it starts what another may be doing by then, or nobody wants any \
                      more.",
-        profiles: &[Profile::Containers, Profile::Swarm],
+        profiles: &[Profile::Runs],
     },
     Mutant {
         name: "move-before-the-lease-ended",
@@ -276,7 +276,7 @@ pub const MUTANTS: &[Mutant] = &[
         class: Class::LeaseOutlived,
         plant: Plant::Hook(&["node/model/src/operations/record.rs"]),
         exposed_by: "A node that is cut off, stands still or dies between the start of a container and the record of it: another one runs                      while the lease still holds under which the first was started.",
-        profiles: &[Profile::Containers, Profile::Swarm],
+        profiles: &[Profile::Runs],
     },
     Mutant {
         name: "remove-what-counts",

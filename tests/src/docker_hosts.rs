@@ -183,6 +183,20 @@ impl DockerHosts {
         self.script_on("start", &name(engine))
     }
 
+    /// Gives an engine that does not run a file system of its own in memory, of a size such as `size=6m`. What it had is hidden by it. It goes with the value.
+    pub fn shrink_disk(&self, engine: usize, size: &str) -> Result<()> {
+        run(Command::new("mount")
+            .args(["-t", "tmpfs", "-o", size, "tmpfs"])
+            .arg(self.engine_dir(engine).join("data")))
+        .map(drop)
+    }
+
+    /// Gives the file system of [`Self::shrink_disk`] another size; the engine may run.
+    pub fn grow_disk(&self, engine: usize, size: &str) -> Result<()> {
+        let option = format!("remount,{size}");
+        run(Command::new("mount").args(["-o", &option]).arg(self.engine_dir(engine).join("data"))).map(drop)
+    }
+
     pub fn stop_registry(&self) -> Result<()> {
         self.script_on("stop", "registry")
     }

@@ -12,7 +12,7 @@ use super::session::Session;
 use super::streams::without_dashes;
 use super::submit::{self, HowArgs, StrategyArg, WhereArgs};
 use super::terminal::Terminal;
-use crate::api::types::{Action, RunChange, RunRequest, RunView};
+use crate::api::types::{Action, CopyStateView, RunChange, RunRequest, RunView};
 use crate::config::names;
 use crate::config::units::{parse_duration, parse_size};
 
@@ -193,6 +193,15 @@ fn variable(text: &str, terminal: &Terminal) -> Option<(String, Option<String>)>
 
 pub(super) async fn stop(session: &mut Session<'_>, args: StopArgs) -> Result<(), CliError> {
     let grace_s = args.grace.map(seconds);
+    if grace_s.is_some()
+        && let Some((name, _)) = runs_named(session, &args.containers).await?.first()
+    {
+        let message = format!(
+            "{name} is a run that the fleet keeps up: its containers end with the time that they were given"
+        );
+        return Err(CliError::new(Exit::Usage, message)
+            .hint("leave --grace out, or give the run another --stop-timeout when it is made"));
+    }
     let act = |containers| Action::Stop { containers, grace_s };
     change(session, args.containers, RunChange::Stop, act).await
 }
@@ -247,7 +256,8 @@ async fn change(
     let names: BTreeSet<&String> = runs.iter().map(|(name, _)| name).collect();
     let rest: Vec<String> = args.names.iter().filter(|name| !names.contains(name)).cloned().collect();
     if !changed.is_empty() {
-        tell(session, &changed, change, &args.how)?;
+        let before: Vec<&RunView> = runs.iter().map(|(_, run)| run).collect();
+        tell(session, &before, &changed, change, &args.how)?;
     }
     if rest.is_empty() {
         return Ok(());
@@ -256,17 +266,26 @@ async fn change(
     submit::submit_and_follow(session, act(rest), StrategyArg::Local, place, args.how).await
 }
 
+/// What a change does to a run that was like this before.
+fn done(change: RunChange, before: &RunView) -> &'static str {
+    let has_completed = || before.copies.iter().any(|copy| copy.state == CopyStateView::Completed);
+    match change {
+        RunChange::Stop if before.stopped => "was stopped already",
+        RunChange::Stop => "stopped; its containers end",
+        RunChange::Start if before.stopped => "started; its containers are made anew",
+        RunChange::Start if has_completed() => "started; copies that were complete are made anew",
+        RunChange::Start => "was not stopped; nothing to start",
+        RunChange::Remove => "removed; its containers go, those of hosts that are away when they are back",
+    }
+}
+
 fn tell(
     session: &mut Session<'_>,
+    before: &[&RunView],
     runs: &[RunView],
     change: RunChange,
     how: &HowArgs,
 ) -> Result<(), CliError> {
-    let done = match change {
-        RunChange::Stop => "stopped; its containers end",
-        RunChange::Start => "started; its containers are made anew",
-        RunChange::Remove => "removed; its containers go, those of hosts that are away when they are back",
-    };
     if how.is_quiet() {
         let ids: String = runs.iter().map(|run| format!("{}\n", run.id)).collect();
         return session.print(&ids);
@@ -275,10 +294,9 @@ fn tell(
         session.show(how.format(), &runs, |runs, colour| render_runs(runs, colour))?;
     }
     if how.format() == Format::Table {
-        let lines: String = runs
-            .iter()
-            .map(|run| format!("run {}: {done}\n", run.name.as_ref().unwrap_or(&run.id)))
-            .collect();
+        let line =
+            |run: &&RunView| format!("run {}: {}\n", run.name.as_ref().unwrap_or(&run.id), done(change, run));
+        let lines: String = before.iter().map(line).collect();
         session.print(&lines)?;
     }
     Ok(())

@@ -161,6 +161,7 @@ fn copy_state(state: CopyStateView) -> Text {
     let (text, colour) = match state {
         CopyStateView::Starting => ("starting", Some(Color::Yellow)),
         CopyStateView::Up => ("up", Some(Color::Green)),
+        CopyStateView::Unheard => ("not heard of", Some(Color::Yellow)),
         CopyStateView::Down => ("down", Some(Color::Red)),
         CopyStateView::Completed => ("completed", None),
     };

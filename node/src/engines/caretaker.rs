@@ -4,7 +4,7 @@
 //! does so when it starts (a host that comes back may run what was started elsewhere meanwhile), when the engine tells of an event, when
 //! somebody says that something changed, and now and then. The log is asked after the engine, and its answer to one attempt's container only ever
 //! goes from "yours" to "not yours"; so what is removed could not have become wanted again.
-//! Must never: touch a container without the fleet's labels, or one that the log does not know.
+//! Must never: touch a container without the fleet's labels, one that has them under another name than its own, or one that the log does not know.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -114,7 +114,9 @@ impl<R: Runtime> Caretaker<R> {
         let ours: Vec<(Container, Origin)> = containers
             .into_iter()
             .filter(|container| self.is_ours_to_judge(container))
-            .filter_map(|container| Origin::of(&container.labels, &fleet).map(|origin| (container, origin)))
+            .filter_map(|container| {
+                Origin::of(&container.labels, &container.name, &fleet).map(|origin| (container, origin))
+            })
             .collect();
         let ids: BTreeSet<&str> = ours.iter().map(|(container, _)| container.id.as_str()).collect();
         self.restarts.lock().retain(|id, _| ids.contains(id.as_str()));

@@ -53,7 +53,7 @@ impl<R: Runtime> RunAttempt<'_, R> {
             spec.restart = RestartPolicy::No;
         }
         let origin = Origin { sub: self.lease.key, token: self.lease.token, kept };
-        let labels = origin.labels(&self.core.fleet.to_string(), self.core.me);
+        let labels = origin.labels(&self.core.fleet.to_string(), self.core.me, &name);
         let new = NewContainer { name, spec, labels };
         let id = match self.engine.create(&new).await {
             Err(EngineError::NameTaken { name }) => {
@@ -73,7 +73,13 @@ impl<R: Runtime> RunAttempt<'_, R> {
             if let Err(left) = self.engine.remove(&id, true).await {
                 tracing::debug!(%left, "a container that could not be started is left for the caretaker");
             }
-            return Err(error);
+            // People know it by its name.
+            return Err(match error {
+                EngineError::PortTaken { detail, .. } => {
+                    EngineError::PortTaken { container: new.name, detail }
+                }
+                other => other,
+            });
         }
         self.care.is_up(&id);
         Ok(id)
@@ -83,7 +89,9 @@ impl<R: Runtime> RunAttempt<'_, R> {
     async fn make_room(&self, name: String) -> Result<(), EngineError> {
         let Some(there) = self.engine.inspect_container(&name).await? else { return Ok(()) };
         let taken = Err(EngineError::NameTaken { name });
-        let Some(origin) = Origin::of(&there.labels, &self.core.fleet.to_string()) else { return taken };
+        let Some(origin) = Origin::of(&there.labels, &there.name, &self.core.fleet.to_string()) else {
+            return taken;
+        };
         let partition = origin.kept.map_or(origin.sub.operation, |copy| copy.run).partition;
         let verdict = self.front.verdicts(partition, self.core.me, vec![origin]).await;
         match verdict.as_deref() {

@@ -274,7 +274,8 @@ impl<R: Runtime> Upkeeper<R> {
                 if todo.repairs.len() >= REPAIRS_MAX || !needs_replacement(kept, copy, away, now) {
                     continue;
                 }
-                if let Some(repair) = self.repair(kept, copy as u32, state, away, open) {
+                let has_failed = operations.has_failed(kept.copies[copy].part);
+                if let Some(repair) = self.repair(kept, copy as u32, has_failed, state, away, open) {
                     todo.repairs.push(repair);
                 }
             }
@@ -306,15 +307,23 @@ impl<R: Runtime> Upkeeper<R> {
         fitting.map(candidate).collect()
     }
 
+    /// `has_failed`: the part that was to make the copy did, where it was.
     fn repair(
         &self,
         kept: &Kept,
         copy: u32,
+        has_failed: bool,
         state: &ControlState,
         away: &BTreeMap<NodeId, Away>,
         open: &mut BTreeMap<NodeId, u32>,
     ) -> Option<(Submission, Replaced)> {
-        let candidates = self.candidates(state, &kept.places, away, open, |_| true);
+        let old = &kept.copies[copy as usize];
+        // What failed there would fail there again, and since it has the fewest copies it would be chosen again: a full disk, a port that is taken.
+        let elsewhere = |node: &NodeRecord| !has_failed || node.id != old.node;
+        let mut candidates = self.candidates(state, &kept.places, away, open, elsewhere);
+        if eligible(&candidates, &kept.places.requirements).is_err() {
+            candidates = self.candidates(state, &kept.places, away, open, |_| true);
+        }
         let able = match eligible(&candidates, &kept.places.requirements) {
             Ok(able) => able,
             Err(error) => {
@@ -330,7 +339,6 @@ impl<R: Runtime> Upkeeper<R> {
             }
         }
         let chosen = able.spread(1, &there).pop()?;
-        let old = &kept.copies[copy as usize];
         let cause = match &old.state {
             CopyState::Down { why, .. } => why.clone(),
             _ => format!("{} is away", name(state, old.node)),

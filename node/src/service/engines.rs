@@ -183,7 +183,7 @@ impl<R: Runtime> Service<R> {
                 return Err(self.nothing_named(name, on, &asked.missing));
             }
             let copies = |(_, c): &&Found| {
-                Origin::of(&c.labels, &fleet).map(|o| o.kept.map_or(o.sub.operation, |k| k.run))
+                Origin::of(&c.labels, &c.name, &fleet).map(|o| o.kept.map_or(o.sub.operation, |k| k.run))
             };
             let first = copies(&fitting[0]);
             if fitting.len() > 1 && (first.is_none() || fitting.iter().any(|found| copies(found) != first)) {
@@ -235,7 +235,7 @@ fn means(name: &str, container: &Container, fleet: &str) -> bool {
     if container.name == name || (is_id && container.id.starts_with(&name.to_ascii_lowercase())) {
         return true;
     }
-    let Some(origin) = Origin::of(&container.labels, fleet) else { return false };
+    let Some(origin) = Origin::of(&container.labels, &container.name, fleet) else { return false };
     let of = origin.kept.map_or(origin.sub.operation, |copy| copy.run);
     let is_copy = container.name.strip_prefix(name).is_some_and(|rest| {
         rest.strip_prefix('.').is_some_and(|n| !n.is_empty() && n.bytes().all(|b| b.is_ascii_digit()))
@@ -250,11 +250,11 @@ pub(super) fn target(container: &Container) -> ContainerTarget {
 
 /// Which copy of a run that is kept up a container is.
 pub(super) fn copy_of(container: &Container, fleet: &str) -> Option<CopyOf> {
-    Origin::of(&container.labels, fleet)?.kept
+    Origin::of(&container.labels, &container.name, fleet)?.kept
 }
 
 fn container_view(node: String, container: Container, fleet: &str) -> ContainerView {
-    let origin = Origin::of(&container.labels, fleet);
+    let origin = Origin::of(&container.labels, &container.name, fleet);
     let (state, exit_code) = match container.state {
         ContainerState::Created => (ContainerStateView::Created, None),
         ContainerState::Running => (ContainerStateView::Running, None),
@@ -301,7 +301,7 @@ mod tests {
     fn names_ids_and_runs_mean_containers() {
         let operation = "op-1-2-3".parse().unwrap();
         let origin = Origin { sub: SubKey { operation, index: 0 }, token: 1, kept: None };
-        let ours = container("web.1", origin.labels("f", NodeId(1)));
+        let ours = container("web.1", origin.labels("f", NodeId(1), "web.1"));
         for name in ["web.1", "web", "op-1-2-3", "ab12", "AB12ab"] {
             assert!(means(name, &ours, "f"), "{name}");
         }
@@ -313,6 +313,6 @@ mod tests {
             means("web.1", &theirs, "f") && !means("web", &theirs, "f"),
             "a stranger's has its name only"
         );
-        assert!(!means("web.x", &container("web.x.y", origin.labels("f", NodeId(1))), "f"));
+        assert!(!means("web.x", &container("web.x.y", origin.labels("f", NodeId(1), "web.x.y")), "f"));
     }
 }

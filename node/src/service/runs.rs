@@ -2,9 +2,12 @@
 
 use std::collections::BTreeSet;
 
+use longshore_model::control::ControlState;
 use longshore_model::operations::{
     CopyState, Kept, OperationCommand, OperationReply, UpkeepChange, UpkeepError,
 };
+use longshore_raft::model::detector::PeerState;
+use longshore_raft::model::membership::EngineReport;
 use longshore_raft::{NodeId, Runtime};
 
 use super::Service;
@@ -77,13 +80,28 @@ impl<R: Runtime> Service<R> {
         }
     }
 
+    /// Why nobody knows how a container on this node is, if that is so.
+    fn unheard(&self, state: &ControlState, node: NodeId) -> Option<String> {
+        let name = name_of(state, node);
+        match (self.core.peer_state(node), state.membership.get(node).map(|record| &record.engine)) {
+            (PeerState::Suspect | PeerState::Failed, _) => Some(format!("{name} is not heard of")),
+            (_, Some(EngineReport::Unavailable { .. })) => {
+                Some(format!("the engine of {name} does not answer"))
+            }
+            _ => None,
+        }
+    }
+
     fn run_view(&self, kept: &Kept) -> RunView {
         let spec = &kept.spec;
         self.core.group.with_state(|state| {
             let copies = kept.copies.iter().enumerate().map(|(index, copy)| {
                 let (shown, container_id, why) = match &copy.state {
                     CopyState::Starting => (CopyStateView::Starting, None, None),
-                    CopyState::Up { container, .. } => (CopyStateView::Up, Some(container.clone()), None),
+                    CopyState::Up { container, .. } => match self.unheard(state, copy.node) {
+                        None => (CopyStateView::Up, Some(container.clone()), None),
+                        Some(why) => (CopyStateView::Unheard, Some(container.clone()), Some(why)),
+                    },
                     CopyState::Down { why, .. } => (CopyStateView::Down, None, Some(why.clone())),
                     CopyState::Completed => (CopyStateView::Completed, None, None),
                 };

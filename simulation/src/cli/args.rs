@@ -151,7 +151,7 @@ pub(super) enum ProfileChoice {
 
 impl ValueEnum for ProfileChoice {
     fn value_variants<'a>() -> &'a [Self] {
-        const ONE: [Profile; 9] = Profile::ALL;
+        const ONE: [Profile; 10] = Profile::ALL;
         &[
             Self::One(ONE[0]),
             Self::One(ONE[1]),
@@ -162,6 +162,7 @@ impl ValueEnum for ProfileChoice {
             Self::One(ONE[6]),
             Self::One(ONE[7]),
             Self::One(ONE[8]),
+            Self::One(ONE[9]),
             Self::All,
         ]
     }

@@ -128,6 +128,7 @@ struct Shared {
 struct Chance {
     random: SmallRng,
     usual: Latency,
+    reply: Latency,
     pulls: PullBehaviour,
     calls: CallBehaviour,
     /// Of a hundred calls, so many go as `calls` says.
@@ -166,6 +167,7 @@ impl HostEngine {
         let chance = Mutex::new(Chance {
             random,
             usual: shape.step,
+            reply: shape.reply,
             pulls: PullBehaviour::Works,
             calls: CallBehaviour::Works,
             percent: 0,
@@ -295,10 +297,11 @@ impl HostEngine {
         let mut guard = self.shared.chance.lock();
         let chance = &mut *guard;
         if chance.calls == CallBehaviour::Works || chance.random.random_range(0..100) >= chance.percent {
-            return ContainerScript::default();
+            let after = draw(&mut chance.random, &chance.reply);
+            return ContainerScript::Works { before: Duration::ZERO, after };
         }
         match chance.calls {
-            CallBehaviour::Works => ContainerScript::default(),
+            CallBehaviour::Works => unreachable!("was looked at above"),
             CallBehaviour::Slow { each } => ContainerScript::Works {
                 before: draw(&mut chance.random, &each),
                 after: draw(&mut chance.random, &each),

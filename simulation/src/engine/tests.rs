@@ -23,7 +23,7 @@ fn engine(registry: &Arc<ImageRegistry>) -> (HostEngine, Reports) {
     let reports = Reports::default();
     let sink = reports.clone();
     let on_seen = Arc::new(move |seen| sink.lock().push((global_ns() / 1_000_000, seen)));
-    let shape = EngineShape { step, present: true };
+    let shape = EngineShape { step, ..EngineShape::default() };
     (HostEngine::new(1, registry, &shape, random::stream(1, "engine h1"), on_seen), reports)
 }
 

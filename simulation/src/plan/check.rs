@@ -172,6 +172,8 @@ impl Fault {
             | Self::FailRead { host }
             | Self::Rot { host }
             | Self::Weigh { host, .. }
+            | Self::Drain { host }
+            | Self::Undrain { host }
             | Self::EngineDown { host }
             | Self::EngineUp { host }
             | Self::EnginePulls { host, .. }
@@ -219,6 +221,8 @@ impl Fault {
             Self::FailRead { .. } => "fail_read",
             Self::Rot { .. } => "rot",
             Self::Weigh { .. } => "weigh",
+            Self::Drain { .. } => "drain",
+            Self::Undrain { .. } => "undrain",
             Self::PauseRing => "pause_ring",
             Self::ResumeRing => "resume_ring",
             Self::RebalanceRing => "rebalance_ring",

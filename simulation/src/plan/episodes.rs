@@ -104,6 +104,7 @@ pub(super) enum Kind {
     Leave,
     Remove,
     Wipe,
+    Drain,
     // Clocks.
     StepWall,
     Drift,
@@ -120,7 +121,7 @@ pub(super) enum Kind {
 
 impl Kind {
     /// Those that a swarm draws from.
-    pub(super) const ALL: [Self; 32] = [
+    pub(super) const ALL: [Self; 33] = [
         Self::Kill,
         Self::CrashLoop,
         Self::Restart,
@@ -147,6 +148,7 @@ impl Kind {
         Self::Leave,
         Self::Remove,
         Self::Wipe,
+        Self::Drain,
         Self::StepWall,
         Self::Drift,
         Self::EngineDown,
@@ -168,6 +170,7 @@ impl Kind {
                 | Self::EngineTrouble
                 | Self::EngineForgets
                 | Self::EngineCalls
+                | Self::Drain
                 | Self::RingHands
         )
     }
@@ -198,6 +201,19 @@ impl Kind {
                 self.disk(dice, ground, &mut script);
             }
             Self::Leave | Self::Remove | Self::Wipe => self.members(dice, ground, &mut script),
+            // Two at a time now and then: of the last two one is refused.
+            Self::Drain => {
+                let count = if dice.percent(30) { 2 } else { 1 };
+                let hosts = dice.some_of(&ground.hosts(), count);
+                for &host in &hosts {
+                    script.add(Fault::Drain { host });
+                    script.after(dice.magnitude(1..=1_000));
+                }
+                script.after(dice.within(3_000..=30_000));
+                for host in hosts {
+                    script.add(Fault::Undrain { host });
+                }
+            }
             Self::StepWall | Self::Drift => self.clock(dice, ground, &mut script),
             Self::EngineDown | Self::EngineTrouble | Self::EngineForgets | Self::EngineCalls => {
                 self.engine(dice, ground, &mut script);

@@ -70,7 +70,7 @@ pub fn expand(seed: u64, options: &Options) -> Plan {
     }
     if profile == Profile::Storm {
         storm::draw(&mut plan);
-    } else if !matches!(profile, Profile::Calm | Profile::Ring) {
+    } else if !matches!(profile, Profile::Calm | Profile::Ring | Profile::Runs) {
         leave_unhealed(&mut plan, essentials);
     }
     debug_assert_eq!(is_fair(&plan), Ok(()));

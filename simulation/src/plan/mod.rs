@@ -210,13 +210,22 @@ impl Default for DiskShape {
 pub struct EngineShape {
     /// Of one step of a pull (five a layer).
     pub step: Latency,
+    /// From what a call changes about a container to the reply: a start takes real engines up to seconds.
+    #[serde(default = "EngineShape::at_once")]
+    pub reply: Latency,
     /// Without: `--docker none`.
     pub present: bool,
 }
 
+impl EngineShape {
+    const fn at_once() -> Latency {
+        Latency::even(0, 0)
+    }
+}
+
 impl Default for EngineShape {
     fn default() -> Self {
-        Self { step: Latency::even(1_000, 50_000), present: true }
+        Self { step: Latency::even(1_000, 50_000), reply: Self::at_once(), present: true }
     }
 }
 
@@ -469,6 +478,13 @@ pub enum Fault {
     Weigh {
         host: HostId,
         weight: u32,
+    },
+    /// `longshore node update --availability drain` and `active`, said to some node.
+    Drain {
+        host: HostId,
+    },
+    Undrain {
+        host: HostId,
     },
     /// `longshore ring pause`, `resume` and `rebalance`, said to some node.
     PauseRing,

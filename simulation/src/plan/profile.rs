@@ -22,6 +22,8 @@ pub enum Profile {
     Clock,
     /// Engines that are down, hang, fail, lie, crash, forget
     Containers,
+    /// Containers on engines that are well and take their time, while hosts are cut off, stand still, die
+    Runs,
     /// Everything, the kinds of faults and every parameter drawn from the seed
     #[default]
     Swarm,
@@ -32,13 +34,14 @@ pub enum Profile {
 }
 
 impl Profile {
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Calm,
         Self::Network,
         Self::Disk,
         Self::Membership,
         Self::Clock,
         Self::Containers,
+        Self::Runs,
         Self::Swarm,
         Self::Ring,
         Self::Storm,
@@ -52,6 +55,7 @@ impl Profile {
             Self::Membership => "membership",
             Self::Clock => "clock",
             Self::Containers => "containers",
+            Self::Runs => "runs",
             Self::Swarm => "swarm",
             Self::Ring => "ring",
             Self::Storm => "storm",
@@ -114,6 +118,7 @@ impl Profile {
                 (Kind::Leave, 1_500),
                 (Kind::Remove, 1_000),
                 (Kind::Wipe, 1_500),
+                (Kind::Drain, 1_000),
                 (Kind::Restart, 1_500),
                 (Kind::Kill, 1_500),
                 (Kind::Isolate, 1_000),
@@ -134,6 +139,15 @@ impl Profile {
                 (Kind::Kill, 2_000),
                 (Kind::Pause, 1_000),
                 (Kind::Isolate, 1_000),
+            ],
+            Self::Runs => &[
+                (Kind::Isolate, 4_000),
+                (Kind::Split, 1_000),
+                (Kind::OneWay, 1_000),
+                (Kind::Pause, 1_500),
+                (Kind::Kill, 1_500),
+                (Kind::Restart, 700),
+                (Kind::Drain, 1_500),
             ],
         }
     }

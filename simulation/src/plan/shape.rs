@@ -87,6 +87,7 @@ fn sizes(dice: &mut Dice, profile: Profile, nodes: Option<u32>) -> (u64, u64) {
         Profile::Calm => 3,
         Profile::Membership => dice.within(1..=7),
         Profile::Containers => dice.within(3..=4),
+        Profile::Runs => dice.within(3..=5),
         Profile::Storm => 5,
         Profile::Ring => dice.within(3..=6),
         Profile::Swarm if dice.percent(10) => dice.within(6..=7),
@@ -167,7 +168,13 @@ fn engines(seed: u64, profile: Profile, hosts: &mut [HostShape]) {
     for host in hosts {
         let min_us = dice.magnitude(500..=10_000);
         host.engine.step = Latency::even(min_us, dice.magnitude(min_us..=500_000));
-        host.engine.present = profile == Profile::Containers || dice.percent(90);
+        host.engine.present = matches!(profile, Profile::Containers | Profile::Runs) || dice.percent(90);
+        if profile == Profile::Runs {
+            host.engine.step = Latency::even(100_000, dice.within(200_000..=1_500_000));
+            host.engine.reply = Latency::even(1_000, dice.magnitude(10_000..=2_000_000));
+        } else if profile == Profile::Swarm && dice.percent(30) {
+            host.engine.reply = Latency::even(1_000, dice.magnitude(2_000..=500_000));
+        }
     }
 }
 
@@ -178,6 +185,7 @@ fn runs(seed: u64, profile: Profile) -> u64 {
         // What a run costs, and groups at rest, are what these are about.
         Profile::Calm | Profile::Storm => 0,
         Profile::Containers => dice.within(4..=12),
+        Profile::Runs => dice.within(20..=60),
         Profile::Swarm => dice.within(0..=4),
         _ => u64::from(dice.percent(30)),
     }
@@ -206,6 +214,7 @@ pub(super) fn load(seed: u64, profile: Profile) -> Load {
     let min_us = dice.within(mean_us / 4..=mean_us);
     let pulls = match profile {
         Profile::Containers => dice.within(4..=20),
+        Profile::Runs => dice.within(0..=1),
         // Groups at rest are what a storm is about.
         Profile::Storm => 0,
         Profile::Ring => Dice::new(seed, "ring pulls").within(0..=2),

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use longshore_node::api::client::{Client, ClientError, Target};
-use longshore_node::api::types::{ErrorCode, LeaveQuery, RemoveQuery};
+use longshore_node::api::types::{ErrorCode, LeaveQuery, NodeAvailability, NodeUpdate, RemoveQuery};
 use rand::RngExt;
 
 use super::World;
@@ -113,6 +113,12 @@ impl World {
             Fault::Weigh { host, weight } => {
                 let mut hosts = self.hosts.lock();
                 hosts.get_mut(host).expect("a plan names hosts that there are").weight = *weight;
+                true
+            }
+            Fault::Drain { host } | Fault::Undrain { host } => {
+                let (world, host) = (Arc::clone(self), *host);
+                let drain = matches!(fault, Fault::Drain { .. });
+                drop(runtime::spawn_in(&self.context, async move { world.drain(host, drain).await }));
                 true
             }
             Fault::PauseRing | Fault::ResumeRing | Fault::RebalanceRing => {
@@ -313,6 +319,57 @@ impl World {
             // Somebody else was quicker, or the answer to an earlier attempt was lost.
             Err(ClientError::Api { error, .. }) => error.code == ErrorCode::NotFound,
             Err(_) => false,
+        }
+    }
+
+    /// `longshore node update --availability`, said to some node. Whether it was done, or is a thing of the past.
+    async fn drain(self: &Arc<Self>, id: HostId, drain: bool) -> bool {
+        let name = self.hosts.lock()[&id].node_name();
+        let up: Vec<HostId> =
+            self.hosts.lock().values().filter(|host| host.is_up()).map(|host| host.id).collect();
+        if up.is_empty() {
+            return false;
+        }
+        let host = up[self.random.lock().random_range(0..up.len())];
+        let Some(client) = self.client(host) else { return false };
+        let availability = if drain { NodeAvailability::Draining } else { NodeAvailability::Active };
+        let update = NodeUpdate { availability: Some(availability), ..NodeUpdate::default() };
+        let done = client.update_node(&name, &update).await;
+        event!("{} {name} through host {host}: {}", if drain { "drain" } else { "undrain" }, outcome(&done));
+        let what = match (&done, drain) {
+            (Ok(_), true) => "drained",
+            (Ok(_), false) => "undrained",
+            (Err(_), true) => "drain refused",
+            (Err(_), false) => "undrain refused",
+        };
+        self.recorder.count("operator", what);
+        match done {
+            Ok(_) => true,
+            Err(ClientError::Api { error, .. }) => {
+                matches!(error.code, ErrorCode::NotFound | ErrorCode::Conflict)
+            }
+            Err(_) => false,
+        }
+    }
+
+    /// Nodes that an operator drained take work again.
+    pub(super) async fn undrain_all(self: &Arc<Self>) {
+        let drained: BTreeSet<HostId> = self
+            .plan
+            .faults
+            .iter()
+            .filter_map(|scheduled| match scheduled.fault {
+                Fault::Drain { host } => Some(host),
+                _ => None,
+            })
+            .collect();
+        for host in drained {
+            for _ in 0..OPERATOR_ATTEMPTS {
+                if self.drain(host, false).await {
+                    break;
+                }
+                runtime::sleep_global(OPERATOR_RETRY).await;
+            }
         }
     }
 

@@ -233,6 +233,10 @@ impl World {
             let world = Arc::clone(self);
             drop(runtime::spawn_in(&self.context, async move { world.resume_ring().await }));
         }
+        if self.plan.faults.iter().any(|scheduled| matches!(scheduled.fault, Fault::Drain { .. })) {
+            let world = Arc::clone(self);
+            drop(runtime::spawn_in(&self.context, async move { world.undrain_all().await }));
+        }
         self.recorder.see(Seen::Healed);
     }
 

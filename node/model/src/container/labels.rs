@@ -17,6 +17,7 @@ const NODE: &str = "dev.longshore.node";
 const OPERATION: &str = "dev.longshore.operation";
 const PART: &str = "dev.longshore.part";
 const TOKEN: &str = "dev.longshore.token";
+const NAME: &str = "dev.longshore.name";
 const RUN: &str = "dev.longshore.run";
 const COPY: &str = "dev.longshore.copy";
 
@@ -39,14 +40,15 @@ pub struct Origin {
 }
 
 impl Origin {
-    /// As labels of a container that this node of this fleet makes.
-    pub fn labels(&self, fleet: &str, node: NodeId) -> BTreeMap<String, String> {
+    /// As labels of a container of this name that this node of this fleet makes.
+    pub fn labels(&self, fleet: &str, node: NodeId, name: &str) -> BTreeMap<String, String> {
         let mut labels = BTreeMap::from([
             (FLEET.to_owned(), fleet.to_owned()),
             (NODE.to_owned(), node.to_string()),
             (OPERATION.to_owned(), self.sub.operation.to_string()),
             (PART.to_owned(), self.sub.index.to_string()),
             (TOKEN.to_owned(), self.token.to_string()),
+            (NAME.to_owned(), name.to_owned()),
         ]);
         if let Some(CopyOf { run, copy }) = self.kept {
             labels.insert(RUN.to_owned(), run.to_string());
@@ -60,9 +62,10 @@ impl Origin {
         labels.get(NODE)?.strip_prefix('n')?.parse().ok().map(NodeId)
     }
 
-    /// Of a container with these labels, if it is this fleet's.
-    pub fn of(labels: &BTreeMap<String, String>, fleet: &str) -> Option<Self> {
-        if labels.get(FLEET)? != fleet {
+    /// Of a container of this name and with these labels, if it is this fleet's. One that has the labels and another name is somebody's own: images made of a
+    /// container (`docker commit`) have its labels, and so has what is run of them.
+    pub fn of(labels: &BTreeMap<String, String>, name: &str, fleet: &str) -> Option<Self> {
+        if labels.get(FLEET)? != fleet || labels.get(NAME)? != name {
             return None;
         }
         let operation = labels.get(OPERATION)?.parse().ok()?;

@@ -101,16 +101,21 @@ fn a_container_is_known_by_its_labels_in_its_own_fleet() {
     let run: crate::operations::OperationId = "op-3-4-5".parse().unwrap();
     for kept in [None, Some(CopyOf { run, copy: 2 })] {
         let origin = Origin { sub: SubKey { operation: run, index: 7 }, token: 3, kept };
-        let labels = origin.labels("f1", NodeId(3));
+        let labels = origin.labels("f1", NodeId(3), "web.1");
         assert_eq!((Origin::made_by(&labels), Origin::made_by(&BTreeMap::new())), (Some(NodeId(3)), None));
         assert!(labels.keys().all(|key| key.starts_with(LABEL_PREFIX)));
-        assert_eq!(Origin::of(&labels, "f1"), Some(origin));
-        assert_eq!(Origin::of(&labels, "f2"), None, "another fleet's");
+        assert_eq!(Origin::of(&labels, "web.1", "f1"), Some(origin));
+        assert_eq!(Origin::of(&labels, "web.1", "f2"), None, "another fleet's");
+        assert_eq!(
+            Origin::of(&labels, "mine", "f1"),
+            None,
+            "made of an image that `docker commit` made of it"
+        );
         let mut cut = labels.clone();
         cut.remove(TOKEN_LABEL);
-        assert_eq!(Origin::of(&cut, "f1"), None);
+        assert_eq!(Origin::of(&cut, "web.1", "f1"), None);
     }
-    assert_eq!(Origin::of(&BTreeMap::new(), "f1"), None);
+    assert_eq!(Origin::of(&BTreeMap::new(), "web.1", "f1"), None);
 }
 
 const TOKEN_LABEL: &str = "dev.longshore.token";

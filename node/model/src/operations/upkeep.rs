@@ -377,6 +377,12 @@ impl Operations {
         }
     }
 
+    /// Whether a part has been given up where it was.
+    pub fn has_failed(&self, part: SubKey) -> bool {
+        let sub = self.records.get(&part.operation).and_then(|of| of.subs.get(part.index as usize));
+        sub.is_some_and(|sub| matches!(sub.state, SubState::Failed { .. }))
+    }
+
     /// Runs that are kept up, oldest first.
     pub fn kept(&self) -> impl ExactSizeIterator<Item = &Kept> {
         self.kept.values()

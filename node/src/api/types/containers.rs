@@ -126,6 +126,8 @@ pub struct EngineQuery {
 pub enum CopyStateView {
     Starting,
     Up,
+    /// It was up when its node, or the engine, was last heard of.
+    Unheard,
     /// It is being replaced, or waits for that.
     Down,
     /// It ended by itself, with exit code 0.
@@ -145,7 +147,7 @@ pub struct CopyView {
     pub container_id: Option<String>,
     /// The operation that made it, or is about to.
     pub operation: String,
-    /// Why it is down.
+    /// Why it is down, or not heard of.
     pub why: Option<String>,
 }
 

@@ -440,8 +440,8 @@ impl Containers {
 }
 
 /// Whose container it is, if the fleet made it.
-fn origin_of(labels: &BTreeMap<String, String>) -> Option<Origin> {
-    Origin::of(labels, labels.get(&format!("{LABEL_PREFIX}fleet"))?)
+fn origin_of(name: &str, labels: &BTreeMap<String, String>) -> Option<Origin> {
+    Origin::of(labels, name, labels.get(&format!("{LABEL_PREFIX}fleet"))?)
 }
 
 impl Checker for Containers {
@@ -455,7 +455,7 @@ impl Checker for Containers {
         self.overdue(at_ns).map_err(is_unsafe)?;
         match &observation.seen {
             Seen::ContainerStarted { host, start, name, labels } => {
-                let Some(origin) = origin_of(labels) else { return Ok(()) };
+                let Some(origin) = origin_of(name, labels) else { return Ok(()) };
                 let was_steady = self.is_steady(*host, at_ns);
                 let it = Running { host: *host, name: name.clone(), origin, since_ns: at_ns, was_steady };
                 self.container_started(at_ns, *start, it).map_err(is_unsafe)

@@ -63,8 +63,8 @@ impl Story {
         self.then(Seen::ContainerStarted {
             host,
             start,
+            labels: origin.labels("fleet", NodeId(host.into()), &name),
             name,
-            labels: origin.labels("fleet", NodeId(host.into())),
         })
     }
 

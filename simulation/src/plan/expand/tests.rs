@@ -116,6 +116,7 @@ fn profiles_do_what_they_say() {
             Profile::Containers,
             &["engine_down", "engine_up", "engine_pulls", "engine_calls", "engine_forgets"],
         ),
+        (Profile::Runs, &["add_rule", "remove_rule", "pause", "kill", "start"]),
     ] {
         let plans: Vec<Plan> = (0..100).map(|seed| expand(seed, &options(profile))).collect();
         for fault in faults {

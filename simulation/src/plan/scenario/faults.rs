@@ -327,6 +327,8 @@ fn of_host(fault: &Fault, host: HostId) -> Fault {
         | Fault::FailRead { host: of }
         | Fault::Rot { host: of }
         | Fault::Weigh { host: of, .. }
+        | Fault::Drain { host: of }
+        | Fault::Undrain { host: of }
         | Fault::EngineDown { host: of }
         | Fault::EngineUp { host: of }
         | Fault::EnginePulls { host: of, .. }
