@@ -17,6 +17,8 @@ use clap_complete::CompleteEnv;
 use clap_complete::engine::{ArgValueCompleter, CompletionCandidate};
 use clap_complete::env::{Bash, Elvish, EnvCompleter, Fish, Powershell, Zsh};
 
+use longshore_model::image::ImageReference;
+
 use super::args::{Cli, ColourChoice, GlobalArgs};
 use super::error::{CliError, Exit};
 use super::session::{self, Client, Runtime};
@@ -24,13 +26,16 @@ use super::terminal::Terminal;
 use super::{api, output};
 use crate::api::client::ClientError;
 use crate::api::timer::within;
-use crate::api::types::{GroupQuery, OperationQuery, OperationState, OperationView};
+use crate::api::types::{ContainerView, GroupQuery, OperationQuery, OperationState, OperationView, RunView};
 
 /// Set by the script when it asks for completions.
 const VARIABLE: &str = "LONGSHORE_COMPLETE";
 
 /// How long the node may take to tell names.
 pub(super) const ANSWER_LIMIT: Duration = Duration::from_millis(300);
+
+/// bash takes a colon for the end of a word, and would complete no tag of an image.
+const BASH_WORDS: &str = "COMP_WORDBREAKS=\"${COMP_WORDBREAKS//:/}\"\n";
 
 /// Most operations that are looked at, the newest.
 const OPERATIONS_MAX: u32 = 100;
@@ -78,6 +83,9 @@ fn script(shell: &dyn EnvCompleter, program: PathBuf, here: Option<PathBuf>) -> 
         _ => program,
     };
     let mut script = Vec::new();
+    if shell.is("bash") {
+        script.extend_from_slice(BASH_WORDS.as_bytes());
+    }
     shell.write_registration(VARIABLE, "longshore", "longshore", &program.to_string_lossy(), &mut script)?;
     Ok(script)
 }
@@ -108,6 +116,9 @@ pub(super) enum Names {
     Groups,
     Tokens,
     Images,
+    /// And runs that the fleet keeps up.
+    Containers,
+    Registries,
     Operations(Which),
     /// Of the API; these need no node.
     Endpoints,
@@ -145,6 +156,10 @@ impl Names {
             (["op", "retry"], "ID") => Some(Self::Operations(Which::Retriable)),
             (["op", ..], "ID") => Some(Self::Operations(Which::All)),
             (["op", ..], "IMAGE") => Some(Self::Images),
+            (["op", "stop" | "start" | "rm" | "exec" | "logs"], "NAME" | "CONTAINER") => {
+                Some(Self::Containers)
+            }
+            (["logout"], "REGISTRY") => Some(Self::Registries),
             (["op", ..], "ZONE") => Some(Self::Zones),
             (["api"], "METHOD|PATH" | "PATH") => Some(Self::Endpoints),
             _ => None,
@@ -271,12 +286,31 @@ async fn names_of(client: &Client, names: Names) -> Result<Vec<Named>, ClientErr
             };
             operations.map(|operation| (operation.id.clone(), Some(word(&operation)))).collect()
         }
+        // Those that engines have, and then those that only operations speak of.
         Names::Images => {
+            let there = client.list_images(None).await.unwrap_or_default().images.into_iter();
             let operations = newest(client).await?.into_iter();
-            unique(operations.flat_map(|operation| operation.images).collect())
+            let spoken_of = operations.flat_map(|operation| operation.images);
+            unique(there.flat_map(|image| image.tags).chain(spoken_of).map(familiar).collect())
+        }
+        Names::Containers => {
+            let runs = client.list_runs().await?.into_iter();
+            let run = |run: RunView| Some((run.name?, Some(format!("run of {}", run.image))));
+            let containers = client.list_containers(None).await?.containers.into_iter();
+            let container = |it: ContainerView| (it.name, Some(format!("{} on {}", it.image, it.node)));
+            runs.filter_map(run).chain(containers.map(container)).collect()
+        }
+        Names::Registries => {
+            let registries = client.list_registries().await?.into_iter();
+            registries.map(|registry| (registry.registry, Some(registry.username))).collect()
         }
         Names::Endpoints => Vec::new(),
     })
+}
+
+/// As people write it.
+fn familiar(image: String) -> String {
+    image.parse::<ImageReference>().map_or(image, |reference| reference.familiar())
 }
 
 async fn newest(client: &Client) -> Result<Vec<OperationView>, ClientError> {

@@ -58,8 +58,11 @@ fn names_that_are_there_now() {
     assert_eq!(names(&["op", "cancel", ""]), ["op3"]);
     assert_eq!(names(&["op", "wait", "op9", ""]), ["op3"]);
     assert_eq!(names(&["op", "retry", ""]), ["op2"]);
-    assert_eq!(names(&["op", "push", ""]), ["docker.io/library/nginx:1.27"]);
-    assert_eq!(names(&["op", "tag", "docker"]), ["docker.io/library/nginx:1.27"]);
+    assert_eq!(names(&["op", "push", ""]), ["nginx:1.27"], "each once, as engines and people call it");
+    assert_eq!(names(&["op", "tag", "nginx:1"]), ["nginx:1.27"]);
+    assert_eq!(names(&["op", "logs", ""]), ["shop", "web.1", "web.2"]);
+    assert_eq!(names(&["op", "stop", "web.1", "web.2"]), ["web.2"]);
+    assert_eq!(names(&["logout", ""]), ["r.example"]);
     assert_eq!(names(&["token", "revoke", ""]), ["t1"]);
     assert_eq!(names(&["api", "/v1/ring/p"]), ["/v1/ring/pause", "/v1/ring/plan"]);
     assert_eq!(names(&["nod"]), ["node"]);
@@ -96,6 +99,7 @@ fn the_words_say_which_node_is_asked() {
 fn scripts_call_this_program() {
     for shell in ["bash", "zsh", "fish", "powershell", "elvish"] {
         let script = script_of(shell, "longshore");
+        assert_eq!(script.contains("COMP_WORDBREAKS"), shell == "bash", "{script}");
         assert!(script.contains("LONGSHORE_COMPLETE") && !script.contains("/here"), "{shell}: {script}");
         // Not found on the PATH: from anywhere.
         assert!(script_of(shell, "target/longshore").contains("/here/target/longshore"), "{shell}");
