@@ -14,6 +14,7 @@ mod core;
 mod credentials;
 mod engines;
 mod history;
+mod inventory;
 mod membership;
 mod node_store;
 mod operations;

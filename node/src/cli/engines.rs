@@ -10,7 +10,7 @@ use super::error::CliError;
 use super::output::{self, NONE, Text};
 use super::session::{Runtime, Session};
 use crate::api::types::{
-    ContainerStateView, ContainerView, CopyStateView, ImageView, MissingNode, RunView, VolumeView,
+    ContainerStateView, ContainerView, CopyStateView, ImageView, MissingNode, RunView, StaleNode, VolumeView,
 };
 
 /// Digits of an id that are shown.
@@ -42,7 +42,7 @@ pub(super) async fn ps(session: &mut Session<'_>, args: PsArgs) -> Result<(), Cl
         matches!(c.state, Running | Paused | Restarting)
     };
     listed.containers.retain(|container| args.all || is_up(container));
-    warn(session, &listed.missing);
+    warn(session, &listed.stale, &listed.missing);
     if list.quiet {
         let ids: String = listed.containers.iter().map(|c| format!("{}\n", short(&c.id))).collect();
         return session.print(&ids);
@@ -53,7 +53,7 @@ pub(super) async fn ps(session: &mut Session<'_>, args: PsArgs) -> Result<(), Cl
 
 pub(super) async fn images(session: &mut Session<'_>, args: EngineListArgs) -> Result<(), CliError> {
     let listed = session.client.list_images(args.on.as_deref()).await?;
-    warn(session, &listed.missing);
+    warn(session, &listed.stale, &listed.missing);
     if args.list.quiet {
         let ids: std::collections::BTreeSet<&str> =
             listed.images.iter().map(|image| short(&image.id)).collect();
@@ -65,7 +65,7 @@ pub(super) async fn images(session: &mut Session<'_>, args: EngineListArgs) -> R
 
 pub(super) async fn volumes(session: &mut Session<'_>, args: EngineListArgs) -> Result<(), CliError> {
     let listed = session.client.list_volumes(args.on.as_deref()).await?;
-    warn(session, &listed.missing);
+    warn(session, &listed.stale, &listed.missing);
     if args.list.quiet {
         let names: String = listed.volumes.iter().map(|volume| format!("{}\n", volume.name)).collect();
         return session.print(&names);
@@ -82,7 +82,12 @@ pub(super) async fn runs(session: &mut Session<'_>, list: ListArgs) -> Result<()
     session.show(list.format, &runs, |runs, colour| render_runs(runs, colour))
 }
 
-fn warn(session: &mut Session<'_>, missing: &[MissingNode]) {
+fn warn(session: &mut Session<'_>, stale: &[StaleNode], missing: &[MissingNode]) {
+    let now_ms = Runtime::unix_time_ms();
+    for StaleNode { node, as_of_ms, why } in stale {
+        let ago = output::ago(now_ms.saturating_sub(*as_of_ms));
+        session.terminal.report(&format!("note: {node} is shown as last seen {ago}: {why}\n"));
+    }
     for MissingNode { node, why } in missing {
         session.terminal.report(&format!("note: {node} is not in this list: {why}\n"));
     }

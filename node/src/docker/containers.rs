@@ -63,7 +63,7 @@ pub struct Container {
 pub struct ListedImage {
     /// `sha256:...`.
     pub id: String,
-    /// Names with a tag; none for what lost its name.
+    /// Names with a tag, sorted; none for what lost its name.
     pub tags: Vec<String>,
     pub size_bytes: u64,
     pub created_unix_s: u64,
@@ -76,15 +76,20 @@ pub struct ListedVolume {
     pub driver: String,
 }
 
-/// Something happened to images, containers or volumes of an engine.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// What something happened to.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Changed {
-    Containers,
-    Images,
-    Volumes,
+    /// Anything: whatever happened before this moment was not told.
+    Everything,
+    /// The container of this id.
+    Container(String),
+    /// The image of this id or name. Others may have lost a name to it.
+    Image(String),
+    /// The volume of this name.
+    Volume(String),
 }
 
-/// Called for each event, beginning with one of each kind when the engine listens. Must not block.
+/// Called for each event, beginning with [`Changed::Everything`] when the engine listens. Must not block.
 pub type OnChanged = Arc<dyn Fn(Changed) + Send + Sync>;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]

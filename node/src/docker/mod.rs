@@ -26,7 +26,7 @@ pub use bollard_engine::{BollardEngine, Limits};
 pub use containers::*;
 pub use endpoint::{EndpointError, EngineEndpoint};
 pub use fake::{
-    Commands, ContainerCall, ContainerScript, Executed, FakeEngine, FakeImage, Happened, JournalEntry,
+    Asked, Commands, ContainerCall, ContainerScript, Executed, FakeEngine, FakeImage, Happened, JournalEntry,
     OnJournal, Program, Programs, PullCounts, PullScript, WRITTEN_BYTES_MAX,
 };
 pub use none::NoEngine;
@@ -200,8 +200,12 @@ pub trait ContainerEngine: Send + Sync + 'static {
     fn list_containers(&self) -> BoxFuture<'_, Result<Vec<Container>, EngineError>>;
     /// All images but those that only others are built on; by id.
     fn list_images(&self) -> BoxFuture<'_, Result<Vec<ListedImage>, EngineError>>;
+    /// The image of this id or name as it is listed, if there is one; one without a name may be such as is not listed.
+    fn find_image(&self, image: &str) -> BoxFuture<'_, Result<Option<ListedImage>, EngineError>>;
     /// By name.
     fn list_volumes(&self) -> BoxFuture<'_, Result<Vec<ListedVolume>, EngineError>>;
+    /// The volume of this name, if there is one.
+    fn find_volume(&self, volume: &str) -> BoxFuture<'_, Result<Option<ListedVolume>, EngineError>>;
     /// Tells of everything that happens from now on, until the connection breaks: it always ends with an error.
     fn watch(&self, on_changed: OnChanged) -> BoxFuture<'_, Result<(), EngineError>>;
     /// What a container has written. Ends when all is told; with `follow`, when the container has ended.

@@ -68,7 +68,15 @@ impl ContainerEngine for NoEngine {
         disabled()
     }
 
+    fn find_image(&self, _: &str) -> BoxFuture<'_, Result<Option<ListedImage>, EngineError>> {
+        disabled()
+    }
+
     fn list_volumes(&self) -> BoxFuture<'_, Result<Vec<ListedVolume>, EngineError>> {
+        disabled()
+    }
+
+    fn find_volume(&self, _: &str) -> BoxFuture<'_, Result<Option<ListedVolume>, EngineError>> {
         disabled()
     }
 

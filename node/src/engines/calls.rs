@@ -52,6 +52,17 @@ pub(crate) struct Listing<T> {
     pub(crate) items: Vec<T>,
     /// There are more than fit.
     pub(crate) cut: bool,
+    /// None if it is what the engine has.
+    pub(crate) last_seen: Option<SeenLast>,
+}
+
+/// Of a listing that is what the engine had when it was heard last.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub(crate) struct SeenLast {
+    /// By the clock of the node that says so.
+    pub(crate) age_ms: u64,
+    /// Why the engine was not asked.
+    pub(crate) why: String,
 }
 
 impl<T: Encode> Listing<T> {
@@ -66,7 +77,7 @@ impl<T: Encode> Listing<T> {
         }
         let cut = fit < items.len();
         items.truncate(fit);
-        Self { items, cut }
+        Self { items, cut, last_seen: None }
     }
 }
 

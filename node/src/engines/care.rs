@@ -17,6 +17,9 @@ use tokio::sync::Notify;
 
 use longshore_raft::Runtime;
 
+use crate::docker::Changed;
+use crate::inventory::Heard;
+
 /// First byte of a message that lists copies, its version included.
 pub(crate) const CARE_TAG: u8 = 0xD4;
 /// Most copies in one message, and most that are kept in mind.
@@ -72,9 +75,14 @@ impl Care {
         self.fenced.lock().get(container).copied()
     }
 
-    /// The engine can not be listened to without a break: containers may have ended with it.
-    pub(super) fn broke_off(&self) {
-        self.stretch.fetch_add(1, Ordering::Relaxed);
+    /// Takes word of the engine.
+    pub(crate) fn hear(&self, heard: &Heard) {
+        match heard {
+            Heard::Changed(Changed::Everything | Changed::Container(_)) => self.look(),
+            Heard::Changed(Changed::Image(_) | Changed::Volume(_)) => {}
+            // Containers may have ended with it.
+            Heard::BrokeOff => drop(self.stretch.fetch_add(1, Ordering::Relaxed)),
+        }
     }
 
     /// A container runs.

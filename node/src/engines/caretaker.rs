@@ -29,8 +29,6 @@ const LOOK_EVERY: Duration = Duration::from_secs(30);
 const AGAIN: Duration = Duration::from_secs(2);
 /// Events come in bursts.
 const GATHER: Duration = Duration::from_millis(100);
-/// Pause before the engine is listened to again.
-const LISTEN_AGAIN: Duration = Duration::from_secs(1);
 /// Longest pause before a copy is started again that does not stay up.
 const RESTART_PAUSE_MAX: Duration = Duration::from_secs(60);
 /// A copy that was up for so long begins with a short pause again.
@@ -75,14 +73,6 @@ impl<R: Runtime> Caretaker<R> {
     }
 
     pub(crate) async fn run(self: Arc<Self>) {
-        let (engine, care, stop) = (Arc::clone(&self.engine), Arc::clone(&self.care), self.stop.clone());
-        drop(R::spawn(async move {
-            tokio::select! {
-                biased;
-                () = stop.cancelled() => {}
-                () = listen::<R>(&*engine, &care) => {}
-            }
-        }));
         let mut pause = Duration::ZERO;
         loop {
             tokio::select! {
@@ -324,23 +314,4 @@ impl<R: Runtime> Caretaker<R> {
 /// Where the record of a container's run is.
 fn partition_of(origin: &Origin) -> PartitionId {
     origin.kept.map_or(origin.sub.operation, |copy| copy.run).partition
-}
-
-/// Has the caretaker look at each event of the engine.
-async fn listen<R: Runtime>(engine: &dyn ContainerEngine, care: &Arc<Care>) {
-    loop {
-        let told = Arc::clone(care);
-        let ended = engine
-            .watch(Arc::new(move |changed| {
-                if changed == crate::docker::Changed::Containers {
-                    told.look();
-                }
-            }))
-            .await;
-        care.broke_off();
-        if let Err(error) = ended {
-            tracing::debug!(%error, "the engine's events can not be heard; trying again");
-        }
-        R::sleep(LISTEN_AGAIN).await;
-    }
 }

@@ -1,29 +1,70 @@
-//! Answers for this node's engine.
+//! Answers for this node's engine: listings from the inventory, as long as that is what the engine has.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use longshore_raft::Runtime;
 use longshore_raft::transport::Replier;
 use tokio::sync::Semaphore;
 
-use super::calls::{CallError, CallErrorKind, EngineCall, EngineReply, Listing, StreamEnd};
+use super::calls::{
+    CallError, CallErrorKind, EngineCall, EngineReply, LISTED_BYTES_MAX, Listing, SeenLast, StreamEnd,
+};
 use super::streams::Streams;
 use crate::docker::{ContainerEngine, EngineError};
+use crate::inventory::{Inventory, Item};
 
 /// Most calls that are being answered at a time.
 const CALLS_MAX: usize = 512;
+/// How long the engine may take for a listing, before what it had when it was heard last is shown. Less than other nodes wait.
+const LISTING_PATIENCE: Duration = Duration::from_secs(10);
 
 /// See the module's docs. One per node.
 pub(crate) struct Desk<R: Runtime> {
-    engine: Option<Arc<dyn ContainerEngine>>,
+    host: Option<Host<R>>,
     streams: Streams<R>,
     places: Semaphore,
 }
 
+/// The engine, and what is known of it.
+struct Host<R: Runtime> {
+    engine: Arc<dyn ContainerEngine>,
+    inventory: Arc<Inventory<R>>,
+}
+
+impl<R: Runtime> Host<R> {
+    async fn list<T: Item>(&self) -> Result<Listing<T>, CallError> {
+        if let Some(rows) = self.inventory.current(LISTED_BYTES_MAX).await {
+            return Ok(Listing { items: rows.items, cut: rows.cut, last_seen: None });
+        }
+        let error = match R::timeout(LISTING_PATIENCE, T::list(&*self.engine)).await {
+            Ok(Ok(items)) => return Ok(Listing::of(items)),
+            Ok(Err(error)) => CallError::from(error),
+            Err(_) => CallError {
+                kind: CallErrorKind::Unavailable,
+                message: format!("the Docker engine did not answer within {} s", LISTING_PATIENCE.as_secs()),
+            },
+        };
+        if error.kind != CallErrorKind::Unavailable {
+            return Err(error);
+        }
+        match self.inventory.last_seen(LISTED_BYTES_MAX).await {
+            Some(seen) => Ok(Listing {
+                items: seen.rows.items,
+                cut: seen.rows.cut,
+                last_seen: Some(SeenLast { age_ms: seen.age_ms, why: error.message }),
+            }),
+            None => Err(error),
+        }
+    }
+}
+
 impl<R: Runtime> Desk<R> {
-    pub(crate) fn new(engine: Option<Arc<dyn ContainerEngine>>) -> Arc<Self> {
-        Arc::new(Self { engine, streams: Streams::new(), places: Semaphore::new(CALLS_MAX) })
+    /// `None` if the node has no engine.
+    pub(crate) fn new(inventory: Option<Arc<Inventory<R>>>) -> Arc<Self> {
+        let host = inventory.map(|inventory| Host { engine: inventory.engine(), inventory });
+        Arc::new(Self { host, streams: Streams::new(), places: Semaphore::new(CALLS_MAX) })
     }
 
     /// Takes a call from another node. Returns at once.
@@ -51,11 +92,12 @@ impl<R: Runtime> Desk<R> {
     }
 
     async fn carry_out(&self, call: EngineCall) -> Result<EngineReply, CallError> {
-        let engine = self.engine.as_ref().ok_or(EngineError::Disabled)?;
+        let host = self.host.as_ref().ok_or(EngineError::Disabled)?;
+        let engine = &host.engine;
         Ok(match call {
-            EngineCall::Containers => EngineReply::Containers(Listing::of(engine.list_containers().await?)),
-            EngineCall::Images => EngineReply::Images(Listing::of(engine.list_images().await?)),
-            EngineCall::Volumes => EngineReply::Volumes(Listing::of(engine.list_volumes().await?)),
+            EngineCall::Containers => EngineReply::Containers(host.list().await?),
+            EngineCall::Images => EngineReply::Images(host.list().await?),
+            EngineCall::Volumes => EngineReply::Volumes(host.list().await?),
             EngineCall::Logs { container, query } => {
                 self.must_be_there(engine, &container).await?;
                 let engine = Arc::clone(engine);

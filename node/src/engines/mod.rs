@@ -10,7 +10,9 @@ mod desk;
 mod fleet;
 mod streams;
 
-pub(crate) use calls::{CALL_TAG, CallError, CallErrorKind, EngineCall, EngineReply, OutputPiece, StreamEnd};
+pub(crate) use calls::{
+    CALL_TAG, CallError, CallErrorKind, EngineCall, EngineReply, Listing, OutputPiece, SeenLast, StreamEnd,
+};
 pub(crate) use care::{CARE_TAG, Care};
 pub(crate) use caretaker::Caretaker;
 pub(crate) use desk::Desk;

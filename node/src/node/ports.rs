@@ -94,6 +94,8 @@ pub struct Ports {
     pub drive: Box<dyn FnOnce(Committer) -> std::io::Result<StartedCommitter> + Send>,
     /// Where the history of operations is kept.
     pub history: OpenTables,
+    /// Where what the engine has is kept.
+    pub inventory: OpenTables,
     pub network: Arc<dyn Network>,
     /// None with `--docker none`.
     pub engine: Option<Arc<dyn ContainerEngine>>,

@@ -31,6 +31,7 @@ use crate::api::service::FleetService;
 use crate::core::Core;
 use crate::engines::{Care, Caretaker, Desk, Engines};
 use crate::history::{Histories, History};
+use crate::inventory::{Inventory, Listener, listen};
 use crate::membership::admission::Admission;
 use crate::membership::{Announcer, Reconciler, follow_members};
 use crate::node_store::NodeStore;
@@ -81,6 +82,8 @@ struct Running<R: Runtime> {
     core: Arc<Core<R>>,
     replicas: Arc<Replicas<R>>,
     history: Arc<History<R>>,
+    /// None without an engine.
+    inventory: Option<Arc<Inventory<R>>>,
     service: Arc<Service<R>>,
     store: NodeStore,
     transport: TransportRef,
@@ -170,7 +173,8 @@ impl<R: Runtime> Node<R> {
         let router = Router::new(me);
         let removed = router.removed();
         let offers = Offers::<R>::new(me);
-        let (care, desk) = (Care::new(), Desk::<R>::new(ports.engine.clone()));
+        let inventory = ports.engine.map(|engine| Inventory::<R>::new(engine, ports.inventory));
+        let (care, desk) = (Care::new(), Desk::<R>::new(inventory.clone()));
         let history = History::<R>::new(ports.history, options.history_keep);
         let farewells = Farewells::<R>::new();
         let intake = Intake::new(
@@ -219,7 +223,7 @@ impl<R: Runtime> Node<R> {
             incarnation,
             group,
             monitor,
-            engine: ports.engine.clone(),
+            engine: inventory.as_ref().map(Inventory::engine),
             removed,
             started: R::Instant::now(),
         });
@@ -259,6 +263,10 @@ impl<R: Runtime> Node<R> {
         drop(R::spawn(Sweeper::new(Arc::clone(&replicas)).run(tasks.clone())));
         drop(R::spawn(Leaders::new(Arc::clone(&core), Arc::clone(&replicas)).run(tasks.clone())));
         let front = Front::new(Arc::clone(&core), Arc::clone(&replicas));
+        if let Some(inventory) = &inventory {
+            drop(R::spawn(Arc::clone(inventory).run(tasks.clone())));
+            drop(R::spawn(Self::follow_engine(Arc::clone(inventory), Arc::clone(&care), tasks.clone())));
+        }
         if let Some(caretaker) =
             Caretaker::new(Arc::clone(&core), front.clone(), Arc::clone(&care), tasks.clone())
         {
@@ -303,9 +311,32 @@ impl<R: Runtime> Node<R> {
             drop(R::spawn(serving));
         }
         Ok((
-            Running { core, replicas, history, service, store, transport, tasks, api: api_stop, left },
+            Running {
+                core,
+                replicas,
+                history,
+                inventory,
+                service,
+                store,
+                transport,
+                tasks,
+                api: api_stop,
+                left,
+            },
             committer,
         ))
+    }
+
+    /// Tells all who want to hear of it what happens in the engine.
+    async fn follow_engine(inventory: Arc<Inventory<R>>, care: Arc<Care>, stop: CancellationToken) {
+        let engine = inventory.engine();
+        let listeners: Vec<Listener> =
+            vec![Arc::new(move |heard| inventory.hear(heard)), Arc::new(move |heard| care.hear(heard))];
+        tokio::select! {
+            biased;
+            () = stop.cancelled() => {}
+            () = listen::<R>(engine, listeners) => {}
+        }
     }
 
     /// Commits the first command of the fleet, unless that was done before a crash.
@@ -478,6 +509,9 @@ impl<R: Runtime> Running<R> {
         self.api.cancel();
         self.tasks.cancel();
         self.history.close().await;
+        if let Some(inventory) = &self.inventory {
+            inventory.close().await;
+        }
         self.replicas.shutdown().await;
         self.core.group.shutdown().await;
         self.core.monitor.stop();

@@ -14,7 +14,7 @@ use super::nodes::no_such_node;
 use super::views::name_of;
 use crate::api::types::*;
 use crate::docker::{Container, ContainerState};
-use crate::engines::{CallError, CallErrorKind, EngineCall, EngineReply};
+use crate::engines::{CallError, CallErrorKind, EngineCall, EngineReply, Listing, SeenLast};
 
 /// Engines that are asked at a time.
 const ASKED_AT_ONCE: usize = 16;
@@ -37,7 +37,20 @@ type Missing = Vec<(NodeId, String)>;
 /// What every node answered, and those that did not.
 pub(super) struct Asked<T> {
     pub(super) items: Vec<(NodeId, T)>,
+    /// Nodes whose engine did not answer, of which these are what it had when it was heard last.
+    stale: Vec<(NodeId, SeenLast)>,
     pub(super) missing: Missing,
+}
+
+impl<T> Asked<T> {
+    /// Without what is of an engine that did not answer: that shows what there was, and is nothing to act on.
+    fn fresh(mut self) -> Self {
+        for (node, seen) in std::mem::take(&mut self.stale) {
+            self.items.retain(|(of, _)| *of != node);
+            self.missing.push((node, seen.why));
+        }
+        self
+    }
 }
 
 /// A container, and where it is.
@@ -72,7 +85,7 @@ impl<R: Runtime> Service<R> {
         &self,
         on: Option<&str>,
         call: EngineCall,
-        unpack: fn(EngineReply) -> Option<(Vec<T>, bool)>,
+        unpack: fn(EngineReply) -> Option<Listing<T>>,
     ) -> Result<Asked<T>, ApiError> {
         let (nodes, missing) = self.nodes_to_ask(on)?;
         let asked = nodes.into_iter().map(|node| {
@@ -80,14 +93,15 @@ impl<R: Runtime> Service<R> {
             async move { (node, engines.ask(node, call).await) }
         });
         let mut answers = futures_util::stream::iter(asked).buffered(ASKED_AT_ONCE);
-        let mut all = Asked { items: Vec::new(), missing };
+        let mut all = Asked { items: Vec::new(), stale: Vec::new(), missing };
         while let Some((node, answer)) = answers.next().await {
             match answer.map(unpack) {
-                Ok(Some((items, cut))) => {
-                    if cut {
+                Ok(Some(listing)) => {
+                    if listing.cut {
                         all.missing.push((node, "it has more than fit into a message".to_owned()));
                     }
-                    all.items.extend(items.into_iter().map(|item| (node, item)));
+                    all.stale.extend(listing.last_seen.map(|seen| (node, seen)));
+                    all.items.extend(listing.items.into_iter().map(|item| (node, item)));
                 }
                 Ok(None) => all.missing.push((node, "it gave an answer that makes no sense here".to_owned())),
                 Err(error) => all.missing.push((node, error.message)),
@@ -96,9 +110,9 @@ impl<R: Runtime> Service<R> {
         Ok(all)
     }
 
-    pub(super) async fn all_containers(&self, on: Option<&str>) -> Result<Asked<Container>, ApiError> {
+    async fn all_containers(&self, on: Option<&str>) -> Result<Asked<Container>, ApiError> {
         self.ask_all(on, EngineCall::Containers, |reply| match reply {
-            EngineReply::Containers(list) => Some((list.items, list.cut)),
+            EngineReply::Containers(list) => Some(list),
             _ => None,
         })
         .await
@@ -110,6 +124,18 @@ impl<R: Runtime> Service<R> {
         })
     }
 
+    fn stale_view(&self, stale: Vec<(NodeId, SeenLast)>) -> Vec<StaleNode> {
+        let now_ms = R::unix_time_ms();
+        self.core.group.with_state(|state| {
+            let view = |(node, seen): (NodeId, SeenLast)| StaleNode {
+                node: name_of(state, node),
+                as_of_ms: now_ms.saturating_sub(seen.age_ms),
+                why: seen.why,
+            };
+            stale.into_iter().map(view).collect()
+        })
+    }
+
     pub(super) async fn container_list(&self, query: EngineQuery) -> Result<ContainerList, ApiError> {
         let asked = self.all_containers(query.on.as_deref()).await?;
         let fleet = self.core.fleet.to_string();
@@ -117,12 +143,13 @@ impl<R: Runtime> Service<R> {
             let view = |(node, container)| container_view(name_of(state, node), container, &fleet);
             asked.items.into_iter().map(view).collect()
         });
-        Ok(ContainerList { containers, missing: self.missing_view(asked.missing) })
+        let (stale, missing) = (self.stale_view(asked.stale), self.missing_view(asked.missing));
+        Ok(ContainerList { containers, stale, missing })
     }
 
     pub(super) async fn image_list(&self, query: EngineQuery) -> Result<ImageList, ApiError> {
         let unpack = |reply| match reply {
-            EngineReply::Images(list) => Some((list.items, list.cut)),
+            EngineReply::Images(list) => Some(list),
             _ => None,
         };
         let asked = self.ask_all(query.on.as_deref(), EngineCall::Images, unpack).await?;
@@ -136,12 +163,13 @@ impl<R: Runtime> Service<R> {
             });
             images.collect()
         });
-        Ok(ImageList { images, missing: self.missing_view(asked.missing) })
+        let (stale, missing) = (self.stale_view(asked.stale), self.missing_view(asked.missing));
+        Ok(ImageList { images, stale, missing })
     }
 
     pub(super) async fn volume_list(&self, query: EngineQuery) -> Result<VolumeList, ApiError> {
         let unpack = |reply| match reply {
-            EngineReply::Volumes(list) => Some((list.items, list.cut)),
+            EngineReply::Volumes(list) => Some(list),
             _ => None,
         };
         let asked = self.ask_all(query.on.as_deref(), EngineCall::Volumes, unpack).await?;
@@ -153,7 +181,8 @@ impl<R: Runtime> Service<R> {
             });
             volumes.collect()
         });
-        Ok(VolumeList { volumes, missing: self.missing_view(asked.missing) })
+        let (stale, missing) = (self.stale_view(asked.stale), self.missing_view(asked.missing));
+        Ok(VolumeList { volumes, stale, missing })
     }
 
     /// The containers that these names mean: by name, by id or the beginning of one, or all of a run that is kept up, by its name or id. Each has to
@@ -164,7 +193,7 @@ impl<R: Runtime> Service<R> {
         on: Option<&str>,
         for_change: bool,
     ) -> Result<Vec<Found>, ApiError> {
-        let asked = self.all_containers(on).await?;
+        let asked = self.all_containers(on).await?.fresh();
         let fleet = self.core.fleet.to_string();
         let mut chosen: BTreeMap<(NodeId, String), Container> = BTreeMap::new();
         for name in names {

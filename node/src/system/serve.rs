@@ -35,6 +35,8 @@ const SEGMENT_BYTES: u32 = 64 << 20;
 
 /// Folder of the history of operations in the data folder.
 const HISTORY_DIR: &str = "history";
+/// Folder of the inventory of the engine in the data folder.
+const INVENTORY_DIR: &str = "inventory";
 
 /// Why a node could not run on this machine.
 #[derive(Debug, thiserror::Error)]
@@ -110,7 +112,8 @@ pub async fn serve(config: NodeConfig, start: Start, log: LogHandle) -> Result<E
     let ports = Ports {
         disk: Arc::new(disk),
         drive: Box::new(drive),
-        history: history_in(config.data_dir.join(HISTORY_DIR)),
+        history: tables_in(config.data_dir.join(HISTORY_DIR)),
+        inventory: tables_in(config.data_dir.join(INVENTORY_DIR)),
         network: Arc::new(network),
         engine,
         doors,
@@ -158,7 +161,7 @@ pub async fn serve(config: NodeConfig, start: Start, log: LogHandle) -> Result<E
     Ok(Node::<TokioRuntime>::run(ports, options, start, on_event, shutdown).await?)
 }
 
-fn history_in(folder: PathBuf) -> OpenTables {
+fn tables_in(folder: PathBuf) -> OpenTables {
     Box::new(move || {
         let (tables, opened) = SledTables::open(folder)?;
         Ok((Arc::new(tables) as Arc<dyn Tables>, opened))

@@ -67,6 +67,7 @@ async fn with_node(disk: &HostDisk, number: u64, work: impl AsyncFnOnce(Client<S
         disk: Arc::new(disk.clone()),
         drive: Box::new(drive(disk)),
         history: tables_of_a_process(),
+        inventory: tables_of_a_process(),
         network: Arc::new(Alone(MemoryNetwork::new(number))),
         engine: None,
         doors: vec![ApiDoor { listener: Box::new(listener), access: Access::Full }],

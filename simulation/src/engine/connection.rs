@@ -183,8 +183,18 @@ impl ContainerEngine for Connection {
         self.call(|engine| async move { engine.list_images().await })
     }
 
+    fn find_image(&self, image: &str) -> BoxFuture<'_, Answer<Option<ListedImage>>> {
+        let image = image.to_owned();
+        self.call(|engine| async move { engine.find_image(&image).await })
+    }
+
     fn list_volumes(&self) -> BoxFuture<'_, Answer<Vec<ListedVolume>>> {
         self.call(|engine| async move { engine.list_volumes().await })
+    }
+
+    fn find_volume(&self, volume: &str) -> BoxFuture<'_, Answer<Option<ListedVolume>>> {
+        let volume = volume.to_owned();
+        self.call(|engine| async move { engine.find_volume(&volume).await })
     }
 
     fn watch(&self, on_changed: OnChanged) -> BoxFuture<'_, Answer<()>> {

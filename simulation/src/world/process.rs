@@ -114,6 +114,7 @@ impl World {
             disk: Arc::new(host.disk.clone()),
             drive: Box::new(disk::drive(&host.disk)),
             history: disk::tables_of_a_process(),
+            inventory: disk::tables_of_a_process(),
             network: network_port(self.plan.transport, &self.fabric, id),
             engine: host.engine.as_ref().map(|engine| engine.for_process(id, host.incarnation)),
             doors: vec![ApiDoor { listener: Box::new(listener), access: Access::Full }],

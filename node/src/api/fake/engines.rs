@@ -55,6 +55,11 @@ fn missing() -> Vec<MissingNode> {
     vec![MissingNode { node: "gamma".into(), why: "the node is dead".into() }]
 }
 
+fn stale() -> Vec<StaleNode> {
+    let why = "no Docker engine at /run/docker.sock".to_owned();
+    vec![StaleNode { node: "beta".into(), as_of_ms: 1_700_000_000_000, why }]
+}
+
 fn piece(container: &str, stream: OutputStream, text: &str) -> OutputView {
     let data = BASE64.encode(text.as_bytes());
     OutputView::Piece { node: "alpha".into(), container: container.to_owned(), stream, data }
@@ -65,7 +70,7 @@ impl EngineService for FakeFleet {
         Box::pin(async move {
             self.enter("list_containers", query.on.as_deref().unwrap_or("")).await?;
             let containers = vec![container("alpha", "web.1"), container("beta", "web.2")];
-            Ok(ContainerList { containers, missing: missing() })
+            Ok(ContainerList { containers, stale: stale(), missing: missing() })
         })
     }
 
@@ -79,7 +84,11 @@ impl EngineService for FakeFleet {
                 size_bytes: 3 << 20,
                 created_at_ms: 1_700_000_000_000,
             };
-            Ok(ImageList { images: vec![image("alpha"), image("beta")], missing: missing() })
+            Ok(ImageList {
+                images: vec![image("alpha"), image("beta")],
+                stale: Vec::new(),
+                missing: missing(),
+            })
         })
     }
 
@@ -87,7 +96,7 @@ impl EngineService for FakeFleet {
         Box::pin(async move {
             self.enter("list_volumes", query.on.as_deref().unwrap_or("")).await?;
             let volume = VolumeView { node: "alpha".into(), name: "data".into(), driver: "local".into() };
-            Ok(VolumeList { volumes: vec![volume], missing: Vec::new() })
+            Ok(VolumeList { volumes: vec![volume], stale: Vec::new(), missing: Vec::new() })
         })
     }
 

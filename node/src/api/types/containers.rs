@@ -76,9 +76,22 @@ pub struct MissingNode {
     pub why: String,
 }
 
+/// A node whose engine does not answer, and of which a list has what was there when it was heard last.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct StaleNode {
+    pub node: String,
+    /// When that was.
+    pub as_of_ms: u64,
+    /// Why its engine could not be asked.
+    pub why: String,
+}
+
 #[derive(Debug, Clone, Default, Serialize, Deserialize, ToSchema)]
 pub struct ContainerList {
     pub containers: Vec<ContainerView>,
+    /// What is on these may have changed since.
+    #[serde(default)]
+    pub stale: Vec<StaleNode>,
     /// What is on these is not in the list, or not all of it.
     pub missing: Vec<MissingNode>,
 }
@@ -96,6 +109,8 @@ pub struct ImageView {
 #[derive(Debug, Clone, Default, Serialize, Deserialize, ToSchema)]
 pub struct ImageList {
     pub images: Vec<ImageView>,
+    #[serde(default)]
+    pub stale: Vec<StaleNode>,
     pub missing: Vec<MissingNode>,
 }
 
@@ -109,6 +124,8 @@ pub struct VolumeView {
 #[derive(Debug, Clone, Default, Serialize, Deserialize, ToSchema)]
 pub struct VolumeList {
     pub volumes: Vec<VolumeView>,
+    #[serde(default)]
+    pub stale: Vec<StaleNode>,
     pub missing: Vec<MissingNode>,
 }
 

@@ -82,6 +82,12 @@ fn listings_name_the_nodes_that_are_missing() {
         assert!(words.join(" ").contains(shown), "{ran:?}");
         let warned = ran.stderr.contains("note: gamma is not in this list: the node is dead");
         assert_eq!(warned, args[1] == "ps" || args[1] == "images", "{ran:?}");
+        let old = ran.stderr.lines().find(|line| line.starts_with("note: beta is shown as last seen "));
+        assert_eq!(old.is_some(), args[1] == "ps", "{ran:?}");
+        assert!(
+            old.is_none_or(|old| old.ends_with("d ago: no Docker engine at /run/docker.sock")),
+            "{ran:?}"
+        );
     }
     assert_eq!(site.run(&["op", "images", "-q"]).ok(), "cdcdcdcdcdcd\n");
 }

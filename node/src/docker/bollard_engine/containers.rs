@@ -2,7 +2,7 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use bollard::models::{ContainerInspectResponse, EventMessageTypeEnum};
+use bollard::models::ContainerInspectResponse;
 use bollard::query_parameters::{
     CreateContainerOptionsBuilder, EventsOptionsBuilder, InspectContainerOptions,
     ListContainersOptionsBuilder, ListVolumesOptions, LogsOptionsBuilder, RemoveContainerOptionsBuilder,
@@ -13,7 +13,7 @@ use futures_util::StreamExt;
 use super::super::classify::{self, Subject};
 use super::super::connection::Connection;
 use super::super::{Changed, Container, ContainerState, EngineError, ListedVolume, NewContainer, OnChanged};
-use super::{BollardEngine, shapes};
+use super::{BollardEngine, events, shapes};
 
 /// Docker's own, for a container that was given none.
 const GRACE: Duration = Duration::from_secs(10);
@@ -21,8 +21,6 @@ const GRACE: Duration = Duration::from_secs(10);
 const FOREIGN_PROGRAM_WATCHED: Duration = Duration::from_secs(1);
 /// What the kernel says to such a program.
 const NO_EXEC: &str = "exec format error";
-/// Begins the events of commands in containers, health checks among them: they change nothing that is listed.
-const EXEC_EVENT: &str = "exec_";
 
 /// An error if no container can have this name or id. It becomes part of a path.
 pub(super) fn checked(key: &str) -> Result<&str, EngineError> {
@@ -194,6 +192,14 @@ impl BollardEngine {
         Ok(volumes)
     }
 
+    pub(super) async fn one_volume(&self, name: &str) -> Result<Option<ListedVolume>, EngineError> {
+        let connection = Connection::open(&self.socket, self.limits).await?;
+        // It becomes part of a path.
+        let Ok(name) = checked(name) else { return Ok(None) };
+        let found = self.ask(connection.docker.inspect_volume(name)).await?;
+        Ok(found.map(|volume| ListedVolume { name: volume.name, driver: volume.driver }))
+    }
+
     pub(super) async fn watch_events(&self, on_changed: OnChanged) -> Result<(), EngineError> {
         let connection = Connection::open(&self.socket, self.limits).await?;
         // The engine answers a listener before it listens, but keeps its last events: what happens after this moment of its own clock comes.
@@ -204,23 +210,11 @@ impl BollardEngine {
         }
         let types = vec!["container", "image", "volume"];
         let options = options.filters(&[("type", types)].into_iter().collect()).build();
-        for all in [Changed::Containers, Changed::Images, Changed::Volumes] {
-            on_changed(all);
-        }
+        on_changed(Changed::Everything);
         let mut events = Box::pin(connection.docker.events(Some(options)));
         loop {
             match events.next().await {
-                Some(Ok(event)) => {
-                    let action = event.action.unwrap_or_default();
-                    match event.typ {
-                        Some(EventMessageTypeEnum::CONTAINER) if !action.starts_with(EXEC_EVENT) => {
-                            on_changed(Changed::Containers);
-                        }
-                        Some(EventMessageTypeEnum::IMAGE) => on_changed(Changed::Images),
-                        Some(EventMessageTypeEnum::VOLUME) => on_changed(Changed::Volumes),
-                        _ => {}
-                    }
-                }
+                Some(Ok(event)) => events::subject(event).into_iter().for_each(|changed| on_changed(changed)),
                 Some(Err(error)) => return Err(self.container_error(Subject::of("events"), error)),
                 None => return Err(self.interrupted("it tells of no more events".to_owned())),
             }

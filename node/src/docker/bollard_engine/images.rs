@@ -11,6 +11,7 @@ use super::super::connection::Connection;
 use super::super::progress::{LayerMessage, PullTracker, PushTracker};
 use super::super::{EngineError, ListedImage, LocalImage, OnProgress};
 use super::BollardEngine;
+use super::containers::unix_time;
 
 /// What the engine lists instead of a name that an image lost.
 const NO_NAME: &str = "<none>";
@@ -106,6 +107,16 @@ impl BollardEngine {
         Ok(images)
     }
 
+    pub(super) async fn one_image(&self, key: &str) -> Result<Option<ListedImage>, EngineError> {
+        let connection = Connection::open(&self.socket, self.limits).await?;
+        // It becomes part of a path.
+        let fine = |b: u8| b.is_ascii_alphanumeric() || b"/:@._-".contains(&b);
+        if !key.bytes().next().is_some_and(|b| b.is_ascii_alphanumeric()) || !key.bytes().all(fine) {
+            return Ok(None);
+        }
+        Ok(self.ask(connection.docker.inspect_image(key)).await?.map(found_image))
+    }
+
     #[expect(clippy::disallowed_methods, reason = "the real implementation of the container-engine port")]
     async fn next_message<M>(
         &self,
@@ -153,12 +164,26 @@ fn pulled_image(image: &ImageReference, found: ImageInspect) -> LocalImage {
     }
 }
 
-fn listed_image(found: ImageSummary) -> ListedImage {
-    let mut tags = found.repo_tags;
+/// As it is listed, from all that the engine says of one image.
+fn found_image(found: ImageInspect) -> ListedImage {
+    ListedImage {
+        id: found.id.unwrap_or_default(),
+        tags: named(found.repo_tags.unwrap_or_default()),
+        size_bytes: u64::try_from(found.size.unwrap_or(0)).unwrap_or(0),
+        created_unix_s: found.created.as_deref().and_then(unix_time).map_or(0, |at| at.as_secs()),
+    }
+}
+
+fn named(mut tags: Vec<String>) -> Vec<String> {
     tags.retain(|tag| !tag.contains(NO_NAME));
+    tags.sort_unstable();
+    tags
+}
+
+fn listed_image(found: ImageSummary) -> ListedImage {
     ListedImage {
         id: found.id,
-        tags,
+        tags: named(found.repo_tags),
         size_bytes: u64::try_from(found.size).unwrap_or(0),
         created_unix_s: u64::try_from(found.created).unwrap_or(0),
     }

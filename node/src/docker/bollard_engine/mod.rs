@@ -3,6 +3,7 @@
 //! Holds no connection and no knowledge between calls: each opens its own [`Connection`]. Must never retry.
 
 mod containers;
+mod events;
 mod images;
 mod output;
 mod shapes;
@@ -223,8 +224,18 @@ impl ContainerEngine for BollardEngine {
         Box::pin(self.images())
     }
 
+    fn find_image(&self, image: &str) -> BoxFuture<'_, Result<Option<ListedImage>, EngineError>> {
+        let image = image.to_owned();
+        Box::pin(async move { self.one_image(&image).await })
+    }
+
     fn list_volumes(&self) -> BoxFuture<'_, Result<Vec<ListedVolume>, EngineError>> {
         Box::pin(self.volumes())
+    }
+
+    fn find_volume(&self, volume: &str) -> BoxFuture<'_, Result<Option<ListedVolume>, EngineError>> {
+        let volume = volume.to_owned();
+        Box::pin(async move { self.one_volume(&volume).await })
     }
 
     fn watch(&self, on_changed: OnChanged) -> BoxFuture<'_, Result<(), EngineError>> {

@@ -6,12 +6,9 @@ use std::time::Duration;
 
 use longshore_model::container::ContainerSpec;
 use longshore_model::image::ImageReference;
-use parking_lot::Mutex;
 use tokio::sync::{Notify, mpsc};
 
-use super::super::{
-    Changed, Container, ContainerEngine, ContainerState, EngineError, LogQuery, NewContainer,
-};
+use super::super::{Container, ContainerEngine, ContainerState, EngineError, LogQuery, NewContainer};
 use super::ignore;
 use super::output::OUTPUT_MAX;
 use super::scripts::{POLITE, STUBBORN, command};
@@ -46,13 +43,14 @@ pub async fn containers_conform(engine: &dyn ContainerEngine, fixture: &Containe
     suite.runs_commands_in_what_runs().await;
     suite.gives_a_port_to_one_at_a_time().await;
     suite.lists_images_and_volumes().await;
-    suite.tells_of_changes().await;
+    suite.finds_things_as_it_lists_them().await;
+    suite.tells_what_changes().await;
     suite.says_that_a_program_is_for_another_processor().await;
 }
 
 pub(super) struct Suite<'a> {
     pub(super) engine: &'a dyn ContainerEngine,
-    fixture: &'a ContainerFixture,
+    pub(super) fixture: &'a ContainerFixture,
 }
 
 impl Suite<'_> {
@@ -256,56 +254,10 @@ impl Suite<'_> {
         assert_eq!(after.len(), before.len() + 1, "the one with a name stays: {after:?}");
     }
 
-    async fn volumes(&self) -> Vec<String> {
+    pub(super) async fn volumes(&self) -> Vec<String> {
         let volumes = self.engine.list_volumes().await.expect("a list");
         assert!(volumes.is_sorted_by_key(|volume| volume.name.clone()), "{volumes:?}");
         volumes.into_iter().map(|volume| volume.name).collect()
-    }
-
-    async fn tells_of_changes(&self) {
-        let new = self.container("watched", POLITE);
-        let id = self.make(&new).await;
-        let seen: Arc<Mutex<Vec<Changed>>> = Arc::default();
-        let (wake, told) = (Arc::new(Notify::new()), seen.clone());
-        let woken = wake.clone();
-        let mut watch = self.engine.watch(Arc::new(move |changed| {
-            told.lock().push(changed);
-            wake.notify_one();
-        }));
-        let mut started = false;
-        loop {
-            tokio::select! {
-                biased;
-                ended = &mut watch => panic!("the engine tells no more: {ended:?}"),
-                () = woken.notified() => {}
-            }
-            let has = |what| seen.lock().contains(&what);
-            let all = has(Changed::Containers) && has(Changed::Images) && has(Changed::Volumes);
-            if all && !started {
-                // One of each, when it listens. What comes from now on is the start's.
-                self.quiet(&mut watch, &seen).await;
-                self.engine.start(&id).await.expect("start");
-                started = true;
-            } else if started && has(Changed::Containers) {
-                break;
-            }
-        }
-        drop(watch);
-        self.remove(&id).await;
-    }
-
-    /// Forgets what was told so far, and sees to it that the watch has been asked for all that happened before.
-    async fn quiet(
-        &self,
-        watch: &mut (impl Future<Output = Result<(), EngineError>> + Unpin),
-        seen: &Mutex<Vec<Changed>>,
-    ) {
-        tokio::select! {
-            biased;
-            ended = watch => panic!("the engine tells no more: {ended:?}"),
-            info = self.engine.info() => drop(info.expect("it is up")),
-        }
-        seen.lock().clear();
     }
 
     async fn says_that_a_program_is_for_another_processor(&self) {

@@ -2,6 +2,7 @@
 //!
 //! Test support: it panics with what went wrong. It needs no clock, and waits for conditions only.
 
+mod changes;
 mod containers;
 mod images;
 mod output;

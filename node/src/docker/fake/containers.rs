@@ -135,8 +135,10 @@ impl Containers {
     }
 
     pub(super) fn set_health(&mut self, key: &str, health: Option<String>) -> Result<(), EngineError> {
-        self.get_mut(key)?.health = health;
-        self.changed(Changed::Containers);
+        let container = self.get_mut(key)?;
+        container.health = health;
+        let id = container.id.clone();
+        self.changed(Changed::Container(id));
         Ok(())
     }
 
@@ -157,12 +159,18 @@ impl Containers {
         };
         let (id, mut anonymous) = (hash("container"), Vec::new());
         for mount in &made_of.spec.mounts {
-            match &mount.source {
+            let volume = match &mount.source {
                 MountSource::Host(_) => continue,
-                MountSource::Volume(name) => drop(self.named_volumes.insert(name.clone())),
-                MountSource::Anonymous => anonymous.push(hash(&mount.target)),
-            }
-            self.changes.push(Changed::Volumes);
+                MountSource::Volume(name) => {
+                    self.named_volumes.insert(name.clone());
+                    name.clone()
+                }
+                MountSource::Anonymous => {
+                    anonymous.push(hash(&mount.target));
+                    hash(&mount.target)
+                }
+            };
+            self.changes.push(Changed::Volume(volume));
         }
         let container = FakeContainer {
             id: id.clone(),
@@ -181,7 +189,7 @@ impl Containers {
             made_of,
         };
         self.by_name.insert(container.made_of.name.clone(), container);
-        self.changed(Changed::Containers);
+        self.changed(Changed::Container(id.clone()));
         Ok(id)
     }
 
@@ -260,8 +268,11 @@ impl Containers {
         if back {
             container.restarts += 1;
         }
-        if running {
-            self.note(name, Happened::Ended { code });
+        let id = container.id.clone();
+        match running {
+            true => self.note(name, Happened::Ended { code }),
+            // It waited for its next try.
+            false => self.changed(Changed::Container(id)),
         }
         back
     }
@@ -317,8 +328,10 @@ impl Containers {
             return Err(EngineError::StillRunning { container: name });
         }
         self.stopped(&name, KILLED)?;
-        self.by_name.remove(&name);
-        self.changes.extend([Changed::Containers, Changed::Volumes]);
+        if let Some(removed) = self.by_name.remove(&name) {
+            self.changes.extend(removed.anonymous.into_iter().map(Changed::Volume));
+            self.changed(Changed::Container(removed.id));
+        }
         Ok(())
     }
 
@@ -360,9 +373,9 @@ impl Containers {
     fn note(&mut self, name: &str, what: Happened) {
         if let Some(container) = self.by_name.get(name) {
             let (id, labels) = (container.id.clone(), container.labels());
+            self.changed(Changed::Container(id.clone()));
             self.journal.push(JournalEntry { what, name: name.to_owned(), id, labels });
         }
-        self.changed(Changed::Containers);
     }
 }
 

@@ -10,6 +10,7 @@ mod lifecycle;
 mod output;
 mod ports;
 mod pulls;
+mod questions;
 #[cfg(test)]
 mod tests;
 
@@ -30,7 +31,8 @@ use lifecycle::Scripts;
 pub use lifecycle::{ContainerCall, ContainerScript};
 pub use output::{Commands, Executed, Program, Programs, WRITTEN_BYTES_MAX};
 pub use pulls::{FakeImage, PullCounts, PullScript};
-use pulls::{listed, pulled};
+use pulls::{found, listed, pulled};
+pub use questions::Asked;
 
 use super::*;
 
@@ -43,6 +45,8 @@ struct State {
     /// Counts the times the engine went down: what began in an earlier life is lost.
     life: u64,
     full: bool,
+    still: bool,
+    asked: Asked,
     registry: BTreeMap<ImageReference, FakeImage>,
     /// Registries that ask for a name and a password.
     protected: BTreeMap<String, (String, String)>,
@@ -115,6 +119,8 @@ impl<R: Runtime> FakeEngine<R> {
             down: None,
             life: 0,
             full: false,
+            still: false,
+            asked: Asked::default(),
             registry: BTreeMap::new(),
             protected: BTreeMap::new(),
             local: BTreeMap::new(),
@@ -201,7 +207,7 @@ impl<R: Runtime> FakeEngine<R> {
             entries.iter().for_each(|entry| on_journal(entry));
         }
         for change in changes {
-            watchers.iter().for_each(|watcher| watcher(change));
+            watchers.iter().for_each(|watcher| watcher(change.clone()));
         }
         self.stirred.notify_waiters();
         changed
@@ -256,9 +262,7 @@ impl<R: Runtime> FakeEngine<R> {
             state.watchers.insert(number, on_changed.clone());
             (state.life, Watching { state: self.state.clone(), number })
         };
-        for all in [Changed::Containers, Changed::Images, Changed::Volumes] {
-            on_changed(all);
-        }
+        on_changed(Changed::Everything);
         let ended = self.unless_down(life, std::future::pending()).await;
         drop(watching);
         ended
@@ -351,19 +355,33 @@ impl<R: Runtime> ContainerEngine for FakeEngine<R> {
 
     fn inspect_container(&self, container: &str) -> BoxFuture<'_, Result<Option<Container>, EngineError>> {
         let container = container.to_owned();
-        Box::pin(async move { Ok(self.up()?.containers.view(&container)) })
+        Box::pin(self.thing(move |state| state.containers.view(&container)))
     }
 
     fn list_containers(&self) -> BoxFuture<'_, Result<Vec<Container>, EngineError>> {
-        Box::pin(async move { Ok(self.up()?.containers.views()) })
+        Box::pin(self.list(|state| state.containers.views()))
     }
 
     fn list_images(&self) -> BoxFuture<'_, Result<Vec<ListedImage>, EngineError>> {
-        Box::pin(async move { Ok(listed(&self.up()?.local)) })
+        Box::pin(self.list(|state| listed(&state.local)))
+    }
+
+    fn find_image(&self, image: &str) -> BoxFuture<'_, Result<Option<ListedImage>, EngineError>> {
+        let image = image.to_owned();
+        Box::pin(self.thing(move |state| found(&state.local, &image)))
     }
 
     fn list_volumes(&self) -> BoxFuture<'_, Result<Vec<ListedVolume>, EngineError>> {
-        Box::pin(async move { Ok(self.up()?.containers.volumes()) })
+        Box::pin(self.list(|state| state.containers.volumes()))
+    }
+
+    fn find_volume(&self, volume: &str) -> BoxFuture<'_, Result<Option<ListedVolume>, EngineError>> {
+        let volume = volume.to_owned();
+        Box::pin(
+            self.thing(move |state| {
+                state.containers.volumes().into_iter().find(|found| found.name == volume)
+            }),
+        )
     }
 
     fn watch(&self, on_changed: OnChanged) -> BoxFuture<'_, Result<(), EngineError>> {

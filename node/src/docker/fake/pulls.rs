@@ -1,6 +1,6 @@
 //! What the fake does with images: the registry it pulls from, and what becomes of a pull.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -91,19 +91,20 @@ impl<R: Runtime> FakeEngine<R> {
     /// Drops the local copy, as `docker rmi` does. Whether there was one.
     pub fn forget(&self, image: &ImageReference) -> bool {
         self.change(|state, _| {
-            let there = state.local.remove(image).is_some();
-            if there {
-                state.containers.changed(Changed::Images);
+            let lost = state.local.remove(image);
+            if let Some(lost) = &lost {
+                state.containers.changed(Changed::Image(lost.id.clone()));
             }
-            there
+            lost.is_some()
         })
     }
 
     /// Drops all local copies, as after `docker system prune --all`.
     pub fn forget_all(&self) {
         self.change(|state, _| {
-            state.local.clear();
-            state.containers.changed(Changed::Images);
+            let lost: BTreeSet<String> =
+                std::mem::take(&mut state.local).into_values().map(|image| image.id).collect();
+            lost.into_iter().for_each(|id| state.containers.changed(Changed::Image(id)));
         });
     }
 
@@ -172,8 +173,8 @@ impl<R: Runtime> FakeEngine<R> {
         let pulled = pulled(&published);
         self.change_if_up(|state, _| {
             state.room()?;
+            state.containers.changed(Changed::Image(image.familiar()));
             state.local.insert(image, published);
-            state.containers.changed(Changed::Images);
             Ok(())
         })?;
         running.completed = true;
@@ -211,8 +212,8 @@ impl<R: Runtime> FakeEngine<R> {
             let found = state.local.get(source).cloned();
             let found = found.ok_or_else(|| EngineError::NoSuchImage { image: source.familiar() })?;
             let tagged = pulled(&found);
+            state.containers.changed(Changed::Image(found.id.clone()));
             state.local.insert(target, found);
-            state.containers.changed(Changed::Images);
             Ok(tagged)
         })
     }
@@ -319,7 +320,16 @@ pub(super) fn listed(local: &BTreeMap<ImageReference, FakeImage>) -> Vec<ListedI
             listed.tags.push(name.familiar());
         }
     }
-    images.into_values().collect()
+    let mut images: Vec<ListedImage> = images.into_values().collect();
+    images.iter_mut().for_each(|image| image.tags.sort_unstable());
+    images
+}
+
+/// By an id or a name, as it is listed.
+pub(super) fn found(local: &BTreeMap<ImageReference, FakeImage>, key: &str) -> Option<ListedImage> {
+    let by_name = key.parse::<ImageReference>().ok().and_then(|name| local.get(&name));
+    let id = by_name.map_or(key, |image| &image.id);
+    listed(local).into_iter().find(|image| image.id == id)
 }
 
 pub(super) fn pulled(image: &FakeImage) -> LocalImage {

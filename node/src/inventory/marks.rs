@@ -1,0 +1,340 @@
+//! What of a kind the engine has to be asked about, and whether the rows are what it has.
+//!
+//! Marks are numbered; work is taken with all marks made so far, and answers them when it is done. So whoever waits for the marks of this moment is not
+//! held up by those that come later. Knows no engine and no table.
+
+use std::collections::BTreeSet;
+
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+
+/// Most things that are asked for one by one; with more marks all are listed.
+pub(super) const KEYS_MAX: usize = 32;
+
+/// Whether the engine is heard.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+enum Standing {
+    #[default]
+    Deaf,
+    Hears,
+    /// It is heard, and what it was asked last it did not answer.
+    Unanswered,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    keys: BTreeSet<String>,
+    all: bool,
+    /// Marks so far, and those that are answered.
+    made: u64,
+    answered: u64,
+    standing: Standing,
+    /// Counts the times that the engine began to be heard.
+    stretch: u64,
+    /// All was listed in this stretch.
+    complete: bool,
+    /// When the rows were known to be complete: at the last listing, or when that ended.
+    as_of_unix_ms: Option<u64>,
+    waiting: usize,
+}
+
+/// Marks of one kind.
+#[derive(Debug, Default)]
+pub(super) struct Marks {
+    state: Mutex<State>,
+    /// There may be work, or the end of a stretch to be noted. For the one who does the work.
+    stirred: Notify,
+    /// Marks were answered, or will not be.
+    settled: Notify,
+    /// Somebody waits.
+    hurried: Notify,
+}
+
+/// What to ask the engine about.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Work {
+    /// By id or name; none if all are to be listed.
+    pub(super) keys: BTreeSet<String>,
+    pub(super) all: bool,
+    made: u64,
+    stretch: u64,
+}
+
+impl Marks {
+    /// The thing with this id or name may have changed.
+    pub(super) fn mark(&self, key: String) {
+        let mut state = self.state.lock();
+        if !state.all {
+            state.keys.insert(key);
+            if state.keys.len() > KEYS_MAX {
+                state.all = true;
+                state.keys.clear();
+            }
+        }
+        state.made += 1;
+        drop(state);
+        self.stirred.notify_one();
+    }
+
+    /// Anything may have.
+    pub(super) fn mark_all(&self) {
+        let mut state = self.state.lock();
+        state.all = true;
+        state.keys.clear();
+        state.made += 1;
+        drop(state);
+        self.stirred.notify_one();
+    }
+
+    /// The engine is heard from now on.
+    pub(super) fn hears(&self) {
+        let mut state = self.state.lock();
+        if state.standing == Standing::Deaf {
+            state.standing = Standing::Hears;
+            state.stretch += 1;
+        }
+        drop(state);
+        self.mark_all();
+    }
+
+    /// It is not.
+    pub(super) fn broke_off(&self, now_unix_ms: u64) {
+        let mut state = self.state.lock();
+        if state.standing == Standing::Hears && state.complete {
+            state.as_of_unix_ms = Some(now_unix_ms);
+        }
+        state.standing = Standing::Deaf;
+        state.complete = false;
+        drop(state);
+        self.settled.notify_waiters();
+        self.stirred.notify_one();
+    }
+
+    pub(super) fn has_work(&self) -> bool {
+        let state = self.state.lock();
+        state.standing != Standing::Deaf && (state.all || !state.keys.is_empty())
+    }
+
+    /// All there is to ask; `None` if there is nothing, or nobody to ask.
+    pub(super) fn take(&self) -> Option<Work> {
+        let mut state = self.state.lock();
+        if state.standing == Standing::Deaf || !(state.all || !state.keys.is_empty()) {
+            return None;
+        }
+        Some(Work {
+            keys: std::mem::take(&mut state.keys),
+            all: std::mem::take(&mut state.all),
+            made: state.made,
+            stretch: state.stretch,
+        })
+    }
+
+    /// The rows say what the engine answered. `listed`: to all.
+    pub(super) fn answered(&self, work: &Work, listed: bool, now_unix_ms: u64) {
+        let mut state = self.state.lock();
+        if state.stretch == work.stretch && state.standing != Standing::Deaf {
+            state.answered = work.made;
+            state.standing = Standing::Hears;
+            state.complete |= listed;
+            if listed {
+                state.as_of_unix_ms = Some(now_unix_ms);
+            }
+        }
+        drop(state);
+        self.settled.notify_waiters();
+    }
+
+    /// The engine did not answer. All has to be listed now: one thing may be stuck in it, which a listing passes over.
+    pub(super) fn unanswered(&self, now_unix_ms: u64) {
+        let mut state = self.state.lock();
+        state.all = true;
+        state.keys.clear();
+        if state.standing == Standing::Hears {
+            if state.complete {
+                state.as_of_unix_ms = Some(now_unix_ms);
+            }
+            state.standing = Standing::Unanswered;
+        }
+        drop(state);
+        self.settled.notify_waiters();
+    }
+
+    /// Whether the rows are what the engine has, with all marks of this moment; resolves when that is known.
+    pub(super) async fn current(&self) -> bool {
+        let _waiting = Waiting::begin(self);
+        let made = self.state.lock().made;
+        self.hurried.notify_one();
+        loop {
+            let mut settled = std::pin::pin!(self.settled.notified());
+            settled.as_mut().enable();
+            {
+                let state = self.state.lock();
+                if state.standing != Standing::Hears {
+                    return false;
+                }
+                if state.answered >= made {
+                    return true;
+                }
+            }
+            settled.await;
+        }
+    }
+
+    /// When the rows were what the engine had, in milliseconds since 1970.
+    pub(super) fn as_of(&self, now_unix_ms: u64) -> Option<u64> {
+        let state = self.state.lock();
+        match state.standing == Standing::Hears && state.complete {
+            true => Some(now_unix_ms),
+            false => state.as_of_unix_ms,
+        }
+    }
+
+    /// What is to be remembered of that.
+    pub(super) fn noted_as_of(&self) -> Option<u64> {
+        self.state.lock().as_of_unix_ms
+    }
+
+    /// It was remembered.
+    pub(super) fn remember_as_of(&self, unix_ms: Option<u64>) {
+        let mut state = self.state.lock();
+        state.as_of_unix_ms = state.as_of_unix_ms.or(unix_ms);
+    }
+
+    pub(super) async fn stirred(&self) {
+        self.stirred.notified().await;
+    }
+
+    /// Resolves when somebody waits.
+    pub(super) async fn hurried(&self) {
+        while self.state.lock().waiting == 0 {
+            self.hurried.notified().await;
+        }
+    }
+}
+
+/// Counts one who waits, for as long as it lives.
+struct Waiting<'a>(&'a Marks);
+
+impl<'a> Waiting<'a> {
+    fn begin(marks: &'a Marks) -> Self {
+        marks.state.lock().waiting += 1;
+        Self(marks)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.state.lock().waiting -= 1;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt as _;
+
+    use super::*;
+
+    fn keys(work: &Work) -> Vec<&str> {
+        work.keys.iter().map(String::as_str).collect()
+    }
+
+    /// Marks of an engine that is heard, with everything listed once.
+    fn listed() -> Marks {
+        let marks = Marks::default();
+        marks.hears();
+        let work = marks.take().unwrap();
+        assert!(work.all && work.keys.is_empty());
+        marks.answered(&work, true, 10);
+        marks
+    }
+
+    #[test]
+    fn who_waits_waits_for_the_marks_of_its_moment() {
+        let marks = listed();
+        assert_eq!(marks.current().now_or_never(), Some(true));
+        marks.mark("a".into());
+        let mut first = std::pin::pin!(marks.current());
+        assert_eq!(first.as_mut().now_or_never(), None);
+        let work = marks.take().unwrap();
+        assert_eq!((keys(&work), work.all), (vec!["a"], false));
+        marks.mark("b".into());
+        let mut second = std::pin::pin!(marks.current());
+        assert_eq!(second.as_mut().now_or_never(), None);
+        marks.answered(&work, false, 20);
+        assert_eq!(first.now_or_never(), Some(true), "whatever came since");
+        assert_eq!(second.as_mut().now_or_never(), None);
+        let work = marks.take().unwrap();
+        marks.answered(&work, false, 30);
+        assert_eq!(second.now_or_never(), Some(true));
+        assert!(!marks.has_work() && marks.take().is_none());
+    }
+
+    #[test]
+    fn many_marks_are_one_listing() {
+        let marks = listed();
+        for _ in 0..2 {
+            (0..KEYS_MAX).for_each(|number| marks.mark(number.to_string()));
+        }
+        let work = marks.take().unwrap();
+        assert_eq!((work.keys.len(), work.all), (KEYS_MAX, false), "of some things, twice");
+        (0..1_000).for_each(|number| marks.mark(number.to_string()));
+        let work = marks.take().unwrap();
+        assert_eq!((work.keys.len(), work.all), (0, true));
+        assert!(marks.take().is_none());
+    }
+
+    #[test]
+    fn an_engine_that_is_not_heard_is_not_asked() {
+        let marks = Marks::default();
+        marks.mark("a".into());
+        assert!(marks.take().is_none());
+        assert_eq!((marks.current().now_or_never(), marks.as_of(5)), (Some(false), None));
+        let marks = listed();
+        assert_eq!(marks.as_of(50), Some(50));
+        marks.mark("a".into());
+        let work = marks.take().unwrap();
+        let mut waits = std::pin::pin!(marks.current());
+        assert_eq!(waits.as_mut().now_or_never(), None);
+        marks.broke_off(60);
+        assert_eq!(waits.now_or_never(), Some(false));
+        marks.broke_off(70);
+        assert_eq!((marks.as_of(80), marks.noted_as_of()), (Some(60), Some(60)));
+        marks.hears();
+        marks.answered(&work, true, 90);
+        assert_eq!(marks.as_of(100), Some(60), "what was asked before the break is no answer");
+        assert_eq!(marks.current().now_or_never(), None);
+        let work = marks.take().unwrap();
+        assert!(work.all);
+        marks.answered(&work, true, 100);
+        assert_eq!((marks.current().now_or_never(), marks.as_of(110)), (Some(true), Some(110)));
+    }
+
+    #[test]
+    fn after_an_answer_that_did_not_come_all_is_listed() {
+        let marks = listed();
+        marks.mark("a".into());
+        marks.take().unwrap();
+        marks.unanswered(50);
+        assert_eq!((marks.current().now_or_never(), marks.as_of(60)), (Some(false), Some(50)));
+        marks.take().unwrap();
+        marks.unanswered(70);
+        assert_eq!(marks.as_of(80), Some(50));
+        let work = marks.take().unwrap();
+        assert!(work.all);
+        marks.answered(&work, true, 90);
+        assert_eq!((marks.current().now_or_never(), marks.as_of(100)), (Some(true), Some(100)));
+    }
+
+    #[test]
+    fn whoever_works_hears_of_those_who_wait() {
+        let marks = listed();
+        assert_eq!(marks.hurried().now_or_never(), None);
+        marks.mark("a".into());
+        {
+            let mut waits = std::pin::pin!(marks.current());
+            assert_eq!(waits.as_mut().now_or_never(), None);
+            assert_eq!(marks.hurried().now_or_never(), Some(()));
+        }
+        assert_eq!(marks.hurried().now_or_never(), None, "it waits no more");
+    }
+}

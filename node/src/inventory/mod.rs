@@ -1,0 +1,172 @@
+//! What this node's engine has: its containers, images and volumes, in tables of the node's own, kept up by the engine's events.
+//!
+//! Level-triggered: an event only says what to ask the engine about; the answer is compared with the rows, and what differs is written. When the engine
+//! begins to be heard, after a break, and now and then, all there is is compared. What this node's own calls to the engine do is marked before they
+//! return, and a listing waits for what is marked, so that whoever did something sees it. One task for each kind reads and writes, so that an older
+//! answer never comes after a newer one. Tables that are missing, damaged or of another format are begun empty and made anew.
+//! Must never: be believed over the engine (rows are shown, and decide nothing), hold up a call to the engine, or keep its rows in memory.
+
+mod engine;
+mod items;
+mod marks;
+mod rows;
+mod shelf;
+mod store;
+#[cfg(test)]
+mod tests;
+mod watch;
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use longshore_raft::Runtime;
+use tokio_util::sync::CancellationToken;
+
+use crate::docker::{Changed, Container, ContainerEngine, ListedImage, ListedVolume};
+use crate::node::OpenTables;
+
+use engine::NotedEngine;
+pub(crate) use items::Item;
+use shelf::Shelf;
+use store::Store;
+pub(crate) use watch::{Heard, Listener, listen};
+
+/// How long a listing waits for what is marked. After that the engine itself is asked.
+const SETTLE_PATIENCE: Duration = Duration::from_secs(2);
+/// Most names of images that are given out.
+pub(crate) const IMAGE_NAMES_MAX: usize = 10_000;
+
+/// Rows of a listing, in the engine's own order.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Rows<T> {
+    pub(crate) items: Vec<T>,
+    /// There are more than fit.
+    pub(crate) cut: bool,
+}
+
+/// What the engine had when it was heard last.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct LastSeen<T> {
+    pub(crate) rows: Rows<T>,
+    pub(crate) age_ms: u64,
+}
+
+/// See the module's docs. One per node with an engine.
+pub(crate) struct Inventory<R: Runtime> {
+    engine: Arc<dyn ContainerEngine>,
+    store: Arc<Store<R>>,
+    containers: Arc<Shelf<R, Container>>,
+    images: Arc<Shelf<R, ListedImage>>,
+    volumes: Arc<Shelf<R, ListedVolume>>,
+}
+
+impl<R: Runtime> Inventory<R> {
+    pub(crate) fn new(engine: Arc<dyn ContainerEngine>, open: OpenTables) -> Arc<Self> {
+        let store = Store::new(open);
+        Arc::new(Self {
+            containers: Shelf::new(Arc::clone(&engine), Arc::clone(&store)),
+            images: Shelf::new(Arc::clone(&engine), Arc::clone(&store)),
+            volumes: Shelf::new(Arc::clone(&engine), Arc::clone(&store)),
+            engine,
+            store,
+        })
+    }
+
+    /// The engine, for all calls of this node: what they change is marked.
+    pub(crate) fn engine(self: &Arc<Self>) -> Arc<dyn ContainerEngine> {
+        Arc::new(NotedEngine::new(Arc::clone(&self.engine), Arc::clone(self)))
+    }
+
+    /// Keeps the tables up until stopped, or until they can not be used any more.
+    pub(crate) async fn run(self: Arc<Self>, stop: CancellationToken) {
+        if !self.store.open().await {
+            return;
+        }
+        let kept = async {
+            tokio::join!(
+                biased;
+                Arc::clone(&self.containers).keep(),
+                Arc::clone(&self.images).keep(),
+                Arc::clone(&self.volumes).keep(),
+                self.store.save_now_and_then(),
+            )
+        };
+        tokio::select! {
+            biased;
+            () = stop.cancelled() => {}
+            _ = kept => {}
+        }
+    }
+
+    /// Makes durable what is in the tables.
+    pub(crate) async fn close(&self) {
+        self.hear(&Heard::BrokeOff);
+        self.containers.note_as_of().await;
+        self.images.note_as_of().await;
+        self.volumes.note_as_of().await;
+        self.store.close().await;
+    }
+
+    /// Takes word of the engine. Returns at once.
+    pub(crate) fn hear(&self, heard: &Heard) {
+        match heard {
+            Heard::Changed(Changed::Everything) => {
+                self.containers.marks().hears();
+                self.images.marks().hears();
+                self.volumes.marks().hears();
+            }
+            Heard::Changed(changed) => self.touch(changed.clone()),
+            Heard::BrokeOff => {
+                let now_ms = R::unix_time_ms();
+                self.containers.marks().broke_off(now_ms);
+                self.images.marks().broke_off(now_ms);
+                self.volumes.marks().broke_off(now_ms);
+            }
+        }
+    }
+
+    /// Something may have changed: listings that are asked for from now on wait until the engine has been asked about it. Returns at once.
+    pub(crate) fn touch(&self, changed: Changed) {
+        match changed {
+            Changed::Everything => {
+                self.containers.marks().mark_all();
+                self.images.marks().mark_all();
+                self.volumes.marks().mark_all();
+            }
+            Changed::Container(key) => self.containers.marks().mark(key),
+            Changed::Image(key) => self.images.marks().mark(key),
+            Changed::Volume(key) => self.volumes.marks().mark(key),
+        }
+    }
+
+    /// All of a kind, up to about so many bytes of them, as the engine has it; `None` if the engine has to be asked.
+    pub(crate) async fn current<T: Item>(&self, bytes_max: usize) -> Option<Rows<T>> {
+        let shelf = T::shelf(self);
+        if !self.store.is_open()
+            || !matches!(R::timeout(SETTLE_PATIENCE, shelf.marks().current()).await, Ok(true))
+        {
+            return None;
+        }
+        self.rows(bytes_max).await
+    }
+
+    /// Likewise, as the engine had it when it was heard last; `None` if that never was.
+    pub(crate) async fn last_seen<T: Item>(&self, bytes_max: usize) -> Option<LastSeen<T>> {
+        let now_ms = R::unix_time_ms();
+        let as_of_ms = T::shelf(self).marks().as_of(now_ms)?;
+        let rows = self.rows(bytes_max).await?;
+        Some(LastSeen { rows, age_ms: now_ms.saturating_sub(as_of_ms) })
+    }
+
+    async fn rows<T: Item>(&self, bytes_max: usize) -> Option<Rows<T>> {
+        self.store.read(move |tables| rows::list(tables, bytes_max)).await.ok()
+    }
+
+    /// Names of images that the engine has, or had when it was heard last; at most [`IMAGE_NAMES_MAX`], the first ones.
+    #[cfg_attr(not(test), expect(dead_code, reason = "for whoever places work where its image is"))]
+    pub(crate) async fn image_names(&self) -> BTreeSet<String> {
+        let names = self.store.read(|tables| rows::names::<ListedImage>(tables, IMAGE_NAMES_MAX)).await;
+        names.unwrap_or_default()
+    }
+}
