@@ -87,22 +87,24 @@ Examples:
   longshore op logs web -f
   longshore op logs web --since 10m --timestamps")]
     Logs(LogsArgs),
-    /// List the containers of all engines, whoever made them
+    /// List the containers of all engines, whoever made them; those of an engine that is away, as last seen
     #[command(after_help = "\
 Examples:
   longshore op ps
-  longshore op ps --all --on web-2")]
+  longshore op ps --all --on web-2
+  longshore op ps --format json")]
     Ps(PsArgs),
-    /// List the images of all engines
+    /// List the images of all engines; those of an engine that is away, as last seen
     #[command(after_help = "\
 Examples:
   longshore op images
   longshore op images --on web-2 --format json")]
     Images(EngineListArgs),
-    /// List the volumes of all engines
+    /// List the volumes of all engines; those of an engine that is away, as last seen
     #[command(after_help = "\
 Examples:
-  longshore op volumes")]
+  longshore op volumes
+  longshore op volumes --on web-2")]
     Volumes(EngineListArgs),
     /// List the runs that the fleet keeps up, and where their copies are
     #[command(after_help = "\
