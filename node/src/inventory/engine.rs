@@ -32,6 +32,17 @@ impl<R: Runtime> Drop for Note<R> {
     }
 }
 
+/// Has the inventory doubt its engine when it is dropped, unless it answered.
+struct Doubt<'a, R: Runtime>(Option<&'a Inventory<R>>);
+
+impl<R: Runtime> Drop for Doubt<'_, R> {
+    fn drop(&mut self) {
+        if let Some(inventory) = self.0 {
+            inventory.doubt();
+        }
+    }
+}
+
 impl<R: Runtime> NotedEngine<R> {
     pub(super) fn new(engine: Arc<dyn ContainerEngine>, inventory: Arc<Inventory<R>>) -> Self {
         Self { engine, inventory }
@@ -58,14 +69,13 @@ fn noted<'a, R: Runtime, T: 'a>(
 }
 
 impl<R: Runtime> ContainerEngine for NotedEngine<R> {
-    /// One that does not answer may not tell of what happens either: all is doubted.
+    /// One that does not answer may not tell of what happens either.
     fn info(&self) -> BoxFuture<'_, Result<EngineInfo, EngineError>> {
-        let mut note = self.note(vec![Changed::Everything]);
-        let call = self.engine.info();
         Box::pin(async move {
-            let answered = call.await;
+            let mut doubt = Doubt(Some(&*self.inventory));
+            let answered = self.engine.info().await;
             if answered.is_ok() {
-                note.about.clear();
+                doubt.0 = None;
             }
             answered
         })

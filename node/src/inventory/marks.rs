@@ -10,6 +10,8 @@ use tokio::sync::Notify;
 
 /// Most things that are asked for one by one; with more marks all are listed.
 pub(super) const KEYS_MAX: usize = 32;
+/// How long a listing stands against doubts: a busy engine may be slow to answer, and is not helped by being asked for everything.
+const DOUBT_AFTER_MS: u64 = 60_000;
 
 /// Whether the engine is heard.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -84,6 +86,14 @@ impl Marks {
         state.made += 1;
         drop(state);
         self.stirred.notify_one();
+    }
+
+    /// The engine did not answer somebody. Unless all was listed just now, it is again: an engine that stands still tells of nothing.
+    pub(super) fn doubt(&self, now_unix_ms: u64) {
+        let listed_ms = self.state.lock().as_of_unix_ms;
+        if listed_ms.is_none_or(|at| now_unix_ms.abs_diff(at) >= DOUBT_AFTER_MS) {
+            self.mark_all();
+        }
     }
 
     /// The engine is heard from now on.
@@ -323,6 +333,15 @@ mod tests {
         assert!(work.all);
         marks.answered(&work, true, 90);
         assert_eq!((marks.current().now_or_never(), marks.as_of(100)), (Some(true), Some(100)));
+    }
+
+    #[test]
+    fn a_listing_stands_against_doubts_for_a_while() {
+        let marks = listed();
+        marks.doubt(10 + DOUBT_AFTER_MS - 1);
+        assert!(!marks.has_work());
+        marks.doubt(10 + DOUBT_AFTER_MS);
+        assert!(marks.take().unwrap().all);
     }
 
     #[test]

@@ -127,7 +127,7 @@ impl<R: Runtime> Inventory<R> {
     }
 
     /// Something may have changed: listings that are asked for from now on wait until the engine has been asked about it. Returns at once.
-    pub(crate) fn touch(&self, changed: Changed) {
+    fn touch(&self, changed: Changed) {
         match changed {
             Changed::Everything => {
                 self.containers.marks().mark_all();
@@ -138,6 +138,14 @@ impl<R: Runtime> Inventory<R> {
             Changed::Image(key) => self.images.marks().mark(key),
             Changed::Volume(key) => self.volumes.marks().mark(key),
         }
+    }
+
+    /// The engine did not answer somebody.
+    fn doubt(&self) {
+        let now_ms = R::unix_time_ms();
+        self.containers.marks().doubt(now_ms);
+        self.images.marks().doubt(now_ms);
+        self.volumes.marks().doubt(now_ms);
     }
 
     /// All of a kind, up to about so many bytes of them, as the engine has it; `None` if the engine has to be asked.

@@ -274,16 +274,35 @@ async fn an_engine_that_stands_still_holds_nobody_up() {
     assert_eq!(yard.shown().await, "+web");
     yard.fake.stand_still(true);
     assert_eq!(yard.shown().await, "+web", "nothing is known to have changed");
-    yard.inventory.touch(Changed::Everything);
+    run(&*yard.engine, "db").await;
     assert_eq!(yard.inventory.current::<Container>(BYTES_MAX).await, None);
     sleep(Duration::from_secs(100)).await;
     let waits = tokio::time::Instant::now();
     assert_eq!(yard.inventory.current::<Container>(BYTES_MAX).await, None);
     assert!(waits.elapsed() < Duration::from_secs(1), "it is known not to answer");
     assert_eq!(yard.inventory.last_seen::<Container>(BYTES_MAX).await.unwrap().rows.items.len(), 1);
+    yard.inventory.doubt();
+    assert_eq!(yard.inventory.current::<ListedImage>(BYTES_MAX).await.map(|rows| rows.items.len()), Some(1));
     yard.fake.stand_still(false);
     sleep(Duration::from_secs(100)).await;
     yard.is_right().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_engine_that_does_not_answer_anybody_is_doubted() {
+    let fake = fake().await;
+    let inventory = Tested::new(Arc::new(fake.clone()), of_tables(Arc::new(MemTables::new())));
+    let (engine, marks) = (inventory.engine(), inventory.containers.marks());
+    inventory.hear(&Heard::Changed(Changed::Everything));
+    marks.take().unwrap();
+    engine.info().await.unwrap();
+    assert!(!marks.has_work());
+    fake.stand_still(true);
+    assert!(tokio::time::timeout(Duration::from_secs(1), engine.info()).await.is_err());
+    assert!(marks.take().unwrap().all, "it was given up");
+    fake.crash();
+    engine.info().await.unwrap_err();
+    assert!(marks.has_work());
 }
 
 #[tokio::test(start_paused = true)]

@@ -297,7 +297,7 @@ fn interrupted() -> EngineError {
 
 impl<R: Runtime> ContainerEngine for FakeEngine<R> {
     fn info(&self) -> BoxFuture<'_, Result<EngineInfo, EngineError>> {
-        Box::pin(async move { Ok(self.up()?.info.clone()) })
+        Box::pin(self.answer(|state| state.info.clone()))
     }
 
     fn authorized(&self, credentials: Credentials) -> Arc<dyn ContainerEngine> {

@@ -1,4 +1,4 @@
-//! What the fake is asked of its things: how often, and whether it answers at all.
+//! What the fake is asked: how often, and whether it answers at all.
 
 use longshore_raft::Runtime;
 
@@ -20,7 +20,7 @@ impl<R: Runtime> FakeEngine<R> {
         self.state.lock().asked
     }
 
-    /// Whether it stands still, as a process that was stopped does: nothing that is asked of its things is answered until it goes on.
+    /// Whether it stands still, as a process that was stopped does: nothing that is asked is answered until it goes on.
     pub fn stand_still(&self, still: bool) {
         self.change(|state, _| state.still = still);
     }
@@ -35,7 +35,7 @@ impl<R: Runtime> FakeEngine<R> {
         self.answer(look).await
     }
 
-    async fn answer<T>(&self, look: impl FnOnce(&State) -> T + Send) -> Result<T, EngineError> {
+    pub(super) async fn answer<T>(&self, look: impl FnOnce(&State) -> T + Send) -> Result<T, EngineError> {
         let life = self.up()?.life;
         self.unless_down(life, self.eventually(|state| (!state.still).then_some(()))).await?;
         Ok(look(&*self.up()?))
