@@ -4,6 +4,8 @@ use longshore_model::container::ContainerSpec;
 use longshore_model::image::ImageReference;
 use longshore_raft::consensus::runtime::TokioRuntime;
 use longshore_storage::tables::{Batch, MemTables, Opened, Table, Tables, TablesError};
+use rand::rngs::SmallRng;
+use rand::{RngExt as _, SeedableRng as _};
 use tokio::time::sleep;
 
 use super::*;
@@ -355,6 +357,54 @@ async fn without_tables_the_engine_is_asked_each_time() {
     assert_eq!(inventory.current::<Container>(BYTES_MAX).await, None);
     assert_eq!(inventory.last_seen::<Container>(BYTES_MAX).await, None);
     inventory.close().await;
+}
+
+/// One of many things that can happen, by hand or by this node.
+async fn something(yard: &Yard, random: &mut SmallRng) {
+    let engine: &dyn ContainerEngine =
+        if random.random_bool(0.5) { &*yard.engine } else { &yard.fake };
+    let name = format!("c{}", random.random_range(0..6));
+    let tag = |number: u32| parse(&format!("localhost:5000/app:{number}"));
+    // Whether it can be done is the engine's to say.
+    match random.random_range(0..12) {
+        0..3 => drop(engine.create(&container(&name)).await),
+        3..5 => drop(engine.start(&name).await),
+        5 => drop(engine.stop(&name, Some(Duration::ZERO)).await),
+        6..8 => drop(engine.remove(&name, true).await),
+        8 => drop(yard.fake.exit(&name, 3)),
+        9 => drop(engine.tag(&tag(random.random_range(1..4)), &tag(random.random_range(1..4))).await),
+        10 => {
+            let image = tag(random.random_range(2..4));
+            yard.fake.publish(&image, vec![random.random_range(1..3)]);
+            drop(engine.pull(&image, ignore()).await);
+        }
+        _ => drop(yard.fake.forget(&tag(random.random_range(2..4)))),
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn whatever_happens_the_rows_come_right() {
+    for seed in 0..40 {
+        let mut random = SmallRng::seed_from_u64(seed);
+        let yard = Yard::new().await;
+        yard.settle().await;
+        for _ in 0..100 {
+            something(&yard, &mut random).await;
+            match random.random_range(0..30) {
+                0 => {
+                    yard.fake.crash();
+                    sleep(Duration::from_millis(random.random_range(0..2_000))).await;
+                    yard.fake.restart();
+                    yard.settle().await;
+                }
+                1..10 => sleep(Duration::from_millis(random.random_range(0..200))).await,
+                10..15 => yard.is_right().await,
+                _ => {}
+            }
+        }
+        yard.is_right().await;
+        yard.end().await;
+    }
 }
 
 #[tokio::test(start_paused = true)]
