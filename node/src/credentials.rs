@@ -55,6 +55,16 @@ pub(crate) fn credentials_for(state: &ControlState, image: &ImageReference) -> O
     Some(Credentials { registry: registry.to_owned(), username: record.username.clone(), password })
 }
 
+/// All that the fleet has, by registry: a build begins with images that only its Dockerfile knows.
+pub(crate) fn all_credentials(state: &ControlState) -> Vec<Credentials> {
+    let Some(fleet) = &state.fleet else { return Vec::new() };
+    let opened = state.credentials.all().filter_map(|(registry, record)| {
+        let password = open(&fleet.authority, registry, record)?;
+        Some(Credentials { registry: registry.clone(), username: record.username.clone(), password })
+    });
+    opened.collect()
+}
+
 #[cfg(test)]
 mod tests {
     use longshore_raft::NodeId;

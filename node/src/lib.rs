@@ -10,6 +10,7 @@ pub mod logging;
 pub mod node;
 pub mod system;
 
+mod builds;
 mod core;
 mod credentials;
 mod engines;

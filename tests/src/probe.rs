@@ -280,6 +280,7 @@ mod tests {
             strategy: Strategy::Local,
             containers: Vec::new(),
             images: vec![operation_image("r", number)],
+            build: None,
             submitted_by: String::new(),
             submitted_at_ms: 0,
             retry_of: None,

@@ -4,6 +4,7 @@
 //! Must never retry: the caller knows what may be done twice. The variants of [`ClientError`] say what happened.
 
 mod containers;
+mod contexts;
 mod keys;
 mod nodes;
 mod raw;
@@ -14,7 +15,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
-use hyper::body::Incoming;
+use hyper::body::{Body, Incoming};
 use hyper::client::conn::http1;
 use hyper::{Method, Request, Response, header};
 use hyper_util::rt::TokioIo;
@@ -227,6 +228,14 @@ impl<R: Runtime> Client<R> {
     }
 
     async fn connect(&self) -> Result<Sender, ClientError> {
+        self.connect_for().await
+    }
+
+    /// For requests with bodies of this kind.
+    async fn connect_for<B>(&self) -> Result<http1::SendRequest<B>, ClientError>
+    where
+        B: Body<Data: Send, Error: Into<Box<dyn std::error::Error + Send + Sync>>> + Send + 'static,
+    {
         let stream = match within::<R, _>(CONNECT_TIMEOUT, self.target.connect()).await {
             Some(connected) => connected.map_err(|error| self.no_connection(&error))?,
             None => return Err(self.unreachable("the connection took too long")),

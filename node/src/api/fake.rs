@@ -1,5 +1,6 @@
 //! A fleet that tests script: enough state to tell that a request arrived whole, and knobs for what can go wrong.
 
+mod contexts;
 mod engines;
 mod keys;
 mod nodes;
@@ -14,6 +15,7 @@ use tokio::sync::{Semaphore, mpsc};
 
 use super::service::{ApiFuture, ApiStream, FleetService};
 use super::types::*;
+pub(crate) use contexts::CONTEXT_MAX_BYTES;
 pub(crate) use ring::{progress, ring};
 
 type Watcher = mpsc::UnboundedSender<Result<OperationView, ApiError>>;
@@ -33,6 +35,7 @@ struct State {
     ring_watchers: Vec<(ring::RingWatcher, bool)>,
     values: BTreeMap<(String, Vec<u8>), KeyValue>,
     key_version: u64,
+    contexts: Vec<ContextView>,
     calls: Vec<String>,
 }
 
@@ -206,6 +209,7 @@ pub(crate) fn operation(id: &str, state: OperationState) -> OperationView {
         strategy: Strategy::Replicated,
         images: vec!["docker.io/library/nginx:1.27".into()],
         containers: Vec::new(),
+        build: None,
         submitted_by: "alpha".into(),
         submitted_at_ms: 1_700_000_000_000,
         retry_of: None,
@@ -365,6 +369,11 @@ impl FleetService for FakeFleet {
                 Action::Pull { images } => images,
                 Action::Push { images } => [vec!["push".into()], images].concat(),
                 Action::Tag { source, targets } => [vec!["tag".into(), source], targets].concat(),
+                Action::Build(build) => {
+                    let BuildRequest { context, tags, dockerfile, args, target, no_cache, pull } = *build;
+                    let rest = format!("{target:?} {no_cache} {pull}");
+                    [vec!["build".into(), context, dockerfile], tags, args, vec![rest]].concat()
+                }
                 Action::Run(run) => vec!["run".into(), run.image],
                 Action::Stop { containers, .. } => [vec!["stop".into()], containers].concat(),
                 Action::Start { containers } => [vec!["start".into()], containers].concat(),

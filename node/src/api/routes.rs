@@ -1,6 +1,7 @@
 //! The table of routes and their handlers. A handler unpacks the request, calls the service, packs the answer.
 
 mod containers;
+mod contexts;
 mod keys;
 mod nodes;
 mod operations;
@@ -27,6 +28,7 @@ use super::limits::IDEMPOTENCY_KEY_MAX_CHARS;
 use super::service::{ApiStream, FleetService};
 use super::{openapi, percent};
 pub(super) use containers::*;
+pub(super) use contexts::*;
 pub(super) use keys::*;
 pub(super) use nodes::*;
 pub(super) use operations::*;
@@ -64,6 +66,8 @@ pub(super) const ROUTES: &[(&str, &[&str], Handlers)] = &[
     ("/v1/operations/{id}/watch", &["get"], || get(watch_operation)),
     ("/v1/operations/{id}/cancel", &["post"], || post(cancel_operation)),
     ("/v1/operations/{id}/retry", &["post"], || post(retry_operation)),
+    (CONTEXTS_PATH, &["get", "post"], || get(list_contexts).post(take_context)),
+    ("/v1/contexts/{digest}", &["get"], || get(find_context)),
     ("/v1/containers", &["get"], || get(list_containers)),
     ("/v1/containers/{container}/logs", &["get"], || get(container_logs)),
     ("/v1/containers/{container}/exec", &["post"], || post(exec_in_container)),
@@ -90,6 +94,9 @@ pub(super) const ROUTES: &[(&str, &[&str], Handlers)] = &[
     ("/livez", &["get"], || get(livez)),
     ("/readyz", &["get"], || get(readyz)),
 ];
+
+/// Where a body is a stream, which its handler reads.
+pub(super) const CONTEXTS_PATH: &str = "/v1/contexts";
 
 /// Media type of a watch: one JSON value a line.
 const NDJSON: &str = "application/x-ndjson";

@@ -11,7 +11,7 @@ pub type ApiFuture<'a, T> = Pin<Box<dyn Future<Output = Result<T, ApiError>> + S
 pub type ApiStream<T> = Pin<Box<dyn Stream<Item = Result<T, ApiError>> + Send>>;
 
 /// A node as its clients see it. Reads are linearizable unless the doc says otherwise.
-pub trait FleetService: RingService + KeyService + EngineService {
+pub trait FleetService: RingService + KeyService + EngineService + BuildService {
     /// This node's own view; answers without a quorum.
     fn status(&self) -> ApiFuture<'_, StatusView>;
     /// Live: the process runs. Ready: it has a leader, has caught up, and its engine answers (or it has none configured). Local.
@@ -71,6 +71,15 @@ pub trait EngineService: Send + Sync + 'static {
     fn inspect_run(&self, run: String) -> ApiFuture<'_, RunView>;
     /// The run after the change; before it, if it was removed.
     fn change_run(&self, run: String, change: RunChange) -> ApiFuture<'_, RunView>;
+}
+
+/// Folders that were sent to this node to be built: its own, no other's. Local, not linearizable.
+pub trait BuildService: Send + Sync + 'static {
+    fn list_contexts(&self) -> ApiFuture<'_, ContextList>;
+    /// By its digest; it counts as used.
+    fn find_context(&self, digest: String) -> ApiFuture<'_, ContextView>;
+    /// Takes a folder as it comes; `announced` bytes, if the client has said how many. Nothing is kept of one that does not come whole.
+    fn take_context(&self, announced: Option<u64>, pieces: ApiStream<Bytes>) -> ApiFuture<'_, ContextView>;
 }
 
 /// The ring and its groups. Answers without a quorum of the control group come from the local copy, with `stale` set.

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+mod builds;
 mod containers;
 mod keys;
 mod nodes;
@@ -10,6 +11,7 @@ mod operations;
 mod registries;
 mod ring;
 
+pub use builds::*;
 pub use containers::*;
 pub use keys::*;
 pub use nodes::*;

@@ -9,6 +9,7 @@
 mod api;
 mod args;
 mod bench;
+mod build;
 mod cache;
 mod children;
 mod completions;

@@ -6,6 +6,7 @@ use clap::{Args, Subcommand};
 use longshore_raft::Runtime as _;
 
 use super::args::{Format, FormatArgs, ListArgs};
+use super::build::{self, BuildArgs};
 use super::containers::{self, ContainersArgs, RemoveArgs, RunArgs, StopArgs};
 use super::engines::{self, EngineListArgs, PsArgs};
 use super::error::{CliError, Exit};
@@ -15,7 +16,7 @@ use super::progress;
 use super::session::{Runtime, Session};
 use super::streams::{self, ExecArgs, LogsArgs};
 use super::submit::{self, PullArgs, PushArgs, RetryArgs, TagArgs};
-use crate::api::types::{OperationQuery, OperationState, OperationView, SubOperationView};
+use crate::api::types::{BuildView, OperationQuery, OperationState, OperationView, SubOperationView};
 use crate::config::units::parse_duration;
 
 #[derive(Debug, Subcommand)]
@@ -43,6 +44,17 @@ Examples:
   longshore op tag nginx:1.27 registry.example:5000/nginx:1.27
   longshore op tag app:3 app:stable --strategy replicated")]
     Tag(TagArgs),
+    /// Build an image from a folder, on as many engines as it is wanted on
+    #[command(after_help = "\
+The folder is sent to the node that is asked, once; nodes that build fetch it from there. Like docker build, it leaves out what
+.dockerignore lists. Build arguments are kept in the record of the operation.
+
+Examples:
+  longshore op build -t app:3
+  longshore op build ./app -t registry.example:5000/app:3 -t registry.example:5000/app:latest --strategy replicated
+  longshore op build ./app -f ./app/docker/Dockerfile -t app:3 --build-arg VERSION=3 --target runtime
+  longshore op build ./app -t app:3 --label disk=ssd --no-cache --detach")]
+    Build(Box<BuildArgs>),
     /// Run containers, where the fleet finds room for them
     #[command(after_help = "\
 Examples:
@@ -219,6 +231,7 @@ pub(super) async fn op(session: &mut Session<'_>, command: OpCommand) -> Result<
         OpCommand::Pull(args) => submit::pull(session, args).await,
         OpCommand::Push(args) => submit::push(session, args).await,
         OpCommand::Tag(args) => submit::tag(session, args).await,
+        OpCommand::Build(args) => build::build(session, *args).await,
         OpCommand::Run(args) => containers::run(session, *args).await,
         OpCommand::Stop(args) => containers::stop(session, args).await,
         OpCommand::Start(args) => containers::start(session, args).await,
@@ -346,6 +359,16 @@ pub(super) fn render(operation: &OperationView, colour: bool) -> String {
             pairs.push((what, of.join("\n")));
         }
     }
+    if let Some(build) = &operation.build {
+        let BuildView { context, context_bytes, holder, dockerfile, args, target } = build;
+        let digest = context.get(..12).unwrap_or(context);
+        pairs.push(("context", format!("{digest}, {}, sent to {holder}", output::bytes(*context_bytes))));
+        pairs.push(("dockerfile", dockerfile.clone()));
+        pairs.extend(target.iter().map(|target| ("target", target.clone())));
+        if !args.is_empty() {
+            pairs.push(("arguments", args.join(", ")));
+        }
+    }
     let submitted = format!("{} by {}", output::time(operation.submitted_at_ms), operation.submitted_by);
     pairs.push(("submitted", submitted));
     if let Some(of) = &operation.retry_of {
@@ -365,7 +388,7 @@ pub(super) fn render(operation: &OperationView, colour: bool) -> String {
             sub.subject.as_str().into(),
             output::sub_operation_state(sub.state),
             sub.attempts.to_string().into(),
-            progress(sub).into(),
+            progress(unit(operation), sub).into(),
             sub.error.as_deref().or(sub.result.as_deref()).unwrap_or(output::NONE).into(),
         ];
         if chosen {
@@ -380,12 +403,20 @@ pub(super) fn render(operation: &OperationView, colour: bool) -> String {
     format!("{}\n{}", output::fields(&pairs), output::table(&head, rows.collect(), colour))
 }
 
-/// `2 of 5 layers, 12.0 MiB of 40.0 MiB`; so far as the engine has told.
-pub(super) fn progress(sub: &SubOperationView) -> String {
-    if sub.layers_total == 0 {
+/// What an operation's progress is counted in.
+pub(super) fn unit(operation: &OperationView) -> &'static str {
+    if operation.build.is_some() { "steps" } else { "layers" }
+}
+
+/// `2 of 5 layers, 12.0 MiB of 40.0 MiB`; so far as the engine has told. Of a build whose folder is on its way, bytes only.
+pub(super) fn progress(unit: &str, sub: &SubOperationView) -> String {
+    if sub.layers_total == 0 && sub.total_bytes == 0 {
         return output::NONE.to_owned();
     }
-    let layers = format!("{} of {} layers", sub.layers_done, sub.layers_total);
+    if sub.layers_total == 0 {
+        return format!("{} of {}", output::bytes(sub.current_bytes), output::bytes(sub.total_bytes));
+    }
+    let layers = format!("{} of {} {unit}", sub.layers_done, sub.layers_total);
     if sub.total_bytes == 0 {
         return layers;
     }

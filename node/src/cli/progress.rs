@@ -85,7 +85,7 @@ fn subject(sub: &SubOperationView) -> String {
 }
 
 /// Where a part of the operation is, in a few words.
-fn stage(sub: &SubOperationView) -> String {
+fn stage(unit: &str, sub: &SubOperationView) -> String {
     let text = match (sub.state, &sub.error) {
         (SubOperationState::Succeeded, _) => match &sub.result {
             Some(result) => format!("done, {result}"),
@@ -98,10 +98,13 @@ fn stage(sub: &SubOperationView) -> String {
         // Still at it, after an attempt that failed.
         (_, Some(error)) => format!("attempt {} failed, trying again: {error}", sub.attempts.max(1)),
         (SubOperationState::Assigned, None) => "waiting".to_owned(),
-        (SubOperationState::Running, None) if sub.layers_total == 0 => "running".to_owned(),
-        (SubOperationState::Running, None) => op::progress(sub),
+        (SubOperationState::Running, None) if sub.layers_total == 0 && sub.total_bytes == 0 => {
+            "running".to_owned()
+        }
+        (SubOperationState::Running, None) => op::progress(unit, sub),
     };
-    output::one_line(&text)
+    let lines: Vec<String> = text.lines().map(output::one_line).collect();
+    lines.join("\n    ")
 }
 
 /// What was last told of a part.
@@ -135,7 +138,7 @@ impl Lines {
                 state: sub.state,
                 attempts: sub.attempts,
                 error: sub.error.clone(),
-                stage: stage(sub),
+                stage: stage(op::unit(view), sub),
             };
             let before = self.told.get(&sub.index);
             if before == Some(&now) {
@@ -190,11 +193,11 @@ impl Bars {
                 let bar = self.bar(sub.index, &subject(sub), width);
                 bar.set_length(length);
                 bar.set_position(position);
-                bar.set_message(stage(sub));
+                bar.set_message(output::one_line(&stage(op::unit(view), sub)));
             }
         }
         let failed = view.sub_operations.iter().filter(|sub| sub.state == SubOperationState::Failed);
-        self.failed = failed.map(|sub| format!("{}: {}", subject(sub), stage(sub))).collect();
+        self.failed = failed.map(|sub| format!("{}: {}", subject(sub), stage(op::unit(view), sub))).collect();
     }
 
     fn bar(&mut self, index: u32, subject: &str, width: usize) -> ProgressBar {
@@ -279,7 +282,8 @@ pub(super) fn failures(view: &OperationView) -> String {
     let failed: Vec<_> =
         view.sub_operations.iter().filter(|sub| sub.state == SubOperationState::Failed).collect();
     let shown = failed.iter().take(FAILURES_MAX);
-    let mut text: String = shown.map(|sub| format!("\n  {}: {}", subject(sub), stage(sub))).collect();
+    let mut text: String =
+        shown.map(|sub| format!("\n  {}: {}", subject(sub), stage(op::unit(view), sub))).collect();
     if failed.len() > FAILURES_MAX {
         text.push_str(&format!("\n  and {} more", failed.len() - FAILURES_MAX));
     }
@@ -336,7 +340,10 @@ mod tests {
         view.sub_operations[1].error = Some("no such\nimage".into());
         assert_eq!(
             lines.update(&view, 6_503),
-            [format!("alpha: {IMAGE}: done, sha256:ab"), format!("beta: {IMAGE}: failed: no such image"),]
+            [
+                format!("alpha: {IMAGE}: done, sha256:ab"),
+                format!("beta: {IMAGE}: failed: no such\n    image"),
+            ]
         );
     }
 

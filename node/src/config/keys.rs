@@ -216,6 +216,18 @@ pub const KEYS: &[Key] = &[
         "4",
         "Pieces of operations that this node's engine carries out at once; others wait their turn.",
     ),
+    limit(
+        "limits.build_context",
+        "LONGSHORE_LIMITS_BUILD_CONTEXT",
+        "\"512MiB\"",
+        "Largest folder that can be sent to this node to be built.",
+    ),
+    limit(
+        "limits.build_contexts",
+        "LONGSHORE_LIMITS_BUILD_CONTEXTS",
+        "\"2GiB\"",
+        "What this node keeps of such folders; the one used longest ago makes room, and all go an hour after their last use.",
+    ),
     limit("limits.api_body", "LONGSHORE_LIMITS_API_BODY", "\"1MiB\"", "Largest body of an API request."),
     limit(
         "limits.api_header_timeout",

@@ -49,6 +49,8 @@ const KEPT: &[&str] = &[
     "ring.death_pause",
     "ring.copy_rate",
     "limits.docker_operations",
+    "limits.build_context",
+    "limits.build_contexts",
     "history.keep",
     "log.format",
     "log.level",
@@ -143,6 +145,9 @@ pub struct NodeConfig {
     pub copy_rate: usize,
     /// Pieces of operations that the engine carries out at once.
     pub docker_operations: usize,
+    /// Bytes of one build context at most, and of all that are kept.
+    pub build_context: usize,
+    pub build_contexts: usize,
     /// How long ended operations are in this node's history.
     pub history_keep: Duration,
     pub log: LogConfig,
@@ -211,6 +216,8 @@ struct Parsed {
     death_pause: Option<Duration>,
     copy_rate: Option<usize>,
     docker_operations: Option<usize>,
+    build_context: Option<usize>,
+    build_contexts: Option<usize>,
     history_keep: Option<Duration>,
     labels: Option<BTreeMap<String, String>>,
     log_format: Option<LogFormat>,
@@ -257,6 +264,10 @@ impl Reader<'_> {
             copy_rate: self.text("ring.copy_rate", |text| size(text, COPY_RATE_MIN, COPY_RATE_MAX)),
             docker_operations: self
                 .text("limits.docker_operations", |text| count(text, 1, DOCKER_OPERATIONS_MAX)),
+            build_context: self
+                .text("limits.build_context", |text| size(text, BUILD_CONTEXT_MIN, BUILD_CONTEXT_MAX)),
+            build_contexts: self
+                .text("limits.build_contexts", |text| size(text, BUILD_CONTEXT_MIN, BUILD_CONTEXT_MAX)),
             history_keep: self.text("history.keep", history_keep),
             labels: self.labels(),
             log_format: self.text("log.format", parse_log_format),
@@ -313,6 +324,12 @@ const MAX_TIMEOUT: Duration = Duration::from_secs(600);
 const COPY_RATE: usize = 64 << 20;
 const COPY_RATE_MIN: usize = 1 << 20;
 const COPY_RATE_MAX: usize = 100 << 30;
+
+/// A folder of sources with some binaries, and a few of them. An engine unpacks each beside it.
+const BUILD_CONTEXT: usize = 512 << 20;
+const BUILD_CONTEXTS: usize = 2 << 30;
+const BUILD_CONTEXT_MIN: usize = 64 << 10;
+const BUILD_CONTEXT_MAX: usize = 1 << 40;
 
 /// Shorter, and a reboot copies data; longer, and a second death is likelier.
 const MIN_PAUSE: Duration = Duration::from_secs(1);
@@ -427,6 +444,8 @@ pub(super) fn add_defaults(values: &mut Layer, variables: &Variables, host: &dyn
     add("ring.death_pause", units::format_duration(Duration::from_millis(DEATH_PAUSE_MS)));
     add("ring.copy_rate", units::format_size(COPY_RATE));
     add("limits.docker_operations", DOCKER_OPERATIONS.to_string());
+    add("limits.build_context", units::format_size(BUILD_CONTEXT));
+    add("limits.build_contexts", units::format_size(BUILD_CONTEXTS));
     add("history.keep", HISTORY_KEEP.to_owned());
     add("limits.api_connections", api.connections_max.to_string());
     add("limits.api_requests", api.requests_max.to_string());
@@ -490,6 +509,8 @@ impl Settings {
             death_pause: parsed.death_pause?,
             copy_rate: parsed.copy_rate?,
             docker_operations: parsed.docker_operations?,
+            build_context: parsed.build_context?,
+            build_contexts: parsed.build_contexts?.max(parsed.build_context?),
             history_keep: parsed.history_keep?,
             labels: parsed.labels.unwrap_or_default(),
             log: LogConfig { format: parsed.log_format?, filter: parsed.log_filter? },

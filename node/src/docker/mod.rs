@@ -6,6 +6,7 @@
 //! Must never: decide policy, retry on its own, or log credentials.
 
 mod bollard_engine;
+mod builds;
 mod classify;
 pub mod conformance;
 mod connection;
@@ -23,6 +24,7 @@ use longshore_model::image::ImageReference;
 use zeroize::Zeroizing;
 
 pub use bollard_engine::{BollardEngine, Limits};
+pub use builds::{BuildOrder, ContextBytes};
 pub use containers::*;
 pub use endpoint::{EndpointError, EngineEndpoint};
 pub use fake::{
@@ -113,6 +115,17 @@ pub enum EngineError {
     /// The image is for another processor or operating system. Give up; another node may fit.
     #[error("image {image} does not run on this host: {detail}")]
     WrongPlatform { image: String, detail: String },
+    /// A step of a Dockerfile failed, or it is none that an engine can follow. Give up.
+    #[error("the build failed: {detail}")]
+    BuildFailed { detail: String },
+    /// No node has the folder that was to be built any more. Give up.
+    #[error(
+        "the build context is gone: no node has it any more. Contexts are kept for an hour after their last use; build again"
+    )]
+    ContextGone,
+    /// It is on a node that does not answer, or came over damaged. Retry with backoff.
+    #[error("the build context can not be had: {detail}")]
+    ContextUnavailable { detail: String },
     #[error("the disk of the engine is full: {detail}")]
     DiskFull { detail: String },
     /// The fleet's log has to be asked first, and does not answer. Retry with backoff.
@@ -135,6 +148,7 @@ impl EngineError {
                 | Self::RegistryUnavailable { .. }
                 | Self::Interrupted { .. }
                 | Self::Undecided { .. }
+                | Self::ContextUnavailable { .. }
                 | Self::DiskFull { .. }
         )
     }
@@ -175,6 +189,13 @@ pub trait ContainerEngine: Send + Sync + 'static {
     fn push(
         &self,
         image: &ImageReference,
+        on_progress: OnProgress,
+    ) -> BoxFuture<'_, Result<LocalImage, EngineError>>;
+    /// Builds an image out of a context and gives it its names. Idempotent. Progress has the steps of the Dockerfile for layers, and no bytes.
+    fn build(
+        &self,
+        order: &BuildOrder,
+        context: ContextBytes,
         on_progress: OnProgress,
     ) -> BoxFuture<'_, Result<LocalImage, EngineError>>;
     /// Gives a local image a further name, which any other image loses. Idempotent.

@@ -32,6 +32,15 @@ impl ContainerEngine for NoEngine {
         disabled()
     }
 
+    fn build(
+        &self,
+        _: &BuildOrder,
+        _: ContextBytes,
+        _: OnProgress,
+    ) -> BoxFuture<'_, Result<LocalImage, EngineError>> {
+        disabled()
+    }
+
     fn tag(&self, _: &ImageReference, _: &ImageReference) -> BoxFuture<'_, Result<LocalImage, EngineError>> {
         disabled()
     }

@@ -109,6 +109,17 @@ impl<R: Runtime> ContainerEngine for NotedEngine<R> {
         noted(self.note(vec![Changed::Image(target.familiar())]), self.engine.tag(source, target))
     }
 
+    /// The images that it begins with are pulled on the way; the engine tells of those.
+    fn build(
+        &self,
+        order: &BuildOrder,
+        context: ContextBytes,
+        on_progress: OnProgress,
+    ) -> BoxFuture<'_, Result<LocalImage, EngineError>> {
+        let named = order.tags.iter().map(|tag| Changed::Image(tag.familiar()));
+        noted(self.note(named.collect()), self.engine.build(order, context, on_progress))
+    }
+
     fn inspect_image(
         &self,
         image: &ImageReference,

@@ -127,6 +127,9 @@ pub struct NodeOptions {
     pub death_pause: Duration,
     /// Most pieces of operations that the engine carries out at once.
     pub docker_operations: usize,
+    /// Most bytes of one build context, and of all that this node keeps.
+    pub build_context_bytes: u64,
+    pub build_contexts_bytes: u64,
     /// How long ended operations are in this node's history, since they were submitted.
     pub history_keep: Duration,
     /// Of the control group.

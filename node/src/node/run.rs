@@ -28,6 +28,7 @@ use super::ports::{NodeOptions, Ports, ReplicaView, StartedCommitter};
 use super::start::{Start, Started, start};
 use crate::api;
 use crate::api::service::FleetService;
+use crate::builds::{Builds, Contexts};
 use crate::core::Core;
 use crate::engines::{Care, Caretaker, Desk, Engines};
 use crate::history::{Histories, History};
@@ -177,6 +178,8 @@ impl<R: Runtime> Node<R> {
         let (care, desk) = (Care::new(), Desk::<R>::new(inventory.clone()));
         let history = History::<R>::new(ports.history, options.history_keep);
         let farewells = Farewells::<R>::new();
+        let (one, all) = (options.build_context_bytes, options.build_contexts_bytes);
+        let contexts = Contexts::<R>::open(Arc::clone(&ports.disk), one, all)?;
         let intake = Intake::new(
             Arc::clone(&router),
             Arc::clone(&offers),
@@ -184,6 +187,7 @@ impl<R: Runtime> Node<R> {
             Arc::clone(&care),
             Arc::clone(&desk),
             Arc::clone(&history),
+            Arc::clone(&contexts),
         );
         let admission = Admission::<R>::closed();
         let transport = ports
@@ -277,10 +281,12 @@ impl<R: Runtime> Node<R> {
             front,
             Arc::clone(&offers),
             Arc::clone(&care),
+            Builds::new(Arc::clone(&core), Arc::clone(&contexts), Arc::clone(&transport)),
             options.docker_operations,
             tasks.clone(),
         );
         drop(R::spawn(executor.run()));
+        drop(R::spawn(Arc::clone(&contexts).run(tasks.clone())));
         let upkeeper = Upkeeper::new(
             Arc::clone(&core),
             Arc::clone(&replicas),
@@ -300,7 +306,7 @@ impl<R: Runtime> Node<R> {
         drop(R::spawn(Arc::clone(&history).run(Arc::clone(&replicas), tasks.clone())));
         let engines = Engines::new(me, desk, Arc::clone(&transport));
         let histories = Histories::new(me, Arc::clone(&history), Arc::clone(&transport));
-        let work = Work { offers, care, engines, histories, transport: Arc::clone(&transport) };
+        let work = Work { offers, care, engines, histories, contexts, transport: Arc::clone(&transport) };
         let service =
             Arc::new(Service::new(Arc::clone(&core), Arc::clone(&replicas), work, Arc::clone(&left)));
         for door in ports.doors {

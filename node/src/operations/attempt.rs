@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::containers::RunAttempt;
 use super::lease::{HeldLease, LEASE};
+use crate::builds::Builds;
 use crate::core::Core;
 use crate::credentials::credentials_for;
 use crate::docker::{ContainerEngine, EngineError, OnProgress, PullProgress};
@@ -89,14 +90,16 @@ pub(super) async fn carry_out<R: Runtime>(
     core: &Arc<Core<R>>,
     front: &Front<R>,
     care: &Arc<Care>,
+    builds: &Arc<Builds<R>>,
     lease: Arc<HeldLease<R>>,
     work: Work,
     stop: CancellationToken,
 ) -> Ended {
     let (subject, operation) = (work.subject(), lease.key.operation);
     let is_run = matches!(work, Work::Run { .. });
+    let (care_too, builds) = (Arc::clone(care), Arc::clone(builds));
     let mut work =
-        Box::pin(perform(Arc::clone(core), front.clone(), Arc::clone(care), Arc::clone(&lease), work));
+        Box::pin(perform(Arc::clone(core), front.clone(), care_too, builds, Arc::clone(&lease), work));
     let outcome = tokio::select! {
         biased;
         () = stop.cancelled() => return Ended { again: None, met: Met::Nothing },
@@ -114,7 +117,9 @@ pub(super) async fn carry_out<R: Runtime>(
     };
     let met = match &outcome {
         Err(EngineError::Unavailable { .. } | EngineError::Interrupted { .. }) => Met::NoEngine,
-        Err(EngineError::Undecided { .. }) => Met::Nothing,
+        Err(
+            EngineError::Undecided { .. } | EngineError::ContextGone | EngineError::ContextUnavailable { .. },
+        ) => Met::Nothing,
         Ok(_) | Err(_) => Met::Engine,
     };
     let outcome = match outcome {
@@ -162,6 +167,7 @@ async fn perform<R: Runtime>(
     core: Arc<Core<R>>,
     front: Front<R>,
     care: Arc<Care>,
+    builds: Arc<Builds<R>>,
     lease: Arc<HeldLease<R>>,
     work: Work,
 ) -> Result<String, EngineError> {
@@ -170,6 +176,7 @@ async fn perform<R: Runtime>(
         Work::Pull(image) => allowed(&core, engine, &image).pull(&image, on_progress(&lease)).await?,
         Work::Push(image) => allowed(&core, engine, &image).push(&image, on_progress(&lease)).await?,
         Work::Tag { source, target } => engine.tag(&source, &target).await?,
+        Work::Build(spec) => builds.build(engine, *spec, on_progress(&lease)).await?,
         Work::Run { name, container, kept } => {
             let attempt = RunAttempt { core: &core, front: &front, engine, lease: &lease, care: &care };
             return attempt.run(name, *container, kept).await;

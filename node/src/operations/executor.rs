@@ -16,6 +16,7 @@ use super::attempt::{self, Claimed, Ended, Met};
 use super::breaker::{Breaker, Gate};
 use super::lease::HeldLease;
 use super::offers::Offers;
+use crate::builds::Builds;
 use crate::core::Core;
 use crate::engines::Care;
 use crate::ring::Front;
@@ -33,6 +34,7 @@ pub(crate) struct Executor<R: Runtime> {
     front: Front<R>,
     offers: Arc<Offers<R>>,
     care: Arc<Care>,
+    builds: Arc<Builds<R>>,
     /// Most attempts under way.
     attempts_max: usize,
     breaker: Mutex<Breaker<R::Instant>>,
@@ -58,6 +60,7 @@ impl<R: Runtime> Executor<R> {
         front: Front<R>,
         offers: Arc<Offers<R>>,
         care: Arc<Care>,
+        builds: Arc<Builds<R>>,
         attempts_max: usize,
         stop: CancellationToken,
     ) -> Arc<Self> {
@@ -66,6 +69,7 @@ impl<R: Runtime> Executor<R> {
             front,
             offers,
             care,
+            builds,
             attempts_max,
             breaker: Mutex::new(Breaker::new()),
             slots: Mutex::default(),
@@ -160,9 +164,10 @@ impl<R: Runtime> Executor<R> {
             Claimed::Granted(lease, work) => {
                 self.slots.lock().insert(sub, Slot::Running(Arc::clone(&lease)));
                 self.changed.notify_one();
+                let Self { core, front, care, builds, .. } = &*self;
+                let stop = self.stop.clone();
                 let Ended { again, met } =
-                    attempt::carry_out(&self.core, &self.front, &self.care, lease, work, self.stop.clone())
-                        .await;
+                    attempt::carry_out(core, front, care, builds, lease, work, stop).await;
                 let mut breaker = self.breaker.lock();
                 match met {
                     Met::Nothing => {}

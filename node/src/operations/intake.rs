@@ -1,5 +1,5 @@
 //! Takes what comes in from other nodes to whom it concerns: offers of work to the executor, calls to the engine's desk, questions to
-//! the history, word of copies to the caretaker, all else to consensus.
+//! the history, questions about build contexts, word of copies to the caretaker, all else to consensus.
 
 use std::sync::Arc;
 
@@ -10,6 +10,7 @@ use longshore_raft::{NodeId, Runtime};
 
 use super::farewells::{FAREWELL_TAG, Farewells};
 use super::offers::Offers;
+use crate::builds::{BUILD_TAG, Contexts};
 use crate::engines::{CALL_TAG, CARE_TAG, Care, Desk};
 use crate::history::{HISTORY_TAG, History};
 
@@ -21,6 +22,7 @@ pub(crate) struct Intake<R: Runtime> {
     care: Arc<Care>,
     desk: Arc<Desk<R>>,
     history: Arc<History<R>>,
+    contexts: Arc<Contexts<R>>,
 }
 
 impl<R: Runtime> Intake<R> {
@@ -31,8 +33,9 @@ impl<R: Runtime> Intake<R> {
         care: Arc<Care>,
         desk: Arc<Desk<R>>,
         history: Arc<History<R>>,
+        contexts: Arc<Contexts<R>>,
     ) -> Arc<Self> {
-        Arc::new(Self { router, offers, farewells, care, desk, history })
+        Arc::new(Self { router, offers, farewells, care, desk, history, contexts })
     }
 }
 
@@ -46,6 +49,7 @@ impl<R: Runtime> Handler for Intake<R> {
             }
             Some(&CARE_TAG) => self.care.receive(&body),
             Some(&CALL_TAG) => return self.desk.receive(&body, replier),
+            Some(&BUILD_TAG) => return self.contexts.receive(&body, replier),
             Some(&HISTORY_TAG) => return self.history.receive(&body, replier),
             _ => return self.router.on_request(from, lane, body, replier),
         };

@@ -64,6 +64,9 @@ impl<R: Runtime> Service<R> {
                 source: parse_image(&source)?,
                 targets: parse_tags(&targets)?,
             }),
+            Action::Build(build) => {
+                AskedFor::Images(OperationKind::Build(Box::new(self.build_spec(*build).await?)))
+            }
             Action::Run(run) => AskedFor::Run(Box::new(run_spec(*run, copies)?)),
             Action::Stop { containers, grace_s } => {
                 let (containers, nodes) = self.targets(&containers, on).await?;

@@ -3,6 +3,7 @@
 //! Must never: change anything but through the log of the control group, or of the group that it concerns.
 
 mod asking;
+mod contexts;
 mod credentials;
 mod departure;
 mod engines;
@@ -30,8 +31,11 @@ use longshore_raft::transport::TransportRef;
 use longshore_raft::{GroupId, Runtime};
 use tokio::sync::Notify;
 
-use crate::api::service::{ApiFuture, ApiStream, EngineService, FleetService, KeyService, RingService};
+use crate::api::service::{
+    ApiFuture, ApiStream, BuildService, EngineService, FleetService, KeyService, RingService,
+};
 use crate::api::types::*;
+use crate::builds::Contexts;
 use crate::core::Core;
 use crate::engines::{Care, Engines};
 use crate::history::Histories;
@@ -47,6 +51,7 @@ pub(crate) struct Work<R: Runtime> {
     pub(crate) care: Arc<Care>,
     pub(crate) engines: Engines<R>,
     pub(crate) histories: Histories<R>,
+    pub(crate) contexts: Arc<Contexts<R>>,
     pub(crate) transport: TransportRef,
 }
 
@@ -223,6 +228,18 @@ impl<R: Runtime> EngineService for Service<R> {
     }
     fn change_run(&self, run: String, change: RunChange) -> ApiFuture<'_, RunView> {
         Box::pin(async move { Service::change_run(self, &run, change).await })
+    }
+}
+
+impl<R: Runtime> BuildService for Service<R> {
+    fn list_contexts(&self) -> ApiFuture<'_, ContextList> {
+        Box::pin(async { Ok(self.context_list()) })
+    }
+    fn find_context(&self, digest: String) -> ApiFuture<'_, ContextView> {
+        Box::pin(async move { self.context(&digest).await })
+    }
+    fn take_context(&self, announced: Option<u64>, pieces: ApiStream<Bytes>) -> ApiFuture<'_, ContextView> {
+        Box::pin(self.new_context(announced, pieces))
     }
 }
 

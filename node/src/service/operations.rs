@@ -315,7 +315,8 @@ fn refused(refusal: SubmitError) -> ApiError {
         SubmitError::Empty
         | SubmitError::TooManySubs(_)
         | SubmitError::Timeout
-        | SubmitError::Container(_) => ErrorCode::Invalid,
+        | SubmitError::Container(_)
+        | SubmitError::Build(_) => ErrorCode::Invalid,
         SubmitError::Session(_) | SubmitError::Part => ErrorCode::Internal,
     };
     ApiError::new(code, refusal.to_string())

@@ -277,6 +277,7 @@ pub(super) fn operation_view(state: &ControlState, operation: &model::Operation)
         },
         images: operation.kind.images().into_iter().map(|i| i.familiar()).collect(),
         containers: operation.kind.containers(operation.id),
+        build: build_view(state, &operation.kind),
         submitted_by: name_of(state, operation.submitted_by),
         submitted_at_ms: operation.submitted_unix_ms,
         retry_of: operation.retry_of.map(|id| id.to_string()),
@@ -284,6 +285,18 @@ pub(super) fn operation_view(state: &ControlState, operation: &model::Operation)
         ended_at_ms: operation.ended_unix_ms,
         sub_operations: operation.subs.iter().enumerate().map(sub).collect(),
     }
+}
+
+fn build_view(state: &ControlState, kind: &model::OperationKind) -> Option<BuildView> {
+    let model::OperationKind::Build(build) = kind else { return None };
+    Some(BuildView {
+        context: longshore_storage::BlobDigest(build.context.digest).to_string(),
+        context_bytes: build.context.bytes,
+        holder: name_of(state, build.context.holder),
+        dockerfile: build.dockerfile.clone(),
+        args: build.args.iter().map(|arg| arg.name.clone()).collect(),
+        target: build.target.clone(),
+    })
 }
 
 /// Whether this node's copy shows it leading.

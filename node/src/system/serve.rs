@@ -129,6 +129,8 @@ pub async fn serve(config: NodeConfig, start: Start, log: LogHandle) -> Result<E
         ring: config.ring,
         death_pause: config.death_pause,
         docker_operations: config.docker_operations,
+        build_context_bytes: config.build_context as u64,
+        build_contexts_bytes: config.build_contexts as u64,
         history_keep: config.history_keep,
         timings: Timings::control(),
         partition_timings: Timings {

@@ -83,6 +83,8 @@ async fn with_node(disk: &HostDisk, number: u64, work: impl AsyncFnOnce(Client<S
         ring: RingShape { groups: GroupCount::G2, replication: 3 },
         death_pause: Duration::from_secs(300),
         docker_operations: 4,
+        build_context_bytes: 1 << 20,
+        build_contexts_bytes: 4 << 20,
         history_keep: Duration::from_secs(24 * 3600),
         partition_timings: Timings::partition(),
         timings: Timings { snapshot_every_entries: 400, keep_entries: 100, ..Timings::control() },

@@ -138,6 +138,8 @@ impl World {
             },
             death_pause: DEATH_PAUSE,
             docker_operations: 4,
+            build_context_bytes: 1 << 20,
+            build_contexts_bytes: 4 << 20,
             history_keep: HISTORY_KEEP,
             partition_timings: Timings {
                 snapshot_every_entries: timings.snapshot_every_entries,

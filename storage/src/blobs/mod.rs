@@ -21,8 +21,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use parking_lot::Mutex;
 
-use crate::Disk;
 use crate::disk::{DiskFile, make_dir};
+use crate::{Disk, StorageError, StorageResult};
 
 pub use writer::BlobWriter;
 
@@ -139,8 +139,8 @@ pub struct BlobStore {
 impl BlobStore {
     /// Opens the blobs in a folder of the disk, made if it is missing; removes what was left of blobs that were being written. `now` is a
     /// moment of the caller's clock, as in all calls: each blob that is there counts as used then.
-    pub fn open(disk: Arc<dyn Disk>, dir: &str, limits: BlobLimits, now: Duration) -> BlobResult<Self> {
-        let failed = |error| BlobError::io(format!("opening the blobs in {dir}"), error);
+    pub fn open(disk: Arc<dyn Disk>, dir: &str, limits: BlobLimits, now: Duration) -> StorageResult<Self> {
+        let failed = |error| StorageError::io(format!("opening the blobs in {dir}"), error);
         make_dir(&*disk, dir).map_err(failed)?;
         let mut known = BTreeMap::new();
         let mut is_changed = false;

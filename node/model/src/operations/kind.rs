@@ -2,6 +2,7 @@
 
 use bincode::{Decode, Encode};
 
+use super::build::BuildSpec;
 use super::record::OperationId;
 use crate::container::{ContainerSpec, CopyOf, SpecError, check_name};
 use crate::image::ImageReference;
@@ -26,6 +27,8 @@ pub enum OperationKind {
         source: ImageReference,
         targets: Vec<ImageReference>,
     },
+    /// Makes an image.
+    Build(Box<BuildSpec>),
     /// Containers, all alike.
     Run(Box<RunSpec>),
     /// Ends the processes of containers.
@@ -98,13 +101,14 @@ impl RunSpec {
 
 impl OperationKind {
     /// What [`Self::name`] can be.
-    pub const NAMES: [&'static str; 7] = ["pull", "push", "tag", "run", "stop", "start", "rm"];
+    pub const NAMES: [&'static str; 8] = ["pull", "push", "tag", "build", "run", "stop", "start", "rm"];
 
     pub fn name(&self) -> &'static str {
         match self {
             Self::Pull { .. } => "pull",
             Self::Push { .. } => "push",
             Self::Tag { .. } => "tag",
+            Self::Build(_) => "build",
             Self::Run(_) => "run",
             Self::Stop { .. } => "stop",
             Self::Start { .. } => "start",
@@ -117,6 +121,7 @@ impl OperationKind {
         match self {
             Self::Pull { images } | Self::Push { images } => images.len(),
             Self::Tag { targets, .. } => targets.len(),
+            Self::Build(_) => 1,
             Self::Run(run) => run.copies as usize,
             Self::Stop { containers, .. } | Self::Start { containers } | Self::Remove { containers, .. } => {
                 containers.len()
@@ -128,6 +133,7 @@ impl OperationKind {
     pub fn works_max(&self) -> usize {
         match self {
             Self::Pull { .. } | Self::Push { .. } | Self::Tag { .. } => IMAGES_MAX,
+            Self::Build(_) => 1,
             Self::Run(_) | Self::Stop { .. } | Self::Start { .. } | Self::Remove { .. } => CONTAINERS_MAX,
         }
     }
@@ -136,6 +142,7 @@ impl OperationKind {
     pub fn text_bytes(&self) -> usize {
         match self {
             Self::Pull { .. } | Self::Push { .. } | Self::Tag { .. } => 0,
+            Self::Build(build) => build.text_bytes(),
             Self::Run(run) => run.container.text_bytes(),
             Self::Stop { containers, .. } | Self::Start { containers } | Self::Remove { containers, .. } => {
                 containers.iter().map(|container| container.id.len() + container.name.len()).sum()
@@ -145,12 +152,12 @@ impl OperationKind {
 
     /// Whether a piece of it may be begun by a node while another one may still be at it.
     pub fn may_run_twice(&self) -> bool {
-        matches!(self, Self::Pull { .. } | Self::Push { .. } | Self::Tag { .. })
+        matches!(self, Self::Pull { .. } | Self::Push { .. } | Self::Tag { .. } | Self::Build(_))
     }
 
     /// Whether another node could do it instead. What is about a container is done where the container is.
     pub fn may_move(&self) -> bool {
-        matches!(self, Self::Pull { .. } | Self::Push { .. } | Self::Tag { .. } | Self::Run(_))
+        self.may_run_twice() || matches!(self, Self::Run(_))
     }
 
     /// A piece of work by its place, in the order of the request. `of` is the operation.
@@ -162,6 +169,8 @@ impl OperationKind {
             Self::Tag { source, targets } => {
                 Work::Tag { source: source.clone(), target: targets.get(at)?.clone() }
             }
+            Self::Build(build) if place == 0 => Work::Build(build.clone()),
+            Self::Build(_) => return None,
             Self::Run(run) if place < run.copies => Work::Run {
                 name: run.container_name(of, place),
                 container: Box::new(run.container.clone()),
@@ -181,6 +190,7 @@ impl OperationKind {
     /// What a piece of work is about, for people: see [`Work::subject`].
     pub fn subject(&self, of: OperationId, place: u32) -> String {
         match self {
+            Self::Build(build) => build.subject(),
             Self::Run(run) => run.container_name(of, place),
             _ => self.work(of, place).map_or_else(String::new, |work| work.subject()),
         }
@@ -190,6 +200,7 @@ impl OperationKind {
         match self {
             Self::Pull { images } | Self::Push { images } => images.iter().collect(),
             Self::Tag { source, targets } => std::iter::once(source).chain(targets).collect(),
+            Self::Build(build) => build.tags.iter().collect(),
             Self::Run(run) => vec![&run.container.image],
             Self::Stop { .. } | Self::Start { .. } | Self::Remove { .. } => Vec::new(),
         }
@@ -198,7 +209,7 @@ impl OperationKind {
     /// The containers that it is about, by the names that it knew them by.
     pub fn containers(&self, of: OperationId) -> Vec<String> {
         match self {
-            Self::Pull { .. } | Self::Push { .. } | Self::Tag { .. } => Vec::new(),
+            Self::Pull { .. } | Self::Push { .. } | Self::Tag { .. } | Self::Build(_) => Vec::new(),
             Self::Run(run) => (0..run.copies).map(|copy| run.container_name(of, copy)).collect(),
             Self::Stop { containers, .. } | Self::Start { containers } | Self::Remove { containers, .. } => {
                 containers.iter().map(|container| container.name.clone()).collect()
@@ -224,6 +235,7 @@ pub enum Work {
     Pull(ImageReference),
     Push(ImageReference),
     Tag { source: ImageReference, target: ImageReference },
+    Build(Box<BuildSpec>),
     Run { name: String, container: Box<ContainerSpec>, kept: Option<CopyOf> },
     Stop { container: ContainerTarget, grace_s: Option<u32> },
     Start { container: ContainerTarget },
@@ -235,6 +247,7 @@ impl Work {
     pub fn subject(&self) -> String {
         match self {
             Self::Pull(image) | Self::Push(image) | Self::Tag { target: image, .. } => image.familiar(),
+            Self::Build(build) => build.subject(),
             Self::Run { name, .. } => name.clone(),
             Self::Stop { container, .. } | Self::Start { container } | Self::Remove { container, .. } => {
                 container.name.clone()

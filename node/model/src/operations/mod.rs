@@ -8,6 +8,7 @@
 //! Invariants: at most one attempt of a sub-operation holds the lease; an ended sub-operation never changes again; an operation has
 //! ended exactly when all its sub-operations have; every record kept has at least one sub-operation.
 
+pub mod build;
 pub mod command;
 mod image;
 pub mod kind;
@@ -16,6 +17,7 @@ pub mod record;
 pub mod table;
 pub mod upkeep;
 
+pub use build::{BuildArg, BuildContext, BuildError, BuildSpec};
 pub use command::{Failure, OperationCommand, OperationReply};
 pub use kind::*;
 pub use record::*;

@@ -20,6 +20,10 @@ pub const GRACE_MS: u64 = 5_000;
 pub const ATTEMPTS_MAX: u32 = 6;
 /// Most bytes of an error or result kept in a record: the largest operation fits into a message (4 MiB) with all of them.
 pub const TEXT_BYTES_MAX: usize = 384;
+/// The same of an error in an operation with few parts: what a step of a build wrote before it failed.
+pub const LONG_TEXT_BYTES_MAX: usize = 2_560;
+/// Most parts of such an operation: their texts take no more than those of a hundred others.
+pub const LONG_TEXT_PARTS_MAX: usize = 16;
 
 /// Pause before attempt `attempts + 1`, after `attempts` failures: 1, 2, 4, 8, 16 s.
 pub fn backoff_ms(attempts: u32) -> u64 {
@@ -247,6 +251,17 @@ pub struct Operation {
     pub subs: Vec<SubOperation>,
 }
 
+impl SubOperation {
+    /// Bytes of its error beyond what any part may have.
+    fn long_text_bytes(&self) -> usize {
+        let text = match &self.state {
+            SubState::Failed { error } => Some(error),
+            _ => self.last_error.as_ref(),
+        };
+        text.map_or(0, |text| text.len().saturating_sub(TEXT_BYTES_MAX))
+    }
+}
+
 impl Operation {
     /// All of it but its sub-operations.
     pub(super) fn without_subs(&self) -> Self {
@@ -288,7 +303,8 @@ impl Operation {
 
     /// What it takes in memory and in messages, in units of about 1 KiB.
     pub fn size(&self) -> usize {
-        self.subs.len() + self.kind.text_bytes() / 1_024
+        let texts: usize = self.subs.iter().map(SubOperation::long_text_bytes).sum();
+        self.subs.len() + (self.kind.text_bytes() + texts) / 1_024
     }
 
     pub fn state(&self) -> OperationState {

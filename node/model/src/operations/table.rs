@@ -57,6 +57,8 @@ pub enum SubmitError {
     TooManySubs(u32),
     #[error("{0}")]
     Container(String),
+    #[error("{0}")]
+    Build(String),
     #[error("the session's group keeps as many runs up as it can: {KEPT_MAX}, or {KEPT_COPIES_MAX} copies")]
     KeptFull,
     #[error("a timeout is between 1 ms and 24 h")]
@@ -193,6 +195,9 @@ impl Operations {
             }
             _ => {}
         }
+        if let OperationKind::Build(build) = &submission.kind {
+            build.check().map_err(|error| SubmitError::Build(error.to_string()))?;
+        }
         if let OperationKind::Run(run) = &submission.kind {
             run.check().map_err(|error: SpecError| SubmitError::Container(error.to_string()))?;
             self.check_room_for(run)?;
@@ -312,6 +317,9 @@ impl Operations {
         now: LogTime,
         unix_ms: u64,
     ) -> Finished {
+        let has_few_parts =
+            self.records.get(&key.operation).is_some_and(|o| o.subs.len() <= LONG_TEXT_PARTS_MAX);
+        let error_max = if has_few_parts { LONG_TEXT_BYTES_MAX } else { TEXT_BYTES_MAX };
         let Some(sub) = self.sub_mut(key) else { return Finished::LeaseLost };
         if !matches!(&sub.state, SubState::Running(lease) if lease.token == token) {
             return Finished::LeaseLost;
@@ -325,12 +333,12 @@ impl Operations {
             }
             Err(Failure { error, transient: true }) if sub.attempts < ATTEMPTS_MAX => {
                 let again_ms = backoff_ms(sub.attempts);
-                sub.last_error = Some(clip(error));
+                sub.last_error = Some(clip_to(error, error_max));
                 sub.state = SubState::Assigned { not_before: LogTime(now.0 + again_ms) };
                 return Finished::Again { after_ms: again_ms };
             }
             Err(Failure { error, .. }) => {
-                sub.state = SubState::Failed { error: clip(error) };
+                sub.state = SubState::Failed { error: clip_to(error, error_max) };
                 sub.last_error = None;
             }
         }

@@ -11,7 +11,7 @@ use super::*;
 use crate::blocks::{BlockError, BlockReader, BlockWriter};
 use crate::codec;
 use crate::image::{ImageReference, MAX_REFERENCE_LENGTH};
-use crate::operations::IMAGES_MAX;
+use crate::operations::{BuildContext, BuildSpec, IMAGES_MAX};
 use crate::partition::{Answer, PartitionId, PartitionRange};
 
 const NODE: NodeId = NodeId(1);
@@ -169,12 +169,12 @@ fn ended_records_are_kept_for_a_day_and_in_bounded_number() {
         t.submit(id(i), LogTime(i), submission(&[1], Some((i % 200) as u8))).ok();
         let key = SubKey { operation: id(i), index: 0 };
         if let ClaimReply::Granted { token, .. } = t.claim(key, NODE, 7, LogTime(i), 0) {
-            t.finish(key, token, failure(&"x".repeat(TEXT_BYTES_MAX * 2), false), LogTime(i), 0);
+            t.finish(key, token, failure(&"x".repeat(LONG_TEXT_BYTES_MAX * 2), false), LogTime(i), 0);
         }
     }
     assert!(t.all().count() <= ENDED_MAX + 1);
     let SubState::Failed { error } = &t.all().next().unwrap().subs[0].state else { panic!("not failed") };
-    assert_eq!(error.len(), TEXT_BYTES_MAX);
+    assert_eq!(error.len(), LONG_TEXT_BYTES_MAX);
     t.sweep(LogTime(ENDED_KEPT_MS + 5_000), 0, &[]);
     assert_eq!((t.all().count(), t.next_deadline(), t.next_forgotten()), (0, None, None));
 }
@@ -258,6 +258,55 @@ fn work_is_named_by_its_place() {
     };
     assert_eq!(*work, Work::Tag { source: image("a:1"), target: image("a:3") });
     assert_eq!(work.subject(), "a:3");
+}
+
+#[test]
+fn errors_of_operations_with_many_parts_are_short() {
+    let nodes: Vec<u64> = (1..=LONG_TEXT_PARTS_MAX as u64 + 1).collect();
+    for (nodes, bytes_max) in [(&nodes[1..], LONG_TEXT_BYTES_MAX), (&nodes[..], TEXT_BYTES_MAX)] {
+        let mut t = Operations::default();
+        t.submit(id(1), LogTime(0), submission(nodes, None)).unwrap();
+        let before = t.get(id(1)).unwrap().size();
+        for (index, node) in nodes.iter().enumerate() {
+            let key = SubKey { operation: id(1), index: index as u32 };
+            let token = granted(t.claim(key, NodeId(*node), 7, LogTime(0), 0));
+            t.finish(key, token, failure(&"x".repeat(LONG_TEXT_BYTES_MAX * 2), false), LogTime(1), 0);
+        }
+        let operation = t.get(id(1)).unwrap();
+        let SubState::Failed { error } = &operation.subs[0].state else { panic!("not failed") };
+        assert_eq!(error.len(), bytes_max);
+        assert_eq!(operation.size() > before, bytes_max > TEXT_BYTES_MAX, "long ones count");
+    }
+}
+
+#[test]
+fn a_build_is_one_piece_of_work_and_checked() {
+    let spec = BuildSpec {
+        context: BuildContext { digest: [7; 32], bytes: 1, holder: NODE },
+        tags: vec!["app:1".parse().unwrap(), "app:2".parse().unwrap()],
+        dockerfile: "Dockerfile".into(),
+        args: Vec::new(),
+        target: None,
+        no_cache: false,
+        pull: false,
+    };
+    let kind = OperationKind::Build(Box::new(spec.clone()));
+    assert_eq!((kind.works(), kind.works_max(), kind.images().len()), (1, 1, 2));
+    assert!(kind.may_run_twice() && kind.may_move());
+    let mut t = Operations::default();
+    t.submit(id(1), LogTime(0), Submission { kind, ..submission(&[1], None) }).unwrap();
+    let ClaimReply::Granted { work, .. } = t.claim(key_of(1), NODE, 7, LogTime(0), 0) else {
+        panic!("not granted")
+    };
+    assert_eq!(*work, Work::Build(Box::new(spec.clone())));
+    assert_eq!(work.subject(), "app:1");
+    let kind = OperationKind::Build(Box::new(BuildSpec { tags: Vec::new(), ..spec }));
+    let refused = t.submit(id(2), LogTime(0), Submission { kind, ..submission(&[1], None) });
+    assert!(matches!(refused, Err(SubmitError::Build(why)) if why.contains("-t")));
+}
+
+fn key_of(operation: u64) -> SubKey {
+    SubKey { operation: id(operation), index: 0 }
 }
 
 #[test]

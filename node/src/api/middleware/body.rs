@@ -1,13 +1,15 @@
 //! Request bodies, read whole within limits of size and time before a handler runs; and changes that go on when their
-//! client has gone.
+//! client has gone. The bodies of one route are streams that their handler reads: they have a limit of time for each piece, and end with their client.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::body::{Body, Bytes};
 use axum::extract::{Request, State};
 use axum::http::{Method, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
+use futures_util::{StreamExt, stream};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use longshore_raft::Runtime;
 use tracing::Instrument;
@@ -15,6 +17,7 @@ use tracing::Instrument;
 use super::Gate;
 use super::observe::internal;
 use crate::api::errors::Rejection;
+use crate::api::routes::CONTEXTS_PATH;
 use crate::api::timer::within;
 use crate::api::types::{ApiError, ErrorCode};
 
@@ -25,6 +28,10 @@ pub(super) async fn take_body<R: Runtime>(
 ) -> Response {
     if request.method() == Method::GET || request.method() == Method::HEAD {
         return next.run(request).await;
+    }
+    if request.uri().path() == CONTEXTS_PATH {
+        let patience = gate.limits.body_timeout;
+        return next.run(request.map(|body| timed::<R>(body, patience))).await;
     }
     let (parts, body) = request.into_parts();
     let announced =
@@ -40,6 +47,20 @@ pub(super) async fn take_body<R: Runtime>(
         tracing::error!(%error, "the handler panicked");
         internal("the request hit a bug in longshore; its log has the details").into_response()
     })
+}
+
+/// The same body, with an error where nothing comes for so long.
+fn timed<R: Runtime>(body: Body, patience: Duration) -> Body {
+    Body::from_stream(stream::unfold(Some(body.into_data_stream()), move |body| async move {
+        let mut body = body?;
+        match within::<R, _>(patience, body.next()).await {
+            Some(piece) => piece.map(|piece| (piece, Some(body))),
+            None => {
+                let seconds = patience.as_secs_f64();
+                Some((Err(axum::Error::new(format!("nothing came for {seconds} s"))), None))
+            }
+        }
+    }))
 }
 
 async fn read_body<R: Runtime>(gate: &Gate, announced: Option<u64>, body: Body) -> Result<Bytes, Rejection> {

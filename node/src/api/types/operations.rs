@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
-use super::RunRequest;
+use super::{BuildRequest, BuildView, RunRequest};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
@@ -32,6 +32,8 @@ pub enum Action {
         source: String,
         targets: Vec<String>,
     },
+    /// A new image, by each engine that is chosen, out of a folder that the node has been sent.
+    Build(Box<BuildRequest>),
     /// New containers: `replicas` of them, or with the replicated strategy one on each node.
     Run(Box<RunRequest>),
     /// Ends containers, by name or id.
@@ -167,6 +169,7 @@ pub struct SubOperationView {
     pub state: SubOperationState,
     /// Times it was started.
     pub attempts: u32,
+    /// Of a build: steps of its Dockerfile.
     pub layers_done: u32,
     pub layers_total: u32,
     pub current_bytes: u64,
@@ -189,6 +192,9 @@ pub struct OperationView {
     /// The containers that it makes, ends or removes, by name.
     #[serde(default)]
     pub containers: Vec<String>,
+    /// Of a build: what it is made of.
+    #[serde(default)]
+    pub build: Option<BuildView>,
     pub submitted_by: String,
     pub submitted_at_ms: u64,
     /// The operation whose failed parts this one does again.

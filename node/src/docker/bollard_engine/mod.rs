@@ -2,6 +2,7 @@
 //!
 //! Holds no connection and no knowledge between calls: each opens its own [`Connection`]. Must never retry.
 
+mod builds;
 mod containers;
 mod events;
 mod images;
@@ -169,6 +170,16 @@ impl ContainerEngine for BollardEngine {
     ) -> BoxFuture<'_, Result<LocalImage, EngineError>> {
         let image = image.clone();
         Box::pin(async move { self.push_image(&image, on_progress).await })
+    }
+
+    fn build(
+        &self,
+        order: &BuildOrder,
+        context: ContextBytes,
+        on_progress: OnProgress,
+    ) -> BoxFuture<'_, Result<LocalImage, EngineError>> {
+        let order = order.clone();
+        Box::pin(async move { self.build_image(&order, context, on_progress).await })
     }
 
     fn tag(

@@ -4,8 +4,10 @@
 //! They were collected from Engine 20.10 (see the table in the tests) and from its sources: moby's `distribution` package,
 //! Go's `net` and `syscall`. What matches nothing is [`EngineError::Refused`]: given up, never retried blindly.
 
+mod builds;
 mod containers;
 
+pub(super) use builds::build_error;
 pub(super) use containers::{Subject, container_error, is_being_removed};
 
 use super::EngineError;

@@ -2,6 +2,7 @@
 //!
 //! Test support: it panics with what went wrong. It needs no clock, and waits for conditions only.
 
+mod builds;
 mod changes;
 mod containers;
 mod images;
@@ -14,6 +15,7 @@ use std::sync::Arc;
 
 use longshore_model::image::ImageReference;
 
+pub use builds::{BuildFixture, builds_conform, context_of};
 pub use containers::{ContainerFixture, containers_conform};
 pub use images::{Fixture, conforms};
 pub use scripts::{commands, programs};

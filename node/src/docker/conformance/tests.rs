@@ -33,6 +33,12 @@ async fn the_fake_conforms() {
 }
 
 #[tokio::test]
+async fn the_builds_of_the_fake_conform() {
+    let (engine, fixture) = fixture();
+    builds_conform(&engine, &BuildFixture { base: fixture.image, missing: fixture.missing }).await;
+}
+
+#[tokio::test]
 async fn the_fake_crashes_midway_and_comes_back_with_its_images() {
     let (engine, fixture) = fixture();
     let pulled = engine.pull(&fixture.image, ignore()).await.unwrap();

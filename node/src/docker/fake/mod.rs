@@ -4,6 +4,7 @@
 //! so under a simulated runtime a pull of an hour takes no time and always the same course. Must never hold its lock while it calls
 //! whoever listens.
 
+mod builds;
 mod container;
 mod containers;
 mod lifecycle;
@@ -318,6 +319,15 @@ impl<R: Runtime> ContainerEngine for FakeEngine<R> {
         on_progress: OnProgress,
     ) -> BoxFuture<'_, Result<LocalImage, EngineError>> {
         Box::pin(self.push_image(image.clone(), on_progress))
+    }
+
+    fn build(
+        &self,
+        order: &BuildOrder,
+        context: ContextBytes,
+        on_progress: OnProgress,
+    ) -> BoxFuture<'_, Result<LocalImage, EngineError>> {
+        Box::pin(self.build_image(order.clone(), context, on_progress))
     }
 
     fn tag(

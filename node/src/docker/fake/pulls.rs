@@ -19,6 +19,7 @@ const STEPS_PER_LAYER: u64 = 4;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FakeImage {
     pub id: String,
+    /// Empty if it was built and is in no registry.
     pub digest: String,
     /// Size in bytes of each layer. Layers of the same position and size are shared between images.
     pub layers: Vec<u64>,
@@ -198,6 +199,12 @@ impl<R: Runtime> FakeEngine<R> {
             on_progress(PullProgress { layers_done, layers_total, ..PullProgress::default() });
         }
         let mut state = self.up()?;
+        // One that was built has its digest from the registry.
+        let digest = match local.digest.as_str() {
+            "" => local.id.clone(),
+            known => known.to_owned(),
+        };
+        let local = FakeImage { digest, ..local };
         state.registry.insert(by_digest(&image, &local.digest), local.clone());
         state.registry.insert(image, local.clone());
         Ok(pulled(&local))
@@ -219,7 +226,7 @@ impl<R: Runtime> FakeEngine<R> {
     }
 
     /// What the script has in store before step number `step`.
-    async fn step(&self, script: &PullScript, step: u32, life: u64) -> Result<(), EngineError> {
+    pub(super) async fn step(&self, script: &PullScript, step: u32, life: u64) -> Result<(), EngineError> {
         match script {
             PullScript::Works { step } => self.unless_down(life, R::sleep(*step)).await,
             PullScript::Hangs { after_steps } if step >= *after_steps => {
@@ -335,7 +342,7 @@ pub(super) fn found(local: &BTreeMap<ImageReference, FakeImage>, key: &str) -> O
 pub(super) fn pulled(image: &FakeImage) -> LocalImage {
     LocalImage {
         id: image.id.clone(),
-        digest: Some(image.digest.clone()),
+        digest: Some(image.digest.clone()).filter(|digest| !digest.is_empty()),
         size_bytes: image.layers.iter().fold(0, |sum: u64, layer| sum.saturating_add(*layer)),
     }
 }

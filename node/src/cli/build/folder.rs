@@ -1,0 +1,319 @@
+//! A folder that is to be built: what of it is sent, and what is wrong with it, before anything is.
+//!
+//! Must never: follow a link, or open what is left out.
+
+use std::fmt;
+use std::fs::{self, Metadata};
+use std::io::{self, Read};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::path::{Component, Path, PathBuf};
+
+use super::ignore::{IGNORE_BYTES_MAX, Ignore, IgnoreError};
+
+const IGNORE_FILE: &str = ".dockerignore";
+/// What it is called if nobody says otherwise.
+pub(super) const DOCKERFILE: &str = "Dockerfile";
+/// Most files and folders of a context: their names are held in memory.
+const ENTRIES_MAX: usize = 500_000;
+/// Largest entries that are named when there is too much.
+const NAMED_MAX: usize = 5;
+
+/// What is sent of a folder, in the order in which it is sent.
+#[derive(Debug)]
+pub(super) struct Folder {
+    pub(super) root: PathBuf,
+    pub(super) entries: Vec<Entry>,
+    /// Path of the Dockerfile in it.
+    pub(super) dockerfile: String,
+}
+
+/// A file, folder or link in it.
+#[derive(Debug)]
+pub(super) struct Entry {
+    /// From the root.
+    pub(super) path: PathBuf,
+    pub(super) what: What,
+    pub(super) mode: u32,
+    /// Seconds since 1970.
+    pub(super) modified: u64,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum What {
+    File { bytes: u64 },
+    Folder,
+    Link(PathBuf),
+}
+
+/// Why a folder can not be sent. Says what to do.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum FolderError {
+    #[error("{0} is no folder that can be built")]
+    NoFolder(String),
+    #[error("there is no Dockerfile at {0}; name another with -f")]
+    NoDockerfile(String),
+    #[error("the Dockerfile {0} is not in the folder; copy it there, or name one that is with -f")]
+    DockerfileOutside(String),
+    #[error(
+        "{path} leads out of the folder, to {target}; list it in .dockerignore, or copy what it points to"
+    )]
+    LeadsOut { path: String, target: String },
+    #[error("{path} is {what}, which can not be sent; list it in .dockerignore")]
+    Special { path: String, what: &'static str },
+    #[error("{path} can not be read: {source}; list it in .dockerignore, or make it readable")]
+    Unreadable { path: String, source: io::Error },
+    #[error("the folder has more than {ENTRIES_MAX} files; list what a build does not need in .dockerignore")]
+    TooMany,
+    #[error(
+        "the folder has {bytes}, and the node takes {limit} at most; the largest are {largest}; list what a build does not need in .dockerignore"
+    )]
+    TooLarge { bytes: String, limit: String, largest: String },
+    #[error("{0}")]
+    Ignore(#[from] IgnoreError),
+    #[error("{path} changed while it was being read; try again")]
+    Changed { path: String },
+}
+
+fn shown(path: &Path) -> String {
+    path.display().to_string()
+}
+
+fn unreadable(path: &Path, source: io::Error) -> FolderError {
+    FolderError::Unreadable { path: shown(path), source }
+}
+
+impl Folder {
+    /// Looks through the folder. `dockerfile`: from the working folder, as it was given.
+    pub(super) fn look(root: &Path, dockerfile: Option<&Path>) -> Result<Self, FolderError> {
+        let no_folder = |why: &dyn fmt::Display| FolderError::NoFolder(format!("{} ({why})", shown(root)));
+        let root = root.canonicalize().map_err(|error| no_folder(&error))?;
+        if !root.is_dir() {
+            return Err(no_folder(&"it is a file; give the folder that it is in, and the file with -f"));
+        }
+        let dockerfile = dockerfile_in(&root, dockerfile)?;
+        let ignore = read_ignore(&root)?;
+        let always = |path: &str| path == dockerfile || path == IGNORE_FILE;
+        let mut entries = Vec::new();
+        let mut open = vec![PathBuf::new()];
+        while let Some(folder) = open.pop() {
+            let listed = fs::read_dir(root.join(&folder)).map_err(|error| unreadable(&folder, error))?;
+            for found in listed {
+                let found = found.map_err(|error| unreadable(&folder, error))?;
+                let path = folder.join(found.file_name());
+                let text = path.to_string_lossy();
+                let is_sent = always(&text) || !ignore.leaves_out(&text);
+                let metadata = found.metadata().map_err(|error| unreadable(&path, error))?;
+                if metadata.is_dir() {
+                    let holds_dockerfile = dockerfile.starts_with(&format!("{text}/"));
+                    if is_sent || holds_dockerfile || ignore.may_take_out_below(&text) {
+                        open.push(path.clone());
+                    }
+                }
+                if is_sent {
+                    entries.push(entry(&root, path, &metadata)?);
+                }
+                if entries.len() > ENTRIES_MAX {
+                    return Err(FolderError::TooMany);
+                }
+            }
+        }
+        // So that the same folder is the same bytes.
+        entries.sort_by(|a, b| a.path.as_os_str().as_bytes().cmp(b.path.as_os_str().as_bytes()));
+        Ok(Self { root, entries, dockerfile })
+    }
+
+    /// Bytes of all files.
+    pub(super) fn file_bytes(&self) -> u64 {
+        self.entries.iter().map(Entry::bytes).sum()
+    }
+
+    /// The largest files, for people.
+    pub(super) fn largest(&self, in_words: impl Fn(u64) -> String) -> String {
+        let mut files: Vec<&Entry> = self.entries.iter().filter(|entry| entry.bytes() > 0).collect();
+        files.sort_by_key(|entry| std::cmp::Reverse(entry.bytes()));
+        let named = files.iter().take(NAMED_MAX);
+        let named = named.map(|entry| format!("{} ({})", shown(&entry.path), in_words(entry.bytes())));
+        named.collect::<Vec<_>>().join(", ")
+    }
+}
+
+impl Entry {
+    fn bytes(&self) -> u64 {
+        match self.what {
+            What::File { bytes } => bytes,
+            What::Folder | What::Link(_) => 0,
+        }
+    }
+}
+
+fn dockerfile_in(root: &Path, given: Option<&Path>) -> Result<String, FolderError> {
+    let path = given.map_or_else(|| root.join(DOCKERFILE), Path::to_owned);
+    let found = path.canonicalize().ok().filter(|found| found.is_file());
+    let found = found.ok_or_else(|| FolderError::NoDockerfile(shown(&path)))?;
+    let inside = found.strip_prefix(root).map_err(|_| FolderError::DockerfileOutside(shown(&path)))?;
+    inside.to_str().map(str::to_owned).ok_or_else(|| {
+        unreadable(inside, io::Error::new(io::ErrorKind::InvalidData, "its name is not valid UTF-8"))
+    })
+}
+
+fn read_ignore(root: &Path) -> Result<Ignore, FolderError> {
+    let failed = |error| unreadable(Path::new(IGNORE_FILE), error);
+    let mut text = Vec::new();
+    match fs::File::open(root.join(IGNORE_FILE)) {
+        Ok(file) => file.take(IGNORE_BYTES_MAX + 1).read_to_end(&mut text).map_err(failed)?,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Ignore::default()),
+        Err(error) => return Err(failed(error)),
+    };
+    if text.len() as u64 > IGNORE_BYTES_MAX {
+        let error =
+            io::Error::new(io::ErrorKind::InvalidData, format!("it has over {IGNORE_BYTES_MAX} bytes"));
+        return Err(failed(error));
+    }
+    Ok(Ignore::parse(&String::from_utf8_lossy(&text))?)
+}
+
+fn entry(root: &Path, path: PathBuf, metadata: &Metadata) -> Result<Entry, FolderError> {
+    let kind = metadata.file_type();
+    let special = |what| Err(FolderError::Special { path: shown(&path), what });
+    let what = if kind.is_dir() {
+        What::Folder
+    } else if kind.is_file() {
+        What::File { bytes: metadata.len() }
+    } else if kind.is_symlink() {
+        let target = fs::read_link(root.join(&path)).map_err(|error| unreadable(&path, error))?;
+        if leads_out(&path, &target) {
+            return Err(FolderError::LeadsOut { path: shown(&path), target: shown(&target) });
+        }
+        What::Link(target)
+    } else if kind.is_socket() {
+        return special("a socket");
+    } else if kind.is_fifo() {
+        return special("a named pipe");
+    } else {
+        return special("a device");
+    };
+    let modified = u64::try_from(metadata.mtime()).unwrap_or(0);
+    Ok(Entry { path, what, mode: metadata.mode() & 0o7777, modified })
+}
+
+/// Whether a link at `path` points out of the folder.
+fn leads_out(path: &Path, target: &Path) -> bool {
+    let mut depth = path.components().count() as i64 - 1;
+    for component in target.components() {
+        match component {
+            Component::Normal(_) => depth += 1,
+            Component::ParentDir => depth -= 1,
+            Component::CurDir => {}
+            Component::RootDir | Component::Prefix(_) => return true,
+        }
+        if depth < 0 {
+            return true;
+        }
+    }
+    false
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+    use std::os::unix::net::UnixListener;
+
+    use super::*;
+
+    fn folder(files: &[(&str, &str)]) -> tempfile::TempDir {
+        let folder = tempfile::tempdir().unwrap();
+        for (path, text) in files {
+            let path = folder.path().join(path);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, text).unwrap();
+        }
+        folder
+    }
+
+    fn paths(folder: &Folder) -> Vec<String> {
+        folder.entries.iter().map(|entry| shown(&entry.path)).collect()
+    }
+
+    fn look(dir: &tempfile::TempDir) -> Result<Folder, FolderError> {
+        Folder::look(dir.path(), None)
+    }
+
+    #[test]
+    fn what_is_not_left_out_is_sent_in_order_the_dockerfile_always() {
+        let dir = folder(&[
+            ("src/main.c", "int"),
+            ("src/main.o", "object"),
+            ("target/debug/app", "large"),
+            ("target/keep/this", "k"),
+            ("Dockerfile", "FROM scratch"),
+            (".dockerignore", "*.md\nDockerfile\n.dockerignore\n**/*.o\ntarget\n!target/keep\n"),
+            ("README.md", "text"),
+        ]);
+        symlink("main.c", dir.path().join("src/link")).unwrap();
+        let found = look(&dir).unwrap();
+        let expected = [
+            ".dockerignore",
+            "Dockerfile",
+            "src",
+            "src/link",
+            "src/main.c",
+            "target/keep",
+            "target/keep/this",
+        ];
+        assert_eq!(paths(&found), expected);
+        assert_eq!(found.dockerfile, "Dockerfile");
+        assert_eq!(found.entries[3].what, What::Link("main.c".into()));
+        assert_eq!(found.file_bytes(), 12 + 56 + 3 + 1);
+        assert_eq!(
+            found.largest(|bytes| format!("{bytes} B")).split(", ").next(),
+            Some(".dockerignore (56 B)")
+        );
+    }
+
+    #[test]
+    fn a_dockerfile_is_found_where_it_is_and_must_be_inside() {
+        let dir = folder(&[("docker/app", "FROM scratch"), (".dockerignore", "docker")]);
+        let other = folder(&[("Dockerfile", "FROM scratch")]);
+        assert!(matches!(look(&dir), Err(FolderError::NoDockerfile(_))));
+        let found = Folder::look(dir.path(), Some(&dir.path().join("docker/app"))).unwrap();
+        assert_eq!(
+            (found.dockerfile.as_str(), paths(&found)),
+            ("docker/app", vec![".dockerignore".into(), "docker/app".into()])
+        );
+        let outside = Folder::look(dir.path(), Some(&other.path().join("Dockerfile"))).unwrap_err();
+        assert!(outside.to_string().contains("not in the folder"), "{outside}");
+        symlink(other.path().join("Dockerfile"), dir.path().join("Dockerfile")).unwrap();
+        assert!(matches!(look(&dir), Err(FolderError::DockerfileOutside(_))));
+        let none = Folder::look(&dir.path().join("none"), None).unwrap_err();
+        assert!(none.to_string().contains("is no folder"), "{none}");
+        let file = Folder::look(&other.path().join("Dockerfile"), None).unwrap_err();
+        assert!(file.to_string().contains("it is a file"), "{file}");
+    }
+
+    #[test]
+    fn what_leads_out_and_what_is_no_file_is_refused_unless_it_is_left_out() {
+        for (target, leads) in
+            [("../x", true), ("/etc/passwd", true), ("sub/../../x", true), ("sub/../x", false)]
+        {
+            let dir = folder(&[("Dockerfile", "FROM scratch"), ("sub/y", "")]);
+            symlink(target, dir.path().join("link")).unwrap();
+            match look(&dir) {
+                Err(FolderError::LeadsOut { path, target: to }) if leads => {
+                    assert_eq!((path.as_str(), to.as_str()), ("link", target));
+                    fs::write(dir.path().join(".dockerignore"), "link").unwrap();
+                    look(&dir).unwrap();
+                }
+                found => assert!(!leads && found.is_ok(), "{target}: {found:?}"),
+            }
+        }
+        let dir = folder(&[("Dockerfile", "FROM scratch")]);
+        let _socket = UnixListener::bind(dir.path().join("socket")).unwrap();
+        let refused = look(&dir).unwrap_err().to_string();
+        assert!(refused.contains("socket is a socket") && refused.contains(".dockerignore"), "{refused}");
+        fs::write(dir.path().join(".dockerignore"), "socket").unwrap();
+        look(&dir).unwrap();
+        fs::write(dir.path().join(".dockerignore"), "[").unwrap();
+        assert!(matches!(look(&dir), Err(FolderError::Ignore(_))));
+    }
+}

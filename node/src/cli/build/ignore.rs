@@ -1,0 +1,287 @@
+//! `.dockerignore`: which files of a folder are not sent. Pure.
+//!
+//! Docker's rules: a pattern is one of Go's `filepath.Match`, with `**` for any number of folders; it holds for all that is below what it names;
+//! `!` takes out again; of the patterns that match, the last one decides.
+
+/// Largest file that is read, and most patterns in it.
+pub(super) const IGNORE_BYTES_MAX: u64 = 1 << 20;
+
+/// The patterns of a file, in order.
+#[derive(Debug, Default, Clone)]
+pub(super) struct Ignore {
+    patterns: Vec<Pattern>,
+}
+
+#[derive(Debug, Clone)]
+struct Pattern {
+    tokens: Vec<Token>,
+    takes_out: bool,
+    /// As far as it is plain text.
+    prefix: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Token {
+    Char(char),
+    /// `?`: any but a slash.
+    One,
+    /// `*`: any number of any but a slash.
+    Star,
+    /// `**/`: any number of folders.
+    Folders,
+    /// `**` at the end: all that follows.
+    Rest,
+    Class {
+        not: bool,
+        ranges: Vec<(char, char)>,
+    },
+}
+
+/// Which line is no pattern.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error("line {line} of .dockerignore is no pattern: {text:?}")]
+pub(super) struct IgnoreError {
+    line: usize,
+    text: String,
+}
+
+impl Ignore {
+    pub(super) fn parse(text: &str) -> Result<Self, IgnoreError> {
+        let mut patterns = Vec::new();
+        for (line, text) in text.trim_start_matches('\u{feff}').lines().enumerate() {
+            if text.starts_with('#') {
+                continue;
+            }
+            let trimmed = text.trim();
+            let (takes_out, pattern) = match trimmed.strip_prefix('!') {
+                Some(rest) => (true, rest.trim()),
+                None => (false, trimmed),
+            };
+            if trimmed.is_empty() {
+                continue;
+            }
+            let cleaned = clean(pattern);
+            let wrong = || IgnoreError { line: line + 1, text: text.to_owned() };
+            let tokens = tokens(&cleaned).filter(|_| !pattern.is_empty()).ok_or_else(wrong)?;
+            // The folder itself is always sent.
+            if cleaned != "." {
+                let plain = |token: &Token| match token {
+                    Token::Char(c) => Some(*c),
+                    _ => None,
+                };
+                let prefix = tokens.iter().map_while(plain).collect();
+                patterns.push(Pattern { tokens, takes_out, prefix });
+            }
+        }
+        Ok(Self { patterns })
+    }
+
+    /// Whether this path, relative and with `/`, is left out.
+    pub(super) fn leaves_out(&self, path: &str) -> bool {
+        let parents = path.match_indices('/').map(|(slash, _)| &path[..slash]);
+        let all: Vec<&str> = parents.chain([path]).collect();
+        let mut left_out = false;
+        for pattern in &self.patterns {
+            // Another that says the same changes nothing.
+            if pattern.takes_out == left_out && all.iter().any(|path| pattern.matches(path)) {
+                left_out = !pattern.takes_out;
+            }
+        }
+        left_out
+    }
+
+    /// Whether something below a folder that is left out may be taken out again.
+    pub(super) fn may_take_out_below(&self, folder: &str) -> bool {
+        let folder = format!("{folder}/");
+        let may = |prefix: &str| folder.starts_with(prefix) || prefix.starts_with(&folder);
+        self.patterns.iter().any(|pattern| pattern.takes_out && may(&pattern.prefix))
+    }
+}
+
+/// As Go's `filepath.Clean`, without slashes at its ends.
+fn clean(pattern: &str) -> String {
+    let mut parts: Vec<&str> = Vec::new();
+    for part in pattern.split('/') {
+        match part {
+            "" | "." => {}
+            ".." if parts.last().is_some_and(|last| *last != "..") => drop(parts.pop()),
+            part => parts.push(part),
+        }
+    }
+    if parts.is_empty() { ".".to_owned() } else { parts.join("/") }
+}
+
+/// None if a bracket or a backslash is left open.
+fn tokens(pattern: &str) -> Option<Vec<Token>> {
+    let mut tokens = Vec::new();
+    let mut chars = pattern.chars().peekable();
+    while let Some(c) = chars.next() {
+        tokens.push(match c {
+            '*' if chars.peek() == Some(&'*') => {
+                chars.next();
+                if chars.peek() == Some(&'/') {
+                    chars.next();
+                }
+                if chars.peek().is_some() { Token::Folders } else { Token::Rest }
+            }
+            '*' => Token::Star,
+            '?' => Token::One,
+            '\\' => Token::Char(chars.next()?),
+            '[' => {
+                let not = chars.next_if(|c| matches!(c, '^' | '!')).is_some();
+                let mut ranges = Vec::new();
+                loop {
+                    let mut next = || match chars.next()? {
+                        '\\' => chars.next().map(|c| (c, false)),
+                        c => Some((c, c == ']')),
+                    };
+                    let (low, is_end) = next()?;
+                    if is_end && !ranges.is_empty() {
+                        break;
+                    }
+                    let high = match chars.next_if_eq(&'-') {
+                        Some(_) => chars.next()?,
+                        None => low,
+                    };
+                    ranges.push((low, high));
+                }
+                Token::Class { not, ranges }
+            }
+            c => Token::Char(c),
+        });
+    }
+    Some(tokens)
+}
+
+impl Pattern {
+    /// Follows all ways through the pattern at once, so that no pattern takes long.
+    fn matches(&self, path: &str) -> bool {
+        // Before each token; and within a `Folders` that has begun.
+        let (mut before, mut within) = (vec![false; self.tokens.len() + 1], vec![false; self.tokens.len()]);
+        before[0] = true;
+        self.skip_empty(&mut before);
+        for c in path.chars() {
+            let (mut next, mut next_within) =
+                (vec![false; self.tokens.len() + 1], vec![false; self.tokens.len()]);
+            for (at, token) in self.tokens.iter().enumerate() {
+                match token {
+                    Token::Folders if before[at] || within[at] => {
+                        next_within[at] = true;
+                        next[at + 1] |= c == '/';
+                    }
+                    Token::Rest if before[at] => next[at] = true,
+                    Token::Star if before[at] && c != '/' => next[at] = true,
+                    Token::One if before[at] => next[at + 1] |= c != '/',
+                    Token::Char(wanted) if before[at] => next[at + 1] |= c == *wanted,
+                    Token::Class { not, ranges } if before[at] && c != '/' => {
+                        let is_in = ranges.iter().any(|(low, high)| (*low..=*high).contains(&c));
+                        next[at + 1] |= is_in != *not;
+                    }
+                    _ => {}
+                }
+            }
+            self.skip_empty(&mut next);
+            (before, within) = (next, next_within);
+        }
+        before[self.tokens.len()]
+    }
+
+    /// What may stand for nothing is passed over.
+    fn skip_empty(&self, before: &mut [bool]) {
+        for (at, token) in self.tokens.iter().enumerate() {
+            if before[at] && matches!(token, Token::Star | Token::Folders | Token::Rest) {
+                before[at + 1] = true;
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Cases of Docker's own tests (moby/patternmatcher), and some more.
+    #[test]
+    fn patterns_match_as_docker_s_do() {
+        let cases = [
+            ("**", "file", true),
+            ("**", "dir/file", true),
+            ("**/", "file", true),
+            ("**/**", "dir/file", true),
+            ("dir/**", "dir/file", true),
+            ("dir/**", "dir/dir2/file", true),
+            ("**/dir", "dir", true),
+            ("**/dir", "dir/file", true),
+            ("**/dir2/*", "dir/dir2/file", true),
+            ("**/dir2/*", "dir/dir2/dir2/file", true),
+            ("**file", "file", true),
+            ("**file", "dir/file", true),
+            ("**/file", "dir/dir/file", true),
+            ("**/*.txt", "dir/file.txt", true),
+            ("**/**/*.txt", "dir/dir/file.txt", true),
+            ("a**/*.txt", "a/dir/file.txt", true),
+            ("a/*.txt", "a/dir/file.txt", false),
+            ("a/b/*.txt", "a/dir/b/file.txt", false),
+            (".*", ".foo", true),
+            (".*", "foo", false),
+            ("abc.def", "abcdef", false),
+            ("abc?def", "abcZdef", true),
+            ("abc?def", "abc/def", false),
+            ("a[b-d]e", "ace", true),
+            ("a[b-d]e", "aae", false),
+            ("a[^b-d]e", "aze", true),
+            ("a[^b-d]e", "a/e", false),
+            ("[]a]", "]", true),
+            ("a\\*b", "a*b", true),
+            ("a\\*b", "axb", false),
+            ("/a", "a", true),
+            ("./a/", "a/b", true),
+            ("a/../b", "b", true),
+            ("a*b*c*d*e", "aXbXcXdXe", true),
+            ("foo", "foobar", false),
+            ("foo", "bar/foo", false),
+            ("*", "a/b", true),
+            (".", "a", false),
+        ];
+        for (pattern, path, expected) in cases {
+            let ignore = Ignore::parse(pattern).unwrap();
+            assert_eq!(ignore.leaves_out(path), expected, "{pattern:?} {path:?}");
+        }
+    }
+
+    #[test]
+    fn the_last_pattern_that_matches_decides() {
+        let ignore = Ignore::parse("\u{feff}# all but\n*\n\n!src\n  !*.md \nsrc/*.o\nREADME.md\n").unwrap();
+        for (path, expected) in [
+            ("target", true),
+            ("target/debug/x", true),
+            ("src", false),
+            ("src/main.c", false),
+            ("src/main.o", true),
+            ("CHANGES.md", false),
+            ("README.md", true),
+            ("docs/x.md", true),
+        ] {
+            assert_eq!(ignore.leaves_out(path), expected, "{path}");
+        }
+        assert!(ignore.may_take_out_below("src") && ignore.may_take_out_below("docs"));
+        let ignore = Ignore::parse("node_modules\n!node_modules/own\n").unwrap();
+        assert!(ignore.leaves_out("node_modules/x") && !ignore.leaves_out("node_modules/own/y"));
+        assert!(ignore.may_take_out_below("node_modules") && !ignore.may_take_out_below("target"));
+        assert!(!Ignore::default().may_take_out_below("a") && !Ignore::default().leaves_out("a"));
+    }
+
+    #[test]
+    fn what_is_no_pattern_is_named_with_its_line() {
+        for bad in ["a\n[b", "a\n\\", "a\n[]", "a\n!", "a\n[a-"] {
+            assert_eq!(Ignore::parse(bad).unwrap_err().line, 2, "{bad:?}");
+        }
+        assert!(Ignore::parse("!").unwrap_err().to_string().contains("line 1"));
+    }
+
+    #[test]
+    fn no_pattern_takes_long() {
+        let ignore = Ignore::parse(&"**/*a".repeat(200)).unwrap();
+        assert!(!ignore.leaves_out(&"a/".repeat(500)));
+    }
+}
