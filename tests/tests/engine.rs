@@ -113,6 +113,21 @@ async fn docker_conforms_with_containers() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn docker_conforms_with_builds() {
+    if !have(Tool::Docker) {
+        return;
+    }
+    let hosts = start(1);
+    let engine = engine(hosts.socket(0));
+    let fixture =
+        conformance::BuildFixture { base: hosts.small_image().clone(), missing: hosts.missing_image() };
+    conformance::builds_conform(engine.as_ref(), &fixture).await;
+    // Those of steps that failed, and of the one that was given up.
+    let left = engine.list_containers().await.expect("a list").len();
+    assert!(left <= 1, "{left} containers of steps are left");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_dropped_pull_is_cancelled_by_docker() {
     if !have(Tool::Docker) {
         return;

@@ -1,5 +1,6 @@
 //! The real server driven by the real client and by hand-written bytes, over memory, unix sockets and TCP.
 
+mod contexts;
 mod ring_and_keys;
 
 use std::future::poll_fn;

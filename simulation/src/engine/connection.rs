@@ -5,11 +5,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::{StreamExt, stream};
 use longshore_model::image::ImageReference;
 use longshore_node::docker::{
-    BoxFuture, Changed, Container, ContainerCall, ContainerEngine, Credentials, EngineError, EngineInfo,
-    ExecSpec, ListedImage, ListedVolume, LocalImage, LogQuery, NewContainer, OnChanged, OnProgress,
-    OutputSink,
+    BoxFuture, BuildOrder, Changed, Container, ContainerCall, ContainerEngine, ContextBytes, Credentials,
+    EngineError, EngineInfo, ExecSpec, ListedImage, ListedVolume, LocalImage, LogQuery, NewContainer,
+    OnChanged, OnProgress, OutputSink,
 };
 use tokio::sync::{mpsc, oneshot};
 
@@ -74,6 +75,31 @@ impl Connection {
             replied.await.unwrap_or_else(|_| Err(interrupted()))
         })
     }
+
+    /// Has the engine bring or build an image; tells this process of its progress, as long as it listens.
+    async fn bring<W>(
+        &self,
+        image: ImageReference,
+        on_progress: OnProgress,
+        work: impl FnOnce(Fake, OnProgress) -> W + Send + 'static,
+    ) -> Answer<LocalImage>
+    where
+        W: Future<Output = Answer<LocalImage>> + Send,
+    {
+        let engine = self.engine.clone();
+        let context = Arc::clone(&engine.shared.context);
+        let (progress, mut steps) = mpsc::channel(PROGRESS_MAX);
+        let (reply, mut replied) = oneshot::channel();
+        let process = (current(), self.incarnation);
+        drop(spawn_in(&context, engine.bring(image, process, progress, reply, work)));
+        loop {
+            tokio::select! {
+                biased;
+                Some(step) = steps.recv() => on_progress(step),
+                result = &mut replied => break result.unwrap_or_else(|_| Err(interrupted())),
+            }
+        }
+    }
 }
 
 impl HostEngine {
@@ -99,19 +125,31 @@ impl ContainerEngine for Connection {
     ) -> BoxFuture<'_, Result<LocalImage, EngineError>> {
         let image = image.clone();
         Box::pin(async move {
-            let engine = self.engine.clone();
-            let context = Arc::clone(&engine.shared.context);
-            let (progress, mut steps) = mpsc::channel(PROGRESS_MAX);
-            let (reply, mut replied) = oneshot::channel();
-            let process = (current(), self.incarnation);
-            drop(spawn_in(&context, engine.pull(image, process, progress, reply)));
-            loop {
-                tokio::select! {
-                    biased;
-                    Some(step) = steps.recv() => on_progress(step),
-                    result = &mut replied => break result.unwrap_or_else(|_| Err(interrupted())),
-                }
+            let of = image.clone();
+            let work = move |engine: Fake, tell| async move { engine.pull(&of, tell).await };
+            self.bring(image, on_progress, work).await
+        })
+    }
+
+    fn build(
+        &self,
+        order: &BuildOrder,
+        mut context: ContextBytes,
+        on_progress: OnProgress,
+    ) -> BoxFuture<'_, Result<LocalImage, EngineError>> {
+        let order = order.clone();
+        Box::pin(async move {
+            // Through the process: one that is paused, or dies, sends nothing.
+            let mut pieces = Vec::new();
+            while let Some(piece) = context.next().await {
+                pieces.push(piece.map_err(|_| interrupted())?);
             }
+            let image = order.tags.first().cloned().ok_or_else(interrupted)?;
+            let work = move |engine: Fake, tell| async move {
+                let context = Box::pin(stream::iter(pieces.into_iter().map(Ok)));
+                engine.build(&order, context, tell).await
+            };
+            self.bring(image, on_progress, work).await
         })
     }
 

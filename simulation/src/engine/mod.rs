@@ -1,8 +1,8 @@
 //! The container engine of a host: it outlives the processes of the node, goes down, hangs, fails and forgets.
 //!
-//! A pull runs in the engine, not in the process that asked for it: a paused process does not hold it up, and a dead one's
+//! A pull, or a build, runs in the engine, not in the process that asked for it: a paused process does not hold it up, and a dead one's
 //! goes on until the engine notices the closed connection. So does every call about a container, and what it does is done whoever lives to
-//! hear of it. Each pull that an engine begins is reported, and its end; so is each start of a container, whoever caused it, and its end.
+//! hear of it. Each pull and build that an engine begins is reported, and its end; so is each start of a container, whoever caused it, and its end.
 //! Invariant: begin and end are reported in pairs, under a number that no other pull, or no other start, of the run has.
 
 mod connection;
@@ -17,7 +17,7 @@ use std::time::Duration;
 use longshore_model::image::ImageReference;
 use longshore_node::docker::{
     ContainerCall, ContainerEngine, ContainerScript, EngineError, FakeEngine, Happened, JournalEntry,
-    LocalImage, PullProgress, PullScript,
+    LocalImage, OnProgress, PullProgress, PullScript,
 };
 use parking_lot::Mutex;
 use rand::rngs::SmallRng;
@@ -337,14 +337,18 @@ impl HostEngine {
         }
     }
 
-    /// Carries a pull out, in the engine's context. Ends early when `reply`'s other end is gone.
-    async fn pull(
+    /// Carries a pull or a build out, in the engine's context. Ends early when `reply`'s other end is gone. `work` takes its script when it is
+    /// first polled.
+    async fn bring<W>(
         self,
         image: ImageReference,
         (process, incarnation): (Arc<Context>, u64),
         progress: mpsc::Sender<PullProgress>,
         mut reply: oneshot::Sender<Result<LocalImage, EngineError>>,
-    ) {
+        work: impl FnOnce(Fake, OnProgress) -> W + Send,
+    ) where
+        W: Future<Output = Result<LocalImage, EngineError>> + Send,
+    {
         let shared = &self.shared;
         // An engine that is down begins nothing.
         if let Err(error) = shared.fake.info().await {
@@ -357,13 +361,13 @@ impl HostEngine {
         let patience = draw(&mut shared.chance.lock().random, &CLOSED_NOTICED);
         let work = async {
             sleep_global(before).await;
-            // Read at the pull's first poll, which is the next thing that happens.
+            // Read at the first poll, which is the next thing that happens.
             shared.fake.standing_script(script);
             // Whoever is gone needs no progress.
             let tell = Arc::new(move |step| {
                 let _ = progress.try_send(step);
             });
-            shared.fake.pull(&image, tell).await
+            work(shared.fake.clone(), tell).await
         };
         let closed = async {
             reply.closed().await;

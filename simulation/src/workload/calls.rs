@@ -4,12 +4,14 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use futures_util::stream;
 use longshore_model::operations::OperationId;
 use longshore_node::api::client::{Client, ClientError};
 use longshore_node::api::types::{
-    Action, ErrorCode, KeyCondition, KeyLifetime, NodeUpdate, OperationQuery, OperationRequest,
+    Action, BuildRequest, ErrorCode, KeyCondition, KeyLifetime, NodeUpdate, OperationQuery, OperationRequest,
     OperationView, RunChange, RunRequest, Strategy, SubOperationState, TokenCreate,
 };
+use longshore_node::docker::conformance::context_of;
 use longshore_raft::model::ring::GroupCount;
 use parking_lot::Mutex;
 
@@ -154,6 +156,11 @@ pub(super) async fn submit(
 ) -> Answer {
     let request = match run {
         Some(run) => run_request(serial, run),
+        None if is_build(serial) => match build_request(&node, serial).await {
+            Ok(request) => request,
+            // Nothing of it has been submitted.
+            Err(error) => return Outcome::Refused(error.to_string()),
+        },
         None => {
             let action = Action::Pull { images: vec![image(serial)] };
             // One in four goes to one node that the fleet chooses.
@@ -171,6 +178,36 @@ pub(super) async fn submit(
         }
         Err(error) => failed(error),
     }
+}
+
+/// One image in five is built, of a folder that is sent to the node that is asked; the others are pulled. To the fleet it is an image like others.
+fn is_build(serial: Serial) -> bool {
+    serial % 5 == 2
+}
+
+async fn build_request(node: &Node, serial: Serial) -> Result<OperationRequest, ClientError> {
+    let content = format!("app {serial}\n");
+    let files = [("Dockerfile", "FROM scratch\nCOPY app /app\nCMD [\"/app\"]\n"), ("app", content.as_str())];
+    let folder = context_of(&files);
+    let digest = blake3::hash(&folder).to_hex().to_string();
+    let context = match node.find_context(&digest).await? {
+        Some(known) => known,
+        None => {
+            let bytes = folder.len() as u64;
+            let pieces: Vec<_> = folder.chunks(700).map(|piece| Ok(Bytes::copy_from_slice(piece))).collect();
+            node.send_context(bytes, stream::iter(pieces)).await?
+        }
+    };
+    let build = BuildRequest {
+        context: context.digest,
+        tags: vec![image(serial)],
+        dockerfile: "Dockerfile".to_owned(),
+        args: Vec::new(),
+        target: None,
+        no_cache: false,
+        pull: false,
+    };
+    Ok(OperationRequest::new(Action::Build(Box::new(build)), Strategy::Replicated))
 }
 
 /// What the containers of a run are called: by their number, from 1, if there are several.

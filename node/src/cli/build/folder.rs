@@ -46,33 +46,49 @@ pub(super) enum What {
     Link(PathBuf),
 }
 
-/// Why a folder can not be sent. Says what to do.
+/// Why a folder can not be sent.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum FolderError {
     #[error("{0} is no folder that can be built")]
     NoFolder(String),
-    #[error("there is no Dockerfile at {0}; name another with -f")]
+    #[error("there is no Dockerfile at {0}")]
     NoDockerfile(String),
-    #[error("the Dockerfile {0} is not in the folder; copy it there, or name one that is with -f")]
+    #[error("the Dockerfile {0} is not in the folder")]
     DockerfileOutside(String),
-    #[error(
-        "{path} leads out of the folder, to {target}; list it in .dockerignore, or copy what it points to"
-    )]
+    #[error("{path} leads out of the folder, to {target}")]
     LeadsOut { path: String, target: String },
-    #[error("{path} is {what}, which can not be sent; list it in .dockerignore")]
+    #[error("{path} is {what}, which can not be sent")]
     Special { path: String, what: &'static str },
-    #[error("{path} can not be read: {source}; list it in .dockerignore, or make it readable")]
+    #[error("{path} can not be read: {source}")]
     Unreadable { path: String, source: io::Error },
-    #[error("the folder has more than {ENTRIES_MAX} files; list what a build does not need in .dockerignore")]
+    #[error("the folder has more than {ENTRIES_MAX} files")]
     TooMany,
-    #[error(
-        "the folder has {bytes}, and the node takes {limit} at most; the largest are {largest}; list what a build does not need in .dockerignore"
-    )]
+    #[error("the folder has {bytes}, and the node takes {limit} at most; the largest are {largest}")]
     TooLarge { bytes: String, limit: String, largest: String },
     #[error("{0}")]
     Ignore(#[from] IgnoreError),
-    #[error("{path} changed while it was being read; try again")]
+    #[error("{path} changed while it was being read")]
     Changed { path: String },
+}
+
+impl FolderError {
+    /// What to do about it.
+    pub(super) fn hint(&self) -> &'static str {
+        match self {
+            Self::NoFolder(_) => "give the folder that is to be built; the Dockerfile in it with -f",
+            Self::NoDockerfile(_) => "name another with -f",
+            Self::DockerfileOutside(_) => "copy it into the folder, or name one that is there with -f",
+            Self::LeadsOut { .. } => "list it in .dockerignore, or copy what it points to into the folder",
+            Self::Special { .. } => "list it in .dockerignore",
+            Self::Unreadable { .. } => "list it in .dockerignore, or make it readable",
+            Self::TooMany => "list what a build does not need in .dockerignore",
+            Self::TooLarge { .. } => {
+                "list what a build does not need in .dockerignore, or raise limits.build_context of the node"
+            }
+            Self::Ignore(_) => "close the bracket, or write a character after the backslash",
+            Self::Changed { .. } => "try again when nothing writes to it",
+        }
+    }
 }
 
 fn shown(path: &Path) -> String {
@@ -89,7 +105,7 @@ impl Folder {
         let no_folder = |why: &dyn fmt::Display| FolderError::NoFolder(format!("{} ({why})", shown(root)));
         let root = root.canonicalize().map_err(|error| no_folder(&error))?;
         if !root.is_dir() {
-            return Err(no_folder(&"it is a file; give the folder that it is in, and the file with -f"));
+            return Err(no_folder(&"it is a file"));
         }
         let dockerfile = dockerfile_in(&root, dockerfile)?;
         let ignore = read_ignore(&root)?;
@@ -264,10 +280,10 @@ mod tests {
         assert_eq!(paths(&found), expected);
         assert_eq!(found.dockerfile, "Dockerfile");
         assert_eq!(found.entries[3].what, What::Link("main.c".into()));
-        assert_eq!(found.file_bytes(), 12 + 56 + 3 + 1);
+        assert_eq!(found.file_bytes(), 12 + 57 + 3 + 1);
         assert_eq!(
             found.largest(|bytes| format!("{bytes} B")).split(", ").next(),
-            Some(".dockerignore (56 B)")
+            Some(".dockerignore (57 B)")
         );
     }
 
@@ -309,8 +325,9 @@ mod tests {
         }
         let dir = folder(&[("Dockerfile", "FROM scratch")]);
         let _socket = UnixListener::bind(dir.path().join("socket")).unwrap();
-        let refused = look(&dir).unwrap_err().to_string();
-        assert!(refused.contains("socket is a socket") && refused.contains(".dockerignore"), "{refused}");
+        let refused = look(&dir).unwrap_err();
+        assert!(refused.to_string().contains("socket is a socket"), "{refused}");
+        assert!(refused.hint().contains(".dockerignore"));
         fs::write(dir.path().join(".dockerignore"), "socket").unwrap();
         look(&dir).unwrap();
         fs::write(dir.path().join(".dockerignore"), "[").unwrap();

@@ -66,7 +66,7 @@ impl From<FolderError> for CliError {
             FolderError::Changed { .. } => Exit::Failed,
             _ => Exit::Usage,
         };
-        Self::new(exit, error.to_string())
+        Self::new(exit, error.to_string()).hint(error.hint())
     }
 }
 
@@ -144,7 +144,7 @@ fn check_size(folder: &Folder, bytes: u64, limit: u64) -> Result<(), CliError> {
     }
     let largest = folder.largest(output::bytes);
     let error = FolderError::TooLarge { bytes: output::bytes(bytes), limit: output::bytes(limit), largest };
-    Err(CliError::from(error).hint("limits.build_context of the node says how much it takes"))
+    Err(error.into())
 }
 
 /// Sends the folder as it is read.

@@ -2,6 +2,7 @@
 
 mod api;
 mod arguments;
+mod build;
 mod cache;
 mod completions;
 mod containers;
