@@ -84,7 +84,7 @@ impl Connection {
         work: impl FnOnce(Fake, OnProgress) -> W + Send + 'static,
     ) -> Answer<LocalImage>
     where
-        W: Future<Output = Answer<LocalImage>> + Send,
+        W: Future<Output = Answer<LocalImage>> + Send + 'static,
     {
         let engine = self.engine.clone();
         let context = Arc::clone(&engine.shared.context);
