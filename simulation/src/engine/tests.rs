@@ -1,7 +1,7 @@
 //! The engine of a host: what becomes of pulls and containers, whoever asked for them.
 
 use longshore_model::container::ContainerSpec;
-use longshore_node::docker::conformance::{Fixture, conforms};
+use longshore_node::docker::conformance::{BuildFixture, Fixture, builds_conform, conforms};
 use longshore_node::docker::{NewContainer, OnProgress};
 use longshore_raft::consensus::runtime::AsyncRuntime;
 
@@ -54,6 +54,22 @@ fn pulls(reports: &Reports) -> Vec<(u64, u64, Option<bool>)> {
         }
     }
     pulls
+}
+
+#[test]
+fn builds_conform_and_are_reported_like_pulls() {
+    run(&context("world"), async {
+        let registry = ImageRegistry::new();
+        registry.publish("registry.invalid/small:1");
+        let (engine, reports) = engine(&registry);
+        let fixture = BuildFixture {
+            base: parse("registry.invalid/small:1"),
+            missing: parse("registry.invalid/none:1"),
+        };
+        builds_conform(engine.for_process(1, 1).as_ref(), &fixture).await;
+        let completed = pulls(&reports).iter().filter(|build| build.2 == Some(true)).count();
+        assert_eq!(completed, 3, "{:?}", pulls(&reports));
+    });
 }
 
 #[test]
