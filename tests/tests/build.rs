@@ -322,7 +322,8 @@ fn what_is_wrong_with_a_folder_is_said_before_anything_is_sent() {
 
     if have(Tool::Root) {
         // Root reads everything, unless it may not.
-        fs::set_permissions(dir.path().join("x"), fs::Permissions::from_mode(0o000)).expect("its mode is set");
+        fs::set_permissions(dir.path().join("x"), fs::Permissions::from_mode(0o000))
+            .expect("its mode is set");
         let mut command = Command::new("setpriv");
         command.arg("--bounding-set=-dac_override,-dac_read_search").arg(binary::longshore());
         clean_environment(&mut command);

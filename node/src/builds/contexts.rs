@@ -22,8 +22,9 @@ const DIR: &str = "contexts";
 const KEEP: Duration = Duration::from_secs(3_600);
 /// How often old ones are looked for.
 const SWEEP_EVERY: Duration = Duration::from_secs(60);
-/// Most calls of other nodes that are being answered: each holds a piece in memory.
+/// Most calls of other nodes that are being answered: each holds a piece in memory. And that wait for their turn.
 const CALLS_MAX: usize = 16;
+const WAITING_MAX: usize = 1_024;
 /// Most contexts that are being taken at a time.
 const UPLOADS_MAX: usize = 16;
 /// Bytes that are gathered before they go to the disk.
@@ -34,6 +35,7 @@ pub(crate) struct Contexts<R: Runtime> {
     store: Arc<BlobStore>,
     opened: R::Instant,
     calls: Semaphore,
+    waiting: Semaphore,
     uploads: Arc<Semaphore>,
 }
 
@@ -45,6 +47,7 @@ impl<R: Runtime> Contexts<R> {
             store: Arc::new(BlobStore::open(disk, DIR, limits, Duration::ZERO)?),
             opened: R::Instant::now(),
             calls: Semaphore::new(CALLS_MAX),
+            waiting: Semaphore::new(WAITING_MAX),
             uploads: Arc::new(Semaphore::new(UPLOADS_MAX)),
         }))
     }
@@ -99,8 +102,10 @@ impl<R: Runtime> Contexts<R> {
     }
 
     pub(super) async fn answer(&self, call: BuildCall) -> BuildReply {
+        let busy = || BuildReply::Failed(format!("{WAITING_MAX} calls about build contexts wait there"));
+        let Ok(_turn) = self.waiting.try_acquire() else { return busy() };
         // Who asks waits for as long as it likes.
-        let Ok(_place) = self.calls.acquire().await else { return BuildReply::Missing };
+        let Ok(_place) = self.calls.acquire().await else { return busy() };
         let answered = match call {
             BuildCall::Has { digest } => self
                 .find(BlobDigest(digest))

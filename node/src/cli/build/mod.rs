@@ -33,13 +33,13 @@ const PIECES_MAX: usize = 8;
 #[derive(Debug, Args)]
 pub(super) struct BuildArgs {
     /// The folder; what its .dockerignore lists is not sent
-    #[arg(value_name = "PATH", default_value = ".")]
+    #[arg(value_name = "DIR", default_value = ".")]
     path: PathBuf,
     /// What the image is called; may be repeated
     #[arg(long = "tag", short, value_name = "NAME[:TAG]", required = true)]
     tags: Vec<String>,
-    /// The Dockerfile, which must be in the folder [default: PATH/Dockerfile]
-    #[arg(long, short, value_name = "DOCKERFILE")]
+    /// The Dockerfile, which must be in the folder [default: DIR/Dockerfile]
+    #[arg(long, short, value_name = "FILE")]
     file: Option<PathBuf>,
     /// Set an argument of the Dockerfile, or take it from the environment if there is no value; may be repeated. They are in the fleet's records and in
     /// the image's history: no place for secrets

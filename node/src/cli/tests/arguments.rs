@@ -48,6 +48,7 @@ fn every_command_of_the_contract_is_there_and_explained() {
             "op pull",
             "op push",
             "op tag",
+            "op build",
             "op run",
             "op stop",
             "op start",
