@@ -14,6 +14,7 @@ use longshore_raft::{FleetId, NodeId, Runtime};
 use tokio_util::sync::CancellationToken;
 
 use crate::docker::ContainerEngine;
+use crate::load::Loads;
 
 /// Entries by which a member may be behind and still be given a vote.
 const CAUGHT_UP_ENTRIES: u64 = 64;
@@ -27,6 +28,8 @@ pub(crate) struct Core<R: Runtime> {
     pub(crate) group: Arc<Group<R, ControlState>>,
     pub(crate) monitor: Arc<Monitor<R>>,
     pub(crate) engine: Option<Arc<dyn ContainerEngine>>,
+    /// How busy all nodes are, as far as they have told.
+    pub(crate) loads: Arc<Loads<R>>,
     /// Cancelled when a peer says that this node was removed.
     pub(crate) removed: CancellationToken,
     pub(crate) started: R::Instant,

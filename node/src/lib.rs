@@ -6,6 +6,7 @@ pub mod api;
 pub mod cli;
 pub mod config;
 pub mod docker;
+pub mod load;
 pub mod logging;
 pub mod node;
 pub mod system;

@@ -53,14 +53,16 @@ fn a_host_dies_with_a_third_of_sixty_operations() {
         return;
     }
     let _machine = machine::share();
-    let mut yard = Yard::with(3, "sixty", UNLIMITED, at_once(20));
+    let mut yard = Yard::with(3, "sixty", UNLIMITED, at_once(60));
     let image = yard.registry.image(yard.hosts.small_image()).clone();
     yard.proxies.iter().for_each(|proxy| proxy.hold_pulls());
     let ids: Vec<String> = (0..60).map(|_| pull_somewhere(&yard, 0, &image)).collect();
-    eventually("twenty to run on each host", PATIENCE, || {
-        (0..3).all(|engine| under_way(&yard, engine, &image) == 20)
-    });
+    // About twenty each: hosts of the same kind are not free to the same share.
+    let running = || (0..3).map(|engine| under_way(&yard, engine, &image));
+    eventually("all of them to run", PATIENCE, || running().sum::<u64>() == 60);
+    assert!(running().all(|parts| (10..=30).contains(&parts)), "{:?}", running().collect::<Vec<_>>());
     let dead = yard.fleet.follower();
+    let lost = under_way(&yard, dead, &image) as usize;
     let asked = (0..3).find(|peer| *peer != dead).expect("there are three");
     let name = yard.fleet.peers[dead].name().to_owned();
 
@@ -88,7 +90,7 @@ fn a_host_dies_with_a_third_of_sixty_operations() {
     assert!(views.iter().all(|view| view.state == OperationState::Succeeded), "{views:?}");
     let again = views.iter().filter(|view| view.sub_operations[0].attempts > 1).count();
     println!(
-        "20 of 60 on the host that was killed: detected after {} ms, given to others after {} ms, all done after {} ms; \
+        "{lost} of 60 on the host that was killed: detected after {} ms, given to others after {} ms, all done after {} ms; \
          {again} were begun twice; now {:?}",
         detected.as_millis(),
         moved.as_millis(),
@@ -98,7 +100,7 @@ fn a_host_dies_with_a_third_of_sixty_operations() {
     // Suspicion after 0.4 s, and 2 s for the rest, on a quiet machine: `scripts/bench operations`. Here other tests run beside it, and sixty
     // operations are read one by one.
     assert!(moved < Duration::from_secs(10), "{moved:?}");
-    assert_eq!(again, 20, "what ran on the dead host, and nothing else");
+    assert_eq!(again, lost, "what ran on the dead host, and nothing else");
 }
 
 #[test]

@@ -169,6 +169,12 @@ fn images_are_named_pushed_and_spread_over_nodes_that_meet_what_is_asked() {
 
     // Spread: each image once.
     let both = ["op", "pull", &renamed.to_string(), &pushed.to_string(), &small.to_string()];
+    // Where an image is speaks for a node; here all are everywhere.
+    run(&both).ok();
+    eventually("all nodes to tell of all three images", PULL_TIMEOUT, || {
+        let nodes = yard.fleet.peers[0].http().nodes().expect("nodes").nodes;
+        nodes.iter().all(|node| node.load.as_ref().is_some_and(|load| load.images == Some(3)))
+    });
     let spread = json(&yard, 0, &[&both[..], &["--strategy", "distributed", "--in-turn"]].concat());
     assert_eq!(nodes(&spread), ["p1", "p2", "p3"]);
     let spread = json(&yard, 0, &[&both[..], &["--strategy", "distributed"]].concat());

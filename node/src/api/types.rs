@@ -132,6 +132,9 @@ pub enum EngineView {
         cpus: u32,
         #[serde(default)]
         memory_bytes: u64,
+        /// What it can do, such as `runtime:runc`; operations can ask for it.
+        #[serde(default)]
+        capabilities: Vec<String>,
     },
     Unavailable {
         reason: String,

@@ -280,9 +280,23 @@ fn losses(loss: &LossView) -> Vec<String> {
 }
 
 pub(super) fn render_list(list: &NodeList, colour: bool) -> String {
-    let head = ["ID", "NAME", "ROLE", "STATE", "AVAILABILITY", "ADDRESS", "ZONE", "ENGINE", "LAST SEEN"];
+    let head = [
+        "ID",
+        "NAME",
+        "ROLE",
+        "STATE",
+        "AVAILABILITY",
+        "ADDRESS",
+        "ZONE",
+        "ENGINE",
+        "CPU",
+        "MEM",
+        "DISK",
+        "LAST SEEN",
+    ];
     let rows = list.nodes.iter().map(|node| {
         let id = if node.is_self { format!("{}*", node.id) } else { node.id.clone() };
+        let [cpu, memory, disk] = output::used(node.load.as_ref());
         vec![
             id.into(),
             node.name.as_str().into(),
@@ -292,6 +306,9 @@ pub(super) fn render_list(list: &NodeList, colour: bool) -> String {
             node.address.as_str().into(),
             node.zone.as_deref().unwrap_or(NONE).into(),
             output::engine(&node.engine),
+            cpu.into(),
+            memory.into(),
+            disk.into(),
             Text(node.last_seen_ms.map_or(NONE.to_owned(), output::ago), None),
         ]
     });
@@ -311,6 +328,8 @@ pub(super) fn render(node: &NodeView) -> String {
         ("weight", weight(node)),
         ("labels", labels(&node.labels)),
         ("engine", output::engine_in_full(&node.engine)),
+        ("capabilities", capabilities(&node.engine)),
+        ("load", load(node.load.as_ref())),
         ("version", node.version.clone()),
         ("last seen", node.last_seen_ms.map_or(NONE.to_owned(), output::ago)),
         ("joined", output::time(node.joined_at_ms)),
@@ -330,6 +349,36 @@ fn availability(view: &AvailabilityView) -> String {
     }
     if let Some(message) = &view.message {
         text.push_str(&format!("\n{}", output::one_line(message)));
+    }
+    text
+}
+
+/// What operations can ask for with --capability.
+fn capabilities(engine: &EngineView) -> String {
+    match engine {
+        EngineView::Ready { capabilities, .. } if !capabilities.is_empty() => {
+            output::one_line(&capabilities.join(", "))
+        }
+        _ => NONE.to_owned(),
+    }
+}
+
+fn load(load: Option<&LoadView>) -> String {
+    let Some(load) = load else { return NONE.to_owned() };
+    let left = |free, all| format!("{} of {}", output::bytes(free), output::bytes(all));
+    let parts = output::count(load.running as usize, "part");
+    let mut text = format!(
+        "{} % of the processors busy, {parts} of operations under way; told {}\n{} of memory free\n{} of disk free",
+        load.cpu_busy_percent,
+        output::ago(load.age_ms),
+        left(load.memory_free_bytes, load.memory_bytes),
+        left(load.disk_free_bytes, load.disk_bytes)
+    );
+    if let Some(ms) = load.engine_ms {
+        text.push_str(&format!("\nthe engine answers in {ms} ms"));
+        if let Some(images) = load.images {
+            text.push_str(&format!(", and has {}", output::count(images as usize, "named image")));
+        }
     }
     text
 }

@@ -5,7 +5,7 @@ use comfy_table::{Cell, Color, ContentArrangement, Table};
 use serde::Serialize;
 
 use crate::api::types::{
-    EngineView, NodeAvailability, NodeRole, NodeState, OperationState, Strategy, SubOperationState,
+    EngineView, LoadView, NodeAvailability, NodeRole, NodeState, OperationState, Strategy, SubOperationState,
     TokenState,
 };
 
@@ -163,7 +163,7 @@ pub(super) fn engine(engine: &EngineView) -> Text {
 /// The same, with everything that is known.
 pub(super) fn engine_in_full(engine: &EngineView) -> String {
     match engine {
-        EngineView::Ready { version, api_version, arch, cpus, memory_bytes } => {
+        EngineView::Ready { version, api_version, arch, cpus, memory_bytes, .. } => {
             let host = format!("{}, {} of memory", count(*cpus as usize, "processor"), bytes(*memory_bytes));
             format!("Docker {version} (API {api_version}, {arch}; {host})")
         }
@@ -171,6 +171,20 @@ pub(super) fn engine_in_full(engine: &EngineView) -> String {
         EngineView::NotConfigured => "none (started with --docker none)".to_owned(),
         EngineView::Unknown => "not reported yet".to_owned(),
     }
+}
+
+/// How much of processors, memory and disk is in use.
+pub(super) fn used(load: Option<&LoadView>) -> [String; 3] {
+    let Some(load) = load else { return [NONE, NONE, NONE].map(str::to_owned) };
+    let share = |free: u64, all: u64| match all {
+        0 => NONE.to_owned(),
+        all => format!("{}%", u128::from(all.saturating_sub(free)) * 100 / u128::from(all)),
+    };
+    [
+        format!("{}%", load.cpu_busy_percent),
+        share(load.memory_free_bytes, load.memory_bytes),
+        share(load.disk_free_bytes, load.disk_bytes),
+    ]
 }
 
 pub(super) fn token_state(state: TokenState) -> Text {

@@ -25,7 +25,7 @@ pub(super) enum StrategyArg {
     Local,
     /// Every living node with an engine, those named by --on, or as many as --replicas says
     Replicated,
-    /// Each image on one of the nodes: as many for each as it can carry
+    /// Each image on one of the nodes: as many for each as it has capacity free
     Distributed,
 }
 
@@ -61,9 +61,18 @@ pub(super) struct WhereArgs {
     /// Only on hosts with so much memory at least, such as 8GiB
     #[arg(long, value_name = "SIZE", conflicts_with = "on", value_parser = parse_size)]
     min_memory: Option<usize>,
+    /// Only where so much of the disk with the engine's images is free at least, such as 20GiB
+    #[arg(long, value_name = "SIZE", conflicts_with = "on", value_parser = parse_size)]
+    min_storage: Option<usize>,
+    /// Only where the engine can do this, such as runtime:runc or gpu (`longshore node inspect` lists it); may be repeated
+    #[arg(long = "capability", value_name = "NAME", conflicts_with = "on")]
+    capabilities: Vec<String>,
     /// Only on hosts of this architecture, such as amd64 or arm64
     #[arg(long, value_name = "ARCH", conflicts_with = "on")]
     arch: Option<String>,
+    /// Nodes in this zone come first, as far as they can do it
+    #[arg(long, value_name = "ZONE", conflicts_with = "on")]
+    prefer_zone: Option<String>,
     /// On so many nodes, spread over zones (replicated); of `run`: so many containers, spread over nodes and zones
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     replicas: Option<u32>,
@@ -83,7 +92,10 @@ impl WhereArgs {
             zones: Vec::new(),
             min_cpu: None,
             min_memory: None,
+            min_storage: None,
+            capabilities: Vec::new(),
             arch: None,
+            prefer_zone: None,
             replicas: None,
             in_turn: false,
         }
@@ -221,7 +233,10 @@ pub(super) async fn submit_and_follow(
         zones: place.zones,
         min_cpus: place.min_cpu,
         min_memory_bytes: place.min_memory.map(|bytes| bytes as u64),
+        min_storage_bytes: place.min_storage.map(|bytes| bytes as u64),
         arch: place.arch,
+        capabilities: place.capabilities,
+        preferred_zone: place.prefer_zone,
         replicas: place.replicas,
         in_turn: place.in_turn,
         timeout_ms: Some(u64::try_from(how.timeout.as_millis()).unwrap_or(u64::MAX)),

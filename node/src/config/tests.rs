@@ -222,7 +222,7 @@ fn mistakes_in_files_are_told_with_their_lines_all_at_once() {
                 "longshore.toml:5: \"xml\" is not a log format",
             ],
         ),
-        ("[limits]\napi_body = \"1TB\"\n", &["longshore.toml:2: \"1TB\" is not a size"]),
+        ("[limits]\napi_body = \"1EB\"\n", &["longshore.toml:2: \"1EB\" is not a size"]),
         ("[limits]\napi_body = \"1GiB\"\n", &["longshore.toml:2: 1GiB is not between 1KiB and 64MiB"]),
         ("[limits]\napi_requests = 0\n", &["\"0\" is not a whole number between 1 and 65536"]),
         ("[limits]\napi_body_timeout = \"1ms\"\n", &["1ms is not between 100ms and 10m"]),

@@ -29,9 +29,13 @@ pub fn parse_size(text: &str) -> Result<usize, String> {
         "kib" => 1 << 10,
         "mib" => 1 << 20,
         "gib" => 1 << 30,
+        "tib" => 1 << 40,
+        "pib" => 1 << 50,
         "kb" => 1000,
         "mb" => 1_000_000,
         "gb" => 1_000_000_000,
+        "tb" => 1_000_000_000_000,
+        "pb" => 1_000_000_000_000_000,
         _ => return Err(wrong()),
     };
     number.checked_mul(factor).ok_or_else(wrong)
@@ -88,7 +92,7 @@ mod tests {
             ("MiB", None),
             ("1.5MiB", None),
             ("-1", None),
-            ("1TB", None),
+            ("1EB", None),
             ("99999999999999999999", None),
             ("99999999999999GiB", None),
         ] {

@@ -7,6 +7,7 @@
 
 mod bollard_engine;
 mod builds;
+mod capabilities;
 mod classify;
 pub mod conformance;
 mod connection;
@@ -47,6 +48,14 @@ pub struct EngineInfo {
     /// Processors and memory of the host, as far as the engine may use them.
     pub cpus: u32,
     pub memory_bytes: u64,
+    /// Folder with its images, on its host.
+    pub root_dir: String,
+    /// What containers can be run with, such as `runc`; sorted.
+    pub runtimes: Vec<String>,
+    /// Such as `overlay2`.
+    pub storage_driver: String,
+    /// `1` or `2`; empty if the engine does not tell.
+    pub cgroup_version: String,
 }
 
 /// Progress of one pull or push, summed over layers. Bytes of layers not yet announced are not in `total_bytes`.

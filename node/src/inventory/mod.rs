@@ -34,8 +34,6 @@ pub(crate) use watch::{Heard, Listener, listen};
 
 /// How long a listing waits for what is marked. After that the engine itself is asked.
 const SETTLE_PATIENCE: Duration = Duration::from_secs(2);
-/// Most names of images that are given out.
-pub(crate) const IMAGE_NAMES_MAX: usize = 10_000;
 
 /// Rows of a listing, in the engine's own order.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -150,13 +148,12 @@ impl<R: Runtime> Inventory<R> {
 
     /// All of a kind, up to about so many bytes of them, as the engine has it; `None` if the engine has to be asked.
     pub(crate) async fn current<T: Item>(&self, bytes_max: usize) -> Option<Rows<T>> {
-        let shelf = T::shelf(self);
-        if !self.store.is_open()
-            || !matches!(R::timeout(SETTLE_PATIENCE, shelf.marks().current()).await, Ok(true))
-        {
-            return None;
-        }
-        self.rows(bytes_max).await
+        if self.is_current::<T>().await { self.rows(bytes_max).await } else { None }
+    }
+
+    async fn is_current<T: Item>(&self) -> bool {
+        let marks = T::shelf(self).marks();
+        self.store.is_open() && matches!(R::timeout(SETTLE_PATIENCE, marks.current()).await, Ok(true))
     }
 
     /// Likewise, as the engine had it when it was heard last; `None` if that never was.
@@ -171,10 +168,11 @@ impl<R: Runtime> Inventory<R> {
         self.store.read(move |tables| rows::list(tables, bytes_max)).await.ok()
     }
 
-    /// Names of images that the engine has, or had when it was heard last; at most [`IMAGE_NAMES_MAX`], the first ones.
-    #[cfg_attr(not(test), expect(dead_code, reason = "for whoever places work where its image is"))]
-    pub(crate) async fn image_names(&self) -> BTreeSet<String> {
-        let names = self.store.read(|tables| rows::names::<ListedImage>(tables, IMAGE_NAMES_MAX)).await;
-        names.unwrap_or_default()
+    /// Names of images that the engine has, the first ones up to so many; `None` if the engine would have to be asked.
+    pub(crate) async fn image_names(&self, most: usize) -> Option<BTreeSet<String>> {
+        if !self.is_current::<ListedImage>().await {
+            return None;
+        }
+        self.store.read(move |tables| rows::names::<ListedImage>(tables, most)).await.ok()
     }
 }

@@ -181,14 +181,17 @@ async fn images_lose_names_to_others_and_go() {
     yard.fake.publish(&other, vec![2, 3]);
     yard.fake.pull(&other, ignore()).await.unwrap();
     yard.is_right().await;
-    assert_eq!(yard.inventory.image_names().await, BTreeSet::from([app.familiar(), other.familiar()]));
+    assert_eq!(
+        yard.inventory.image_names(10).await,
+        Some(BTreeSet::from([app.familiar(), other.familiar()]))
+    );
     // The name moves: the event is about the one that has it now.
     yard.fake.tag(&other, &app).await.unwrap();
     yard.is_right().await;
     assert_eq!(yard.images().await.len(), 1, "what has no name and no copy is gone from the fake");
     yard.fake.forget_all();
     yard.is_right().await;
-    assert_eq!(yard.inventory.image_names().await, BTreeSet::new());
+    assert_eq!(yard.inventory.image_names(10).await, Some(BTreeSet::new()));
 }
 
 #[tokio::test(start_paused = true)]
@@ -361,8 +364,7 @@ async fn without_tables_the_engine_is_asked_each_time() {
 
 /// One of many things that can happen, by hand or by this node.
 async fn something(yard: &Yard, random: &mut SmallRng) {
-    let engine: &dyn ContainerEngine =
-        if random.random_bool(0.5) { &*yard.engine } else { &yard.fake };
+    let engine: &dyn ContainerEngine = if random.random_bool(0.5) { &*yard.engine } else { &yard.fake };
     let name = format!("c{}", random.random_range(0..6));
     let tag = |number: u32| parse(&format!("localhost:5000/app:{number}"));
     // Whether it can be done is the engine's to say.

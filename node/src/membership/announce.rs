@@ -1,11 +1,13 @@
 //! This node's own word on where it is and which engine answers: proposed when it differs from the record.
 
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use longshore_model::control::{Command, Reply};
 use longshore_raft::Runtime;
+use longshore_raft::consensus::runtime::Instant as _;
 use longshore_raft::model::membership::{Announcement, EngineReport};
 use tokio_util::sync::CancellationToken;
 
@@ -54,17 +56,19 @@ impl<R: Runtime> Announcer<R> {
 
     async fn probe(&self) -> EngineReport {
         let Some(engine) = &self.core.engine else { return EngineReport::NotConfigured };
-        match R::timeout(PROBE_TIMEOUT, engine.info()).await {
+        let asked = R::Instant::now();
+        let reason = match R::timeout(PROBE_TIMEOUT, engine.info()).await {
             Ok(Ok(info)) => {
+                self.core.loads.engine_answered(R::Instant::now() - asked, Path::new(&info.root_dir));
+                let capabilities = info.capabilities();
                 let EngineInfo { version, api_version, arch, cpus, memory_bytes, .. } = info;
-                EngineReport::Ready { version, api_version, arch, cpus, memory_bytes }
+                return EngineReport::Ready { version, api_version, arch, cpus, memory_bytes, capabilities };
             }
-            Ok(Err(error)) => EngineReport::Unavailable { reason: error.to_string() },
-            Err(_) => {
-                let reason = format!("the Docker engine did not answer within {} s", PROBE_TIMEOUT.as_secs());
-                EngineReport::Unavailable { reason }
-            }
-        }
+            Ok(Err(error)) => error.to_string(),
+            Err(_) => format!("the Docker engine did not answer within {} s", PROBE_TIMEOUT.as_secs()),
+        };
+        self.core.loads.engine_silent();
+        EngineReport::Unavailable { reason }
     }
 
     async fn announce_if_changed(&self, engine: EngineReport) {

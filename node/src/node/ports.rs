@@ -22,6 +22,7 @@ use longshore_storage::tables::{Opened, Tables, TablesResult};
 use crate::api::listener::Listener;
 use crate::api::server::Access;
 use crate::docker::ContainerEngine;
+use crate::load::HostProbe;
 
 /// Where a fleet may be found: an address, or a name to be resolved by the network port.
 pub type Seed = String;
@@ -99,6 +100,8 @@ pub struct Ports {
     pub network: Arc<dyn Network>,
     /// None with `--docker none`.
     pub engine: Option<Arc<dyn ContainerEngine>>,
+    /// How busy the node's host is.
+    pub host: Arc<dyn HostProbe>,
     pub doors: Vec<ApiDoor>,
     /// None in production.
     pub observer: Option<Arc<dyn Observer>>,

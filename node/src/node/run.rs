@@ -33,6 +33,7 @@ use crate::core::Core;
 use crate::engines::{Care, Caretaker, Desk, Engines};
 use crate::history::{Histories, History};
 use crate::inventory::{Inventory, Listener, listen};
+use crate::load::{ImageWatch, Loads, Sampler, Sharer};
 use crate::membership::admission::Admission;
 use crate::membership::{Announcer, Reconciler, follow_members};
 use crate::node_store::NodeStore;
@@ -180,6 +181,7 @@ impl<R: Runtime> Node<R> {
         let farewells = Farewells::<R>::new();
         let (one, all) = (options.build_context_bytes, options.build_contexts_bytes);
         let contexts = Contexts::<R>::open(Arc::clone(&ports.disk), one, all)?;
+        let loads = Loads::<R>::new(me);
         let intake = Intake::new(
             Arc::clone(&router),
             Arc::clone(&offers),
@@ -188,6 +190,7 @@ impl<R: Runtime> Node<R> {
             Arc::clone(&desk),
             Arc::clone(&history),
             Arc::clone(&contexts),
+            Arc::clone(&loads),
         );
         let admission = Admission::<R>::closed();
         let transport = ports
@@ -228,6 +231,7 @@ impl<R: Runtime> Node<R> {
             group,
             monitor,
             engine: inventory.as_ref().map(Inventory::engine),
+            loads: Arc::clone(&loads),
             removed,
             started: R::Instant::now(),
         });
@@ -261,6 +265,8 @@ impl<R: Runtime> Node<R> {
             stop: tasks.clone(),
         };
         drop(R::spawn(announcer.run()));
+        drop(R::spawn(Sampler { probe: ports.host, loads: Arc::clone(&loads), stop: tasks.clone() }.run()));
+        drop(R::spawn(Sharer::new(Arc::clone(&core), Arc::clone(&transport), tasks.clone()).run()));
         drop(R::spawn(Arc::clone(&replicas).run(tasks.clone())));
         drop(R::spawn(Carrier::new(Arc::clone(&core), Arc::clone(&replicas)).run(tasks.clone())));
         drop(R::spawn(Director::new(Arc::clone(&core), options.death_pause).run(tasks.clone())));
@@ -269,7 +275,11 @@ impl<R: Runtime> Node<R> {
         let front = Front::new(Arc::clone(&core), Arc::clone(&replicas));
         if let Some(inventory) = &inventory {
             drop(R::spawn(Arc::clone(inventory).run(tasks.clone())));
-            drop(R::spawn(Self::follow_engine(Arc::clone(inventory), Arc::clone(&care), tasks.clone())));
+            let images = ImageWatch { inventory: Arc::clone(inventory), loads, stop: tasks.clone() };
+            drop(R::spawn(images.run()));
+            let (inventory, care, loads) =
+                (Arc::clone(inventory), Arc::clone(&care), Arc::clone(&core.loads));
+            drop(R::spawn(Self::follow_engine(inventory, care, loads, tasks.clone())));
         }
         if let Some(caretaker) =
             Caretaker::new(Arc::clone(&core), front.clone(), Arc::clone(&care), tasks.clone())
@@ -334,10 +344,18 @@ impl<R: Runtime> Node<R> {
     }
 
     /// Tells all who want to hear of it what happens in the engine.
-    async fn follow_engine(inventory: Arc<Inventory<R>>, care: Arc<Care>, stop: CancellationToken) {
+    async fn follow_engine(
+        inventory: Arc<Inventory<R>>,
+        care: Arc<Care>,
+        loads: Arc<Loads<R>>,
+        stop: CancellationToken,
+    ) {
         let engine = inventory.engine();
-        let listeners: Vec<Listener> =
-            vec![Arc::new(move |heard| inventory.hear(heard)), Arc::new(move |heard| care.hear(heard))];
+        let listeners: Vec<Listener> = vec![
+            Arc::new(move |heard| inventory.hear(heard)),
+            Arc::new(move |heard| care.hear(heard)),
+            Arc::new(move |heard| loads.hear(heard)),
+        ];
         tokio::select! {
             biased;
             () = stop.cancelled() => {}

@@ -2,28 +2,71 @@
 
 use std::collections::BTreeMap;
 
+use longshore_model::operations::OperationKind;
 use longshore_model::operations::placement::{Candidate, Capacity};
-use longshore_raft::NodeId;
 use longshore_raft::model::detector::PeerState;
 use longshore_raft::model::membership::{EngineReport, NodeRecord, Standing};
+use longshore_raft::{NodeId, Runtime};
 
-/// A node that could do anything. `open` tells how much each node has to do.
-pub(crate) fn candidate(record: &NodeRecord, open: &BTreeMap<NodeId, u32>) -> Candidate {
+use crate::core::Core;
+use crate::load::ImageName;
+use crate::ring::Replicas;
+
+/// A node that could do anything. `open` tells how much each node has to do; `images`, which ones its engine had better have.
+pub(crate) fn candidate<R: Runtime>(
+    core: &Core<R>,
+    record: &NodeRecord,
+    open: &BTreeMap<NodeId, u32>,
+    images: &[ImageName],
+) -> Candidate {
     Candidate {
         node: record.id,
         name: record.profile.name.clone(),
         zone: record.zone().map(str::to_owned),
         labels: record.profile.labels.clone(),
         capacity: match &record.engine {
-            EngineReport::Ready { arch, cpus, memory_bytes, .. } => {
-                Some(Capacity { cpus: *cpus, memory_bytes: *memory_bytes, arch: arch.clone() })
-            }
+            EngineReport::Ready { arch, cpus, memory_bytes, capabilities, .. } => Some(Capacity {
+                cpus: *cpus,
+                memory_bytes: *memory_bytes,
+                arch: arch.clone(),
+                capabilities: capabilities.clone(),
+            }),
             _ => None,
         },
+        load: core.loads.of(record.id).map(|seen| seen.load),
+        has: core.loads.has(record.id, images),
         weight: record.weight(),
         open: open.get(&record.id).copied().unwrap_or(0),
+        is_suspect: core.peer_state(record.id) == PeerState::Suspect,
         unable: None,
     }
+}
+
+/// The images that an operation's engines are to have, in the order of its work.
+pub(crate) fn images_of(kind: &OperationKind) -> Vec<ImageName> {
+    kind.images_used().into_iter().map(ImageName::of).collect()
+}
+
+/// How many parts each node was given and has not ended: in the groups that this node has a replica of, or as many as the node says that it is at.
+pub(crate) fn open_parts<R: Runtime>(core: &Core<R>, replicas: &Replicas<R>) -> BTreeMap<NodeId, u32> {
+    let mut open: BTreeMap<NodeId, u32> = BTreeMap::new();
+    for (_, replica) in replicas.all() {
+        replica.with_state(|machine| {
+            for (_, sub) in machine.operations().open_subs() {
+                *open.entry(sub.node).or_default() += 1;
+            }
+        });
+    }
+    let members = core.group.with_state(|s| s.membership.members().map(|node| node.id).collect::<Vec<_>>());
+    for node in members {
+        if let Some(running) =
+            core.loads.of(node).map(|seen| seen.load.running).filter(|running| *running > 0)
+        {
+            let known = open.entry(node).or_default();
+            *known = running.max(*known);
+        }
+    }
+    open
 }
 
 /// Why a node gets no work that was not meant for it by name. What goes to all of the nodes goes to those too whose engine does not answer just now:

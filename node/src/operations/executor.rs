@@ -163,6 +163,7 @@ impl<R: Runtime> Executor<R> {
         let again = match attempt::claim(&self.core, &self.front, sub).await {
             Claimed::Granted(lease, work) => {
                 self.slots.lock().insert(sub, Slot::Running(Arc::clone(&lease)));
+                self.tell_running();
                 self.changed.notify_one();
                 let Self { core, front, care, builds, .. } = &*self;
                 let stop = self.stop.clone();
@@ -195,7 +196,13 @@ impl<R: Runtime> Executor<R> {
 
     fn free(&self, sub: SubKey) {
         self.slots.lock().remove(&sub);
+        self.tell_running();
         self.changed.notify_one();
+    }
+
+    fn tell_running(&self) {
+        let running = self.slots.lock().values().filter(|slot| matches!(slot, Slot::Running(_))).count();
+        self.core.loads.set_running(running as u32);
     }
 
     /// Reports what is due, each partition for itself: without a quorum a report takes as long as a proposal may, and neither new work nor

@@ -1,5 +1,6 @@
 //! Takes what comes in from other nodes to whom it concerns: offers of work to the executor, calls to the engine's desk, questions to
-//! the history, questions about build contexts, word of copies to the caretaker, all else to consensus.
+//! the history, questions about build contexts, word of copies to the caretaker, of other nodes' loads to where they are kept, all else to
+//! consensus.
 
 use std::sync::Arc;
 
@@ -13,6 +14,7 @@ use super::offers::Offers;
 use crate::builds::{BUILD_TAG, Contexts};
 use crate::engines::{CALL_TAG, CARE_TAG, Care, Desk};
 use crate::history::{HISTORY_TAG, History};
+use crate::load::{LOAD_TAG, Loads};
 
 /// See the module's docs. One per node.
 pub(crate) struct Intake<R: Runtime> {
@@ -23,6 +25,7 @@ pub(crate) struct Intake<R: Runtime> {
     desk: Arc<Desk<R>>,
     history: Arc<History<R>>,
     contexts: Arc<Contexts<R>>,
+    loads: Arc<Loads<R>>,
 }
 
 impl<R: Runtime> Intake<R> {
@@ -34,8 +37,9 @@ impl<R: Runtime> Intake<R> {
         desk: Arc<Desk<R>>,
         history: Arc<History<R>>,
         contexts: Arc<Contexts<R>>,
+        loads: Arc<Loads<R>>,
     ) -> Arc<Self> {
-        Arc::new(Self { router, offers, farewells, care, desk, history, contexts })
+        Arc::new(Self { router, offers, farewells, care, desk, history, contexts, loads })
     }
 }
 
@@ -50,6 +54,10 @@ impl<R: Runtime> Handler for Intake<R> {
             Some(&CARE_TAG) => self.care.receive(&body),
             Some(&CALL_TAG) => return self.desk.receive(&body, replier),
             Some(&BUILD_TAG) => return self.contexts.receive(&body, replier),
+            Some(&LOAD_TAG) => match self.loads.receive(from, &body) {
+                Ok(reply) => return replier.reply(reply),
+                Err(error) => Err(error),
+            },
             Some(&HISTORY_TAG) => return self.history.receive(&body, replier),
             _ => return self.router.on_request(from, lane, body, replier),
         };

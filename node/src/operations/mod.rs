@@ -17,10 +17,10 @@ mod lease;
 mod offers;
 mod upkeeper;
 
-pub(crate) use candidates::{candidate, unable};
+pub(crate) use candidates::{candidate, images_of, open_parts, unable};
 pub(crate) use dispatcher::{Dispatcher, offers_of};
 pub(crate) use executor::Executor;
 pub(crate) use farewells::Farewells;
 pub(crate) use intake::Intake;
 pub(crate) use offers::Offers;
-pub(crate) use upkeeper::{Upkeeper, open_parts};
+pub(crate) use upkeeper::Upkeeper;

@@ -25,11 +25,12 @@ use longshore_raft::{GroupId, NodeId, Runtime};
 use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 
-use super::candidates::{candidate, unable};
+use super::candidates::{candidate, images_of, open_parts, unable};
 use super::farewells::Farewells;
 use super::offers::{Offer, Offers};
 use crate::core::Core;
 use crate::engines::Care;
+use crate::load::ImageName;
 use crate::ring::{Front, Partitions, Replicas};
 
 /// How often groups are looked at.
@@ -215,7 +216,7 @@ impl<R: Runtime> Upkeeper<R> {
         if !replica.with_state(|machine| has_work(machine.operations(), away, now)) {
             return;
         }
-        let open = open.get_or_insert_with(|| open_parts(&self.replicas));
+        let open = open.get_or_insert_with(|| open_parts(&self.core, &self.replicas));
         let todo = replica.with_state(|machine| {
             let operations = machine.operations();
             self.core.group.with_state(|state| self.todo(operations, state, away, open, now))
@@ -258,8 +259,12 @@ impl<R: Runtime> Upkeeper<R> {
             }
             let same = operation.subs.iter().filter(|other| other.work == sub.work).map(|other| other.node);
             let taken: BTreeSet<NodeId> = same.collect();
-            let candidates =
-                self.candidates(state, &operation.places, away, open, |node| !taken.contains(&node.id));
+            let images = images_of(&operation.kind);
+            // Of the one piece that moves.
+            let images = images.get(sub.work as usize).or(images.first()).map(std::slice::from_ref);
+            let fits = |node: &NodeRecord| !taken.contains(&node.id);
+            let images = images.unwrap_or_default();
+            let candidates = self.candidates(state, &operation.places, away, open, images, fits);
             let Ok(able) = eligible(&candidates, &operation.places.requirements) else { continue };
             let Ok(chosen) = able.choose(1) else { continue };
             let (to, why) = chosen.into_iter().next().expect("one was asked for");
@@ -290,6 +295,7 @@ impl<R: Runtime> Upkeeper<R> {
         places: &Places,
         away: &BTreeMap<NodeId, Away>,
         open: &BTreeMap<NodeId, u32>,
+        images: &[ImageName],
         fits: impl Fn(&NodeRecord) -> bool,
     ) -> Vec<Candidate> {
         let members = state.membership.members();
@@ -302,7 +308,7 @@ impl<R: Runtime> Upkeeper<R> {
                 None if peer == PeerState::Suspect => Some("is not heard of".to_owned()),
                 None => unable(peer, node, false),
             };
-            Candidate { unable, ..candidate(node, open) }
+            Candidate { unable, ..candidate(&self.core, node, open, images) }
         };
         fitting.map(candidate).collect()
     }
@@ -318,11 +324,12 @@ impl<R: Runtime> Upkeeper<R> {
         open: &mut BTreeMap<NodeId, u32>,
     ) -> Option<(Submission, Replaced)> {
         let old = &kept.copies[copy as usize];
+        let image = [ImageName::of(&kept.spec.container.image)];
         // What failed there would fail there again, and since it has the fewest copies it would be chosen again: a full disk, a port that is taken.
         let elsewhere = |node: &NodeRecord| !has_failed || node.id != old.node;
-        let mut candidates = self.candidates(state, &kept.places, away, open, elsewhere);
+        let mut candidates = self.candidates(state, &kept.places, away, open, &image, elsewhere);
         if eligible(&candidates, &kept.places.requirements).is_err() {
-            candidates = self.candidates(state, &kept.places, away, open, |_| true);
+            candidates = self.candidates(state, &kept.places, away, open, &image, |_| true);
         }
         let able = match eligible(&candidates, &kept.places.requirements) {
             Ok(able) => able,
@@ -384,19 +391,6 @@ fn has_work(operations: &Operations, away: &BTreeMap<NodeId, Away>, now: LogTime
         || operations
             .kept()
             .any(|kept| (0..kept.copies.len()).any(|copy| needs_replacement(kept, copy, away, now)))
-}
-
-/// How many parts each node was given and has not ended, in the groups that this node has a replica of.
-pub(crate) fn open_parts<R: Runtime>(replicas: &Replicas<R>) -> BTreeMap<NodeId, u32> {
-    let mut open = BTreeMap::new();
-    for (_, replica) in replicas.all() {
-        replica.with_state(|machine| {
-            for (_, sub) in machine.operations().open_subs() {
-                *open.entry(sub.node).or_default() += 1;
-            }
-        });
-    }
-    open
 }
 
 fn name(state: &ControlState, node: NodeId) -> String {

@@ -13,13 +13,13 @@ use longshore_raft::{NodeId, Runtime};
 
 use super::asking::{AskedFor, each_at};
 use super::keys::front_error;
-use super::placing::{Wanted, named};
+use super::placing::{Asked, Wanted, named};
 use super::views::operation_view;
 use super::{Service, operation_watch};
 use crate::api::service::ApiStream;
 use crate::api::types::*;
 use crate::history::{merged, reaches_beyond};
-use crate::operations::{offers_of, open_parts};
+use crate::operations::{images_of, offers_of, open_parts};
 use crate::ring::FrontError;
 
 /// Time an operation may take if none is asked for.
@@ -58,10 +58,12 @@ impl<R: Runtime> Service<R> {
         let key = checked_key(&session, key)?;
         // Names are resolved against what this node knows; a name made a moment ago elsewhere may need the barrier.
         self.linearize().await?;
-        let open = open_parts(&self.replicas);
+        let open = open_parts(&self.core, &self.replicas);
+        let images = images_of(&asked_for.kind());
+        let known = Asked { open: &open, images: &images };
         let placed = self.core.group.with_state(|state| match &asked_for {
-            AskedFor::Images(kind) => wanted.parts(&self.core, state, &open, kind.works() as u32),
-            AskedFor::Run(run) => wanted.copies(&self.core, state, &open, run.copies),
+            AskedFor::Images(kind) => wanted.parts(&self.core, state, &known, kind.works() as u32),
+            AskedFor::Run(run) => wanted.copies(&self.core, state, &known, run.copies),
             AskedFor::Containers(_, nodes) => Ok(each_at(nodes)),
         });
         let places = self.core.group.with_state(|state| match &asked_for {

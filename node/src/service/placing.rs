@@ -4,16 +4,27 @@ use std::collections::BTreeMap;
 
 use longshore_model::control::ControlState;
 use longshore_model::operations::placement::{
-    Candidate, LabelRequirement, PlaceError, Places, REQUIREMENTS_MAX, Requirements, eligible,
+    Candidate, LabelRequirement, PlaceError, Places, REQUIREMENTS_MAX, Requirements, check_preference,
+    eligible,
 };
 use longshore_model::operations::{Part, SUBS_MAX};
-use longshore_raft::model::membership::{NodeRecord, Standing};
+use longshore_raft::model::membership::{CAPABILITY_BYTES_MAX, NodeRecord, PLACE_BYTES_MAX, Standing};
 use longshore_raft::{NodeId, Runtime};
 
 use super::views::name_of;
 use crate::api::types::*;
 use crate::core::Core;
+use crate::load::ImageName;
 use crate::operations::{candidate, unable};
+
+/// What is known when it is decided where work goes.
+#[derive(Debug)]
+pub(super) struct Asked<'a> {
+    /// How much each node has to do.
+    pub(super) open: &'a BTreeMap<NodeId, u32>,
+    /// The images that its engines had better have.
+    pub(super) images: &'a [ImageName],
+}
 
 /// What of a request says where its work goes.
 #[derive(Debug)]
@@ -39,18 +50,27 @@ impl Wanted {
             zones,
             min_cpus,
             min_memory_bytes,
+            min_storage_bytes,
             arch,
+            capabilities,
+            preferred_zone,
             replicas,
             in_turn,
             ..
         } = request;
         let is_run = matches!(request.action, Action::Run(_));
-        let asks = min_cpus.is_some() || min_memory_bytes.is_some() || arch.is_some();
+        let sizes = [min_memory_bytes, min_storage_bytes];
+        let asks = min_cpus.is_some() || sizes.iter().any(|size| size.is_some()) || arch.is_some();
+        let asks = asks || !capabilities.is_empty() || preferred_zone.is_some();
         let chosen = asks || !labels.is_empty() || !zones.is_empty() || (replicas.is_some() && !is_run);
         if !on.is_empty() && chosen {
             return Err(invalid(
                 "either nodes are named, or labels, zones, what hosts have and a number of replicas choose them",
             ));
+        }
+        if preferred_zone.is_some() && *strategy == Strategy::Replicated && replicas.is_none() {
+            let error = invalid("all nodes do it, so that there is nothing to prefer a zone for");
+            return Err(error.hint("say how many with --replicas, or add --strategy distributed"));
         }
         let is_local_only = *strategy == Strategy::Local && !action_names_containers(&request.action);
         if is_local_only && on.len() > 1 {
@@ -71,8 +91,17 @@ impl Wanted {
         if on.len() > SUBS_MAX {
             return Err(invalid(format!("{SUBS_MAX} nodes can be named at most")));
         }
-        if labels.len().max(zones.len()) > REQUIREMENTS_MAX {
-            return Err(invalid(format!("{REQUIREMENTS_MAX} labels and as many zones can be asked for")));
+        if labels.len().max(zones.len()).max(capabilities.len()) > REQUIREMENTS_MAX {
+            return Err(invalid(format!(
+                "{REQUIREMENTS_MAX} labels and as many zones and capabilities can be asked for"
+            )));
+        }
+        let long = |name: &&String| name.is_empty() || name.len() > CAPABILITY_BYTES_MAX;
+        if let Some(name) = capabilities.iter().find(long) {
+            return Err(invalid(format!("{name:?} is not a capability such as runtime:runc")));
+        }
+        if let Some(zone) = preferred_zone.iter().chain(zones).find(|zone| zone.len() > PLACE_BYTES_MAX) {
+            return Err(invalid(format!("{zone:?} is not a zone: it has more than {PLACE_BYTES_MAX} bytes")));
         }
         let labels = labels.iter().map(|text| text.parse::<LabelRequirement>());
         Ok(Self {
@@ -83,7 +112,10 @@ impl Wanted {
                 zones: zones.clone(),
                 cpus: min_cpus.unwrap_or(0),
                 memory_bytes: min_memory_bytes.unwrap_or(0),
+                storage_bytes: min_storage_bytes.unwrap_or(0),
                 arch: arch.clone(),
+                capabilities: capabilities.clone(),
+                preferred_zone: preferred_zone.clone(),
             },
             replicas: replicas.map(|replicas| replicas as usize),
             in_turn: *in_turn,
@@ -102,16 +134,16 @@ impl Wanted {
         &self,
         core: &Core<R>,
         state: &ControlState,
-        open: &BTreeMap<NodeId, u32>,
+        asked: &Asked<'_>,
         copies: u32,
     ) -> Result<Vec<Part>, ApiError> {
         let number =
             |parts: Vec<Part>| parts.into_iter().zip(0..).map(|(part, work)| Part { work, ..part }).collect();
         match self.strategy {
-            Strategy::Local => self.parts(core, state, open, copies).map(number),
-            Strategy::Replicated => self.parts(core, state, open, 1).map(number),
+            Strategy::Local => self.parts(core, state, asked, copies).map(number),
+            Strategy::Replicated => self.parts(core, state, asked, 1).map(number),
             Strategy::Distributed => {
-                let candidates = self.candidates(core, state, open, false)?;
+                let candidates = self.candidates(core, state, asked, false)?;
                 let able = eligible(&candidates, &self.requirements).map_err(place_error)?;
                 let parts =
                     if self.in_turn { able.deal(copies) } else { able.spread(copies, &BTreeMap::new()) };
@@ -126,7 +158,7 @@ impl Wanted {
         &self,
         core: &Core<R>,
         state: &ControlState,
-        open: &BTreeMap<NodeId, u32>,
+        asked: &Asked<'_>,
         is_for_all: bool,
     ) -> Result<Vec<Candidate>, ApiError> {
         let named = self.on.iter().map(|name| named(core.me, state, name)).collect::<Result<Vec<_>, _>>()?;
@@ -137,18 +169,20 @@ impl Wanted {
             } else {
                 None
             },
-            ..candidate(record, open)
+            ..candidate(core, record, asked.open, asked.images)
         };
-        Ok(state.membership.members().filter(is_candidate).map(candidate).collect())
+        let candidates: Vec<Candidate> =
+            state.membership.members().filter(is_candidate).map(candidate).collect();
+        check_preference(&candidates, &self.requirements).map_err(place_error)?;
+        Ok(candidates)
     }
 
-    /// Who does which of `works` pieces. Named nodes are taken as they are, dead or alive: their work waits for them. `open` tells how much
-    /// each node has to do.
+    /// Who does which of `works` pieces. Named nodes are taken as they are, dead or alive: their work waits for them.
     pub(super) fn parts<R: Runtime>(
         &self,
         core: &Core<R>,
         state: &ControlState,
-        open: &BTreeMap<NodeId, u32>,
+        asked: &Asked<'_>,
         works: u32,
     ) -> Result<Vec<Part>, ApiError> {
         let Self { strategy, on, requirements, replicas, in_turn } = self;
@@ -157,7 +191,7 @@ impl Wanted {
         if *strategy == Strategy::Local && on.is_empty() && *requirements == Requirements::default() {
             return Ok(each_does_all(vec![(self::named(core.me, state, "self")?, None)], works));
         }
-        let candidates = self.candidates(core, state, open, is_for_all)?;
+        let candidates = self.candidates(core, state, asked, is_for_all)?;
         let eligible = eligible(&candidates, requirements).map_err(place_error)?;
         let nodes = match (strategy, replicas) {
             (Strategy::Replicated, None) => eligible.all().len(),
@@ -208,6 +242,7 @@ fn place_error(error: PlaceError) -> ApiError {
             "`longshore node ls` lists the nodes; `longshore node update NODE --label-add` labels one"
         }
         PlaceError::UnknownZone(..) => "`longshore node ls --format json` tells the zone of each",
+        PlaceError::UnknownCapability(..) => "`longshore node inspect NODE` tells what its engine can do",
         PlaceError::Nobody(_) => "start a node that can, ask for less, or name nodes with --on",
         PlaceError::TooFew { .. } => "ask for fewer replicas, or for less of each",
     };
@@ -330,6 +365,19 @@ mod tests {
                 OperationRequest { in_turn: true, ..request(Strategy::Replicated) },
                 "distributed strategy only",
             ),
+            (
+                OperationRequest { preferred_zone: Some("a".into()), ..request(Strategy::Replicated) },
+                "nothing to prefer",
+            ),
+            (
+                OperationRequest {
+                    on: on.clone(),
+                    capabilities: on.clone(),
+                    ..request(Strategy::Replicated)
+                },
+                "either",
+            ),
+            (OperationRequest { capabilities: vec![String::new()], ..request(Strategy::Local) }, "not a cap"),
             (OperationRequest { labels: vec!["=x".into()], ..request(Strategy::Replicated) }, "not a label"),
             (OperationRequest { labels: vec!["x".into(); 65], ..request(Strategy::Replicated) }, "64 labels"),
         ];

@@ -11,6 +11,7 @@ use longshore_raft::{NodeId, Runtime};
 use super::Service;
 use crate::api::types::*;
 use crate::core::Core;
+use crate::load::Sighting;
 use crate::ring::Partitions;
 
 /// A leader that no majority has answered for so long can commit nothing.
@@ -165,10 +166,26 @@ fn engine_view(report: &EngineReport) -> EngineView {
     match report.clone() {
         EngineReport::Unknown => EngineView::Unknown,
         EngineReport::NotConfigured => EngineView::NotConfigured,
-        EngineReport::Ready { version, api_version, arch, cpus, memory_bytes } => {
-            EngineView::Ready { version, api_version, arch, cpus, memory_bytes }
+        EngineReport::Ready { version, api_version, arch, cpus, memory_bytes, capabilities } => {
+            let capabilities = capabilities.into_iter().collect();
+            EngineView::Ready { version, api_version, arch, cpus, memory_bytes, capabilities }
         }
         EngineReport::Unavailable { reason } => EngineView::Unavailable { reason },
+    }
+}
+
+fn load_view(seen: Sighting) -> LoadView {
+    let Sighting { load, age, images } = seen;
+    LoadView {
+        cpu_busy_percent: (u32::from(load.cpu_busy) + 5) / 10,
+        memory_bytes: load.memory_bytes,
+        memory_free_bytes: load.memory_free_bytes,
+        disk_bytes: load.disk_bytes,
+        disk_free_bytes: load.disk_free_bytes,
+        running: load.running,
+        engine_ms: load.engine_ms,
+        images: images.map(|images| images as u32),
+        age_ms: age.as_millis() as u64,
     }
 }
 
@@ -222,6 +239,7 @@ pub(super) fn node_view<R: Runtime>(
         availability: availability_view(fleet, node),
         labels: node.profile.labels.clone(),
         engine: engine_view(&node.engine),
+        load: core.loads.of(node.id).map(load_view),
         version: node.profile.version.clone(),
         last_seen_ms,
         joined_at_ms: node.joined_unix_ms,

@@ -4,6 +4,7 @@
 //! The only module of this crate that reaches the operating system for a node (the command line's client side aside). Must never:
 //! be named by anything but the binary.
 
+mod host;
 mod lock;
 mod network;
 mod serve;

@@ -16,6 +16,7 @@ use longshore_storage::log::{Committer, spawn_committer};
 use longshore_storage::tables::{SledTables, Tables};
 use tokio_util::sync::CancellationToken;
 
+use super::host::ProcHost;
 use super::lock::{DataDirLock, LockError};
 use super::network::UdpNetwork;
 use crate::api::listener::{BindError, TcpApiListener, UnixApiListener};
@@ -116,6 +117,7 @@ pub async fn serve(config: NodeConfig, start: Start, log: LogHandle) -> Result<E
         inventory: tables_in(config.data_dir.join(INVENTORY_DIR)),
         network: Arc::new(network),
         engine,
+        host: Arc::new(ProcHost::new(&config.data_dir)),
         doors,
         observer: None,
     };

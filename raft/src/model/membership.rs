@@ -7,7 +7,7 @@
 mod availability;
 mod update;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 
 use bincode::{Decode, Encode};
@@ -22,6 +22,9 @@ pub const NODES_MAX: usize = 10_000;
 pub const LABELS_MAX: usize = 64;
 /// Most bytes of a label's key, and of its value.
 pub const LABEL_BYTES_MAX: usize = 253;
+/// Most capabilities of one engine, and most bytes of one.
+pub const CAPABILITIES_MAX: usize = 32;
+pub const CAPABILITY_BYTES_MAX: usize = 64;
 /// Most bytes of a node's name: a DNS label (RFC 1035, section 2.3.1).
 pub const NAME_BYTES_MAX: usize = 63;
 
@@ -57,6 +60,8 @@ pub enum EngineReport {
         /// Processors and bytes of memory of its host.
         cpus: u32,
         memory_bytes: u64,
+        /// What it can do, such as `runtime:runc`; at most [`CAPABILITIES_MAX`].
+        capabilities: BTreeSet<String>,
     },
     Unavailable {
         reason: String,
@@ -172,6 +177,17 @@ fn check_labels(labels: &BTreeMap<String, String>) -> Result<(), MembershipError
     Ok(())
 }
 
+fn check_engine(engine: &EngineReport) -> Result<(), MembershipError> {
+    let EngineReport::Ready { capabilities, .. } = engine else { return Ok(()) };
+    let is_long = |name: &&String| name.len() > CAPABILITY_BYTES_MAX;
+    match (capabilities.len(), capabilities.iter().find(is_long)) {
+        (..=CAPABILITIES_MAX, None) => Ok(()),
+        (count, _) => Err(MembershipError::Update(format!(
+            "an engine can have {CAPABILITIES_MAX} capabilities of {CAPABILITY_BYTES_MAX} bytes at most; {count} were given"
+        ))),
+    }
+}
+
 impl Membership {
     /// Admits a node, or finds the one that was admitted with this key before (so that a join can be retried).
     pub fn admit(
@@ -231,6 +247,7 @@ impl Membership {
     /// Takes a node's own word on where it is and what it runs. Name and labels stay what the log made them.
     pub fn announce(&mut self, id: NodeId, said: Announcement) -> Result<(), MembershipError> {
         let Announcement { address, zone, region, version, weight, engine } = said;
+        check_engine(&engine)?;
         let node = self.member_mut(id)?;
         node.profile.address = address;
         node.profile.zone = zone;
@@ -339,6 +356,28 @@ mod tests {
         let (second, third) = (m.allocate_replica(), m.allocate_replica());
         let fourth = m.admit([2; 32], profile("b"), 0).unwrap().replica;
         assert_eq!([first, second, third, fourth], [1, 2, 3, 4].map(ReplicaId));
+    }
+
+    #[test]
+    fn an_engine_has_few_and_short_capabilities() {
+        let mut m = Membership::default();
+        let id = m.admit([1; 32], profile("a"), 0).unwrap().id;
+        let mut said = |capabilities: BTreeSet<String>| {
+            let engine = EngineReport::Ready {
+                version: "1".into(),
+                api_version: "1.41".into(),
+                arch: "amd64".into(),
+                cpus: 1,
+                memory_bytes: 1,
+                capabilities,
+            };
+            let NodeProfile { address, zone, region, version, weight, .. } = profile("a");
+            m.announce(id, Announcement { address, zone, region, version, weight, engine })
+        };
+        let names = |count: usize| (0..count).map(|i| format!("runtime:{i}")).collect::<BTreeSet<_>>();
+        assert_eq!(said(names(CAPABILITIES_MAX)), Ok(()));
+        assert!(said(names(CAPABILITIES_MAX + 1)).unwrap_err().to_string().contains("33 were given"));
+        assert!(said(["x".repeat(CAPABILITY_BYTES_MAX + 1)].into()).is_err());
     }
 
     proptest! {

@@ -10,6 +10,7 @@ use longshore_node::api::limits::ApiLimits;
 use longshore_node::api::listener::memory_listener;
 use longshore_node::api::server::Access;
 use longshore_node::api::types::TokenCreate;
+use longshore_node::load::FixedHost;
 use longshore_node::node::{ApiDoor, Network, Node, NodeOptions, Observer, Ports, ReplicaView, Seed, Start};
 use longshore_raft::GroupId;
 use longshore_raft::NodeId;
@@ -70,6 +71,7 @@ async fn with_node(disk: &HostDisk, number: u64, work: impl AsyncFnOnce(Client<S
         inventory: tables_of_a_process(),
         network: Arc::new(Alone(MemoryNetwork::new(number))),
         engine: None,
+        host: Arc::new(FixedHost::half_free()),
         doors: vec![ApiDoor { listener: Box::new(listener), access: Access::Full }],
         observer: Some(shown.clone()),
     };

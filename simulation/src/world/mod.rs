@@ -5,6 +5,7 @@
 
 mod faults;
 mod host;
+mod load;
 mod process;
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -20,6 +20,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::World;
 use super::host::Process;
+use super::load::SimHost;
 use crate::disk;
 use crate::event;
 use crate::network::{Fabric, network_port};
@@ -117,6 +118,7 @@ impl World {
             inventory: disk::tables_of_a_process(),
             network: network_port(self.plan.transport, &self.fabric, id),
             engine: host.engine.as_ref().map(|engine| engine.for_process(id, host.incarnation)),
+            host: Arc::new(SimHost::new(random::stream(self.plan.seed, &format!("load of {name}")))),
             doors: vec![ApiDoor { listener: Box::new(listener), access: Access::Full }],
             observer: Some(Arc::new(observer)),
         });

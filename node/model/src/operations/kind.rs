@@ -206,6 +206,14 @@ impl OperationKind {
         }
     }
 
+    /// The images that an engine is to have for it: one for each piece of work, or one that is all the work's, or none.
+    pub fn images_used(&self) -> Vec<&ImageReference> {
+        match self {
+            Self::Tag { source, .. } => vec![source],
+            _ => self.images(),
+        }
+    }
+
     /// The containers that it is about, by the names that it knew them by.
     pub fn containers(&self, of: OperationId) -> Vec<String> {
         match self {

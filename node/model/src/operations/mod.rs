@@ -12,6 +12,7 @@ pub mod build;
 pub mod command;
 mod image;
 pub mod kind;
+pub mod load;
 pub mod placement;
 pub mod record;
 pub mod table;

@@ -1,81 +1,24 @@
 //! Which nodes an operation's work goes to: hard requirements filter, then shares of the work are weighed.
 //!
-//! Pure: who is able, and what each has to do already, is the caller's to know. Must never: choose a node that misses a requirement.
+//! Who is chosen of those that meet the requirements: nodes in the preferred zone first, then whatever spreads copies over nodes and zones, then the
+//! least burden ([`score`]). Pure: who is able, and what each has to do already, is the caller's to know. Must never: choose a node that misses a
+//! requirement.
 
+mod requirements;
+mod score;
+
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt;
-use std::str::FromStr;
 
-use bincode::{Decode, Encode};
 use longshore_raft::NodeId;
 
+use super::load::Load;
 use super::record::Part;
+pub use requirements::{Capacity, LabelRequirement, Places, REQUIREMENTS_MAX, Requirements, arch_of_go};
+use score::{Able, Bid, beyond_the_least};
 
-/// Most requirements of one request, of each kind.
-pub const REQUIREMENTS_MAX: usize = 64;
 /// Nodes that an error names; the others are counted.
 const NAMED_MAX: usize = 8;
-
-/// A label that a node must have: `KEY=VALUE`, or `KEY` with any value.
-#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
-pub struct LabelRequirement {
-    pub key: String,
-    pub value: Option<String>,
-}
-
-impl FromStr for LabelRequirement {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let (key, value) = match text.split_once('=') {
-            Some((key, value)) => (key, Some(value.to_owned())),
-            None => (text, None),
-        };
-        match key.is_empty() {
-            true => Err(format!("{text:?} is not a label such as disk=ssd, or disk for any value")),
-            false => Ok(Self { key: key.to_owned(), value }),
-        }
-    }
-}
-
-impl fmt::Display for LabelRequirement {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.value {
-            Some(value) => write!(f, "{}={value}", self.key),
-            None => f.write_str(&self.key),
-        }
-    }
-}
-
-/// What a node must have to be chosen. The empty one is met by all.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Encode, Decode)]
-pub struct Requirements {
-    /// All of these.
-    pub labels: Vec<LabelRequirement>,
-    /// One of these, if there are any.
-    pub zones: Vec<String>,
-    /// As many processors, and bytes of memory, as its host has at least.
-    pub cpus: u32,
-    pub memory_bytes: u64,
-    /// Of its engine, as Docker spells it: `amd64`, `arm64`.
-    pub arch: Option<String>,
-}
-
-/// What a node's engine tells of its host.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Capacity {
-    pub cpus: u32,
-    pub memory_bytes: u64,
-    pub arch: String,
-}
-
-/// Where work may go, later too: when its node dies, or is to be emptied.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Encode, Decode)]
-pub struct Places {
-    /// Only to these, if there are any.
-    pub on: Vec<NodeId>,
-    pub requirements: Requirements,
-}
 
 /// A node, as far as placement cares.
 #[derive(Debug, Clone)]
@@ -86,68 +29,18 @@ pub struct Candidate {
     pub labels: BTreeMap<String, String>,
     /// `None`: its engine has not told.
     pub capacity: Option<Capacity>,
+    /// `None`: it has not told for a while.
+    pub load: Option<Load>,
+    /// Which images of the operation its engine has: one for each piece of work, or one that is all the work's, or none if it is not about images.
+    pub has: Vec<bool>,
     /// What it can carry, relative to others; 0 counts as 1.
     pub weight: u32,
     /// Parts that it was given and has not ended.
     pub open: u32,
+    /// It is not heard of just now.
+    pub is_suspect: bool,
     /// Why it can do no work now, if it can't: `is dead`, `has no Docker engine`.
     pub unable: Option<String>,
-}
-
-impl Candidate {
-    fn weight(&self) -> u64 {
-        u64::from(self.weight.max(1))
-    }
-
-    fn has(&self, label: &LabelRequirement) -> bool {
-        let value = self.labels.get(&label.key);
-        value.is_some_and(|value| label.value.as_ref().is_none_or(|wanted| wanted == value))
-    }
-
-    /// What it lacks, if anything.
-    fn misses(&self, wanted: &Requirements) -> Option<String> {
-        let zone = || wanted.zones.is_empty() || self.zone.as_ref().is_some_and(|z| wanted.zones.contains(z));
-        if let Some(label) = wanted.labels.iter().find(|label| !self.has(label)) {
-            return Some(match self.labels.get(&label.key) {
-                Some(value) => format!("has {}={value}", label.key),
-                None => format!("has no label {}", label.key),
-            });
-        }
-        if !zone() {
-            return Some(match &self.zone {
-                Some(zone) => format!("is in zone {zone}"),
-                None => "is in no zone".to_owned(),
-            });
-        }
-        if let Some(why) = &self.unable {
-            return Some(why.clone());
-        }
-        let asks = wanted.cpus > 0 || wanted.memory_bytes > 0 || wanted.arch.is_some();
-        match &self.capacity {
-            None if asks => Some("has not told what its host has".to_owned()),
-            Some(has) if has.cpus < wanted.cpus => Some(format!("has {} processors", has.cpus)),
-            Some(has) if has.memory_bytes < wanted.memory_bytes => {
-                Some(format!("has {} MiB of memory", has.memory_bytes >> 20))
-            }
-            Some(has) if wanted.arch.as_ref().is_some_and(|arch| !same_arch(arch, &has.arch)) => {
-                Some(format!("is {}", has.arch))
-            }
-            _ => None,
-        }
-    }
-}
-
-/// Engines tell theirs as Go spells it or as the kernel does.
-fn same_arch(a: &str, b: &str) -> bool {
-    fn go(arch: &str) -> &str {
-        match arch {
-            "x86_64" => "amd64",
-            "aarch64" => "arm64",
-            "i386" | "i686" => "386",
-            other => other,
-        }
-    }
-    go(a) == go(b)
 }
 
 /// Why there is no node, or too few. The text is shown to people.
@@ -157,6 +50,8 @@ pub enum PlaceError {
     UnknownLabel(LabelRequirement, Vec<String>),
     #[error("no node of the fleet is in zone {0:?}{known}", known = known(.1))]
     UnknownZone(String, Vec<String>),
+    #[error("no node of the fleet has the capability {0:?}{known}", known = known(.1))]
+    UnknownCapability(String, Vec<String>),
     #[error("no node can do this: {}", reasons(.0))]
     Nobody(Vec<(String, String)>),
     #[error("{wanted} nodes are asked for, and {able} can do this: {}", reasons(.misses))]
@@ -164,9 +59,13 @@ pub enum PlaceError {
 }
 
 fn known(values: &[String]) -> String {
+    let more = match values.len().saturating_sub(NAMED_MAX) {
+        0 => String::new(),
+        more => format!(" and {more} more"),
+    };
     match values {
         [] => String::new(),
-        values => format!("; there are {}", values[..values.len().min(NAMED_MAX)].join(", ")),
+        values => format!("; there are {}{more}", values[..values.len().min(NAMED_MAX)].join(", ")),
     }
 }
 
@@ -185,7 +84,7 @@ fn reasons(misses: &[(String, String)]) -> String {
 /// Nodes that can do the work now, and why the others can't.
 #[derive(Debug)]
 pub struct Eligible<'a> {
-    able: Vec<&'a Candidate>,
+    able: Vec<Able<'a>>,
     misses: Vec<(String, String)>,
 }
 
@@ -193,24 +92,25 @@ pub struct Eligible<'a> {
 /// is told as such.
 pub fn eligible<'a>(candidates: &'a [Candidate], wanted: &Requirements) -> Result<Eligible<'a>, PlaceError> {
     for label in &wanted.labels {
-        if !candidates.iter().any(|c| c.has(label)) {
+        if !candidates.iter().any(|c| label.is_met_by(&c.labels)) {
             let others = candidates
                 .iter()
                 .filter_map(|c| Some(format!("{}={}", label.key, c.labels.get(&label.key)?)));
-            let others: BTreeSet<String> = others.collect();
-            return Err(PlaceError::UnknownLabel(label.clone(), others.into_iter().collect()));
+            return Err(PlaceError::UnknownLabel(label.clone(), unique(others)));
         }
     }
     for zone in &wanted.zones {
-        if !candidates.iter().any(|c| c.zone.as_ref() == Some(zone)) {
-            let zones: BTreeSet<String> = candidates.iter().filter_map(|c| c.zone.clone()).collect();
-            return Err(PlaceError::UnknownZone(zone.clone(), zones.into_iter().collect()));
-        }
+        check_zone(candidates, zone)?;
+    }
+    let capabilities = || candidates.iter().filter_map(|c| c.capacity.as_ref()).flat_map(|c| &c.capabilities);
+    if let Some(unknown) = wanted.capabilities.iter().find(|name| !capabilities().any(|known| known == *name))
+    {
+        return Err(PlaceError::UnknownCapability(unknown.clone(), unique(capabilities().cloned())));
     }
     let (mut able, mut misses) = (Vec::new(), Vec::new());
     for candidate in candidates {
         match candidate.misses(wanted) {
-            None => able.push(candidate),
+            None => able.push(Able::new(candidate, wanted.preferred_zone.as_ref())),
             Some(why) => misses.push((candidate.name.clone(), why)),
         }
     }
@@ -220,97 +120,131 @@ pub fn eligible<'a>(candidates: &'a [Candidate], wanted: &Requirements) -> Resul
     }
 }
 
-impl Eligible<'_> {
+/// Whether some node is in the preferred zone, dead or alive: one that is in none is a typing mistake. Work that was placed before does not care.
+pub fn check_preference(candidates: &[Candidate], wanted: &Requirements) -> Result<(), PlaceError> {
+    wanted.preferred_zone.as_ref().map_or(Ok(()), |zone| check_zone(candidates, zone))
+}
+
+fn check_zone(candidates: &[Candidate], zone: &String) -> Result<(), PlaceError> {
+    match candidates.iter().any(|c| c.zone.as_ref() == Some(zone)) {
+        true => Ok(()),
+        false => {
+            let zones = candidates.iter().filter_map(|c| c.zone.clone());
+            Err(PlaceError::UnknownZone(zone.clone(), unique(zones)))
+        }
+    }
+}
+
+fn unique(values: impl Iterator<Item = String>) -> Vec<String> {
+    values.collect::<BTreeSet<String>>().into_iter().collect()
+}
+
+impl<'a> Eligible<'a> {
     /// All of them, each to do all of the work.
     pub fn all(&self) -> Vec<NodeId> {
-        self.able.iter().map(|c| c.node).collect()
+        self.able.iter().map(|able| able.candidate.node).collect()
     }
 
-    /// `count` of them, each to do all of the work: spread over zones, the least burdened of a zone first. By node, with the reason.
+    /// Those in the preferred zone; all of them, if there are none.
+    fn preferred(&self) -> Vec<Able<'a>> {
+        let preferred: Vec<Able<'a>> = self.able.iter().filter(|able| able.is_preferred).copied().collect();
+        if preferred.is_empty() { self.able.clone() } else { preferred }
+    }
+
+    /// `count` of them, each to do all of the work: those in the preferred zone first, spread over zones, the least burdened of a zone first. By
+    /// node, with the reason.
     pub fn choose(&self, count: usize) -> Result<Vec<(NodeId, String)>, PlaceError> {
         if count > self.able.len() {
             let (able, misses) = (self.able.len(), self.misses.clone());
             return Err(PlaceError::TooFew { wanted: count, able, misses });
         }
-        let mut left = self.able.clone();
+        let against = beyond_the_least(self.able.iter().map(Able::against_all));
+        let bids = self.able.iter().zip(against);
+        let mut left: Vec<Bid<'_>> =
+            bids.map(|(able, against)| Bid { able, open: able.candidate.open, against }).collect();
         let mut by_zone: BTreeMap<&Option<String>, u32> = BTreeMap::new();
         let mut chosen = Vec::new();
         while chosen.len() < count {
-            let in_zone = |c: &Candidate| by_zone.get(&c.zone).copied().unwrap_or(0);
+            let in_zone = |bid: &Bid<'_>| {
+                let zone = by_zone.get(&bid.able.candidate.zone).copied().unwrap_or(0);
+                (Reverse(bid.able.is_preferred), zone)
+            };
             let best = (0..left.len()).min_by(|a, b| {
-                let (a, b) = (left[*a], left[*b]);
-                in_zone(a).cmp(&in_zone(b)).then_with(|| lighter(a, a.open, b, b.open))
+                let (a, b) = (&left[*a], &left[*b]);
+                in_zone(a).cmp(&in_zone(b)).then_with(|| a.cmp(b))
             });
-            let best = left.swap_remove(best.expect("there are as many as are asked for"));
-            *by_zone.entry(&best.zone).or_default() += 1;
-            let zone = best.zone.as_ref().map_or(String::new(), |zone| format!(", zone {zone}"));
-            chosen.push((best.node, format!("weight {}, {} under way{zone}", best.weight, best.open)));
+            let Bid { able, open, .. } = left.swap_remove(best.expect("there are as many as are asked for"));
+            *by_zone.entry(&able.candidate.zone).or_default() += 1;
+            chosen.push((able.candidate.node, format!("{}{}", able.why_all(open), able.in_zone())));
         }
         chosen.sort_unstable();
         Ok(chosen)
     }
 
-    /// Each of `works` pieces to one of them: next comes whoever is then least burdened for its weight (D'Hondt's method of highest averages),
-    /// so that none has more than its share by a whole piece.
+    /// Each of `works` pieces to one of them, of those in the preferred zone if there are any: next comes whoever is then least burdened for what it
+    /// can carry (D'Hondt's method of highest averages), so that none has more than its share by a whole piece.
     pub fn distribute(&self, works: u32) -> Vec<Part> {
-        let mut open: Vec<u32> = self.able.iter().map(|c| c.open).collect();
+        let able = self.preferred();
+        let mut open: Vec<u32> = able.iter().map(|able| able.candidate.open).collect();
         let part = |work| {
-            let next =
-                (0..open.len()).min_by(|a, b| lighter(self.able[*a], open[*a], self.able[*b], open[*b]));
-            let next = next.expect("somebody is eligible");
-            let why = format!("weight {}, {} under way", self.able[next].weight, open[next]);
+            let against = beyond_the_least(able.iter().map(|able| able.against(work)));
+            let bid = |at: usize| Bid { able: &able[at], open: open[at], against: against[at] };
+            let next = (0..able.len()).min_by(|a, b| bid(*a).cmp(&bid(*b))).expect("somebody is eligible");
+            let of = &able[next];
+            let zone = if of.is_preferred { of.in_zone() } else { String::new() };
+            let why = format!("{}{zone}", of.why(open[next], work));
             open[next] += 1;
-            Part { node: self.able[next].node, work, why: Some(why) }
+            Part { node: of.candidate.node, work, why: Some(why) }
         };
         (0..works).map(part).collect()
     }
 
-    /// Each of `copies` to one of them, so that the loss of a node or a zone takes as few as can be: next comes whoever has the fewest, of the zone
-    /// that has the fewest, and is then least burdened. `there`: how many each has already, of those that are not among `copies`.
+    /// Each of `copies` to one of them, so that the loss of a node or a zone takes as few as can be: next comes whoever has the fewest, of those in the
+    /// preferred zone if there are any left, else of the zone that has the fewest, and is then least burdened. `there`: how many each has already,
+    /// of those that are not among `copies`.
     pub fn spread(&self, copies: u32, there: &BTreeMap<NodeId, u32>) -> Vec<Part> {
-        let mut has: Vec<u32> = self.able.iter().map(|c| there.get(&c.node).copied().unwrap_or(0)).collect();
+        let able = &self.able;
+        let mut has: Vec<u32> =
+            able.iter().map(|able| there.get(&able.candidate.node).copied().unwrap_or(0)).collect();
         let mut by_zone: BTreeMap<&Option<String>, u32> = BTreeMap::new();
-        for (candidate, has) in self.able.iter().zip(&has) {
-            *by_zone.entry(&candidate.zone).or_default() += has;
+        for (able, has) in able.iter().zip(&has) {
+            *by_zone.entry(&able.candidate.zone).or_default() += has;
         }
+        // Copies are alike: what speaks against a node is the same for each.
+        let against = beyond_the_least(able.iter().map(|able| able.against(0)));
         let part = |work| {
-            let next = (0..has.len()).min_by(|a, b| {
-                let (first, second) = (self.able[*a], self.able[*b]);
-                let in_zone = |c: &Candidate| by_zone.get(&c.zone).copied().unwrap_or(0);
-                has[*a]
-                    .cmp(&has[*b])
-                    .then(in_zone(first).cmp(&in_zone(second)))
-                    .then_with(|| lighter(first, first.open + has[*a], second, second.open + has[*b]))
-            });
-            let next = next.expect("somebody is eligible");
-            let of = self.able[next];
+            let bid = |at: usize| {
+                let (able, against) = (&able[at], against[at]);
+                Bid { able, open: able.candidate.open + has[at], against }
+            };
+            let rank = |at: usize| {
+                let zone = by_zone.get(&able[at].candidate.zone).copied().unwrap_or(0);
+                (has[at], Reverse(able[at].is_preferred), zone)
+            };
+            let next = (0..has.len())
+                .min_by(|a, b| rank(*a).cmp(&rank(*b)).then_with(|| bid(*a).cmp(&bid(*b))))
+                .expect("somebody is eligible");
+            let of = &able[next];
             let others = match has[next] {
                 0 => "no other copy".to_owned(),
                 1 => "1 other copy".to_owned(),
                 has => format!("{has} other copies"),
             };
-            let zone = of.zone.as_ref().map_or(String::new(), |zone| format!(", zone {zone}"));
-            let why = format!("{others}, weight {}, {} under way{zone}", of.weight, of.open);
+            let why = format!("{others}, {}{}", of.why(of.candidate.open, 0), of.in_zone());
             has[next] += 1;
-            *by_zone.entry(&of.zone).or_default() += 1;
-            Part { node: of.node, work, why: Some(why) }
+            *by_zone.entry(&of.candidate.zone).or_default() += 1;
+            Part { node: of.candidate.node, work, why: Some(why) }
         };
         (0..copies).map(part).collect()
     }
 
-    /// Each of `works` pieces to the next of them in turn, whatever they carry.
+    /// Each of `works` pieces to the next of them in turn, of those in the preferred zone if there are any, whatever they carry.
     pub fn deal(&self, works: u32) -> Vec<Part> {
-        let nodes = self.able.iter().cycle();
-        let part =
-            |(work, to): (u32, &&Candidate)| Part { node: to.node, work, why: Some("in turn".to_owned()) };
+        let able = self.preferred();
+        let nodes = able.iter().map(|able| able.candidate.node).cycle();
+        let part = |(work, node): (u32, NodeId)| Part { node, work, why: Some("in turn".to_owned()) };
         (0..works).zip(nodes).map(part).collect()
     }
-}
-
-/// By what each would carry with one more, relative to its weight; the lower id of two alike.
-fn lighter(a: &Candidate, a_open: u32, b: &Candidate, b_open: u32) -> std::cmp::Ordering {
-    let with_one_more = |open: u32, of: &Candidate| (u64::from(open) + 1) * of.weight();
-    with_one_more(a_open, b).cmp(&with_one_more(b_open, a)).then(a.node.cmp(&b.node))
 }
 
 #[cfg(test)]

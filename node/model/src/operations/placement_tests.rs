@@ -11,8 +11,11 @@ fn node(id: u64, weight: u32) -> Candidate {
         zone: None,
         labels: BTreeMap::new(),
         capacity: None,
+        load: None,
+        has: Vec::new(),
         weight,
         open: 0,
+        is_suspect: false,
         unable: None,
     }
 }
@@ -167,7 +170,8 @@ proptest! {
 #[test]
 fn hosts_that_are_too_small_or_of_another_kind_are_told_apart() {
     let host = |id, cpus, gib: u64, arch: &str| {
-        let capacity = Capacity { cpus, memory_bytes: gib << 30, arch: arch.into() };
+        let capabilities = [format!("arch:{arch}")].into();
+        let capacity = Capacity { cpus, memory_bytes: gib << 30, arch: arch.into(), capabilities };
         Candidate { capacity: Some(capacity), ..node(id, 1) }
     };
     let fleet = [host(1, 2, 4, "amd64"), host(2, 8, 4, "x86_64"), host(3, 8, 64, "arm64"), node(4, 1)];
@@ -188,4 +192,273 @@ fn hosts_that_are_too_small_or_of_another_kind_are_told_apart() {
         able(4, 8, Some("amd64")).unwrap_err().to_string(),
         "no node can do this: host-1 has 2 processors, host-2 has 4096 MiB of memory, host-3 is arm64, host-4 has not told what its host has"
     );
+}
+
+const GIB: u64 = 1 << 30;
+
+/// A host of which so much of processors and memory is free, in per cent.
+fn free(id: u64, cpu: u32, memory: u64) -> Candidate {
+    let load = Load {
+        cpu_busy: (1_000 - cpu * 10) as u16,
+        memory_bytes: 100 * GIB,
+        memory_free_bytes: memory * GIB,
+        disk_bytes: 100 * GIB,
+        disk_free_bytes: 40 * GIB,
+        running: 0,
+        engine_ms: Some(5),
+    };
+    Candidate { load: Some(load), ..node(id, 10) }
+}
+
+fn slow(candidate: Candidate, ms: u32) -> Candidate {
+    let load = candidate.load.map(|load| Load { engine_ms: Some(ms), ..load });
+    Candidate { load, ..candidate }
+}
+
+fn first(fleet: &[Candidate]) -> (u64, String) {
+    let part = eligible(fleet, &Requirements::default()).unwrap().distribute(1).remove(0);
+    (part.node.0, part.why.unwrap())
+}
+
+#[test]
+fn work_goes_to_hosts_that_have_something_left() {
+    let fleet = [free(1, 40, 90), free(2, 90, 80), free(3, 90, 30)];
+    assert_eq!(first(&fleet), (2, "weight 10, 0 under way, 80 % free".to_owned()));
+    let parts = eligible(&fleet, &Requirements::default()).unwrap().distribute(150);
+    assert_eq!(counts(&parts), [(1, 40), (2, 80), (3, 30)].into());
+    // However busy, a host counts as one quarter free; one that has not told as half.
+    let fleet = [free(1, 0, 50), free(2, 100, 100), node(3, 10)];
+    let parts = eligible(&fleet, &Requirements::default()).unwrap().distribute(70);
+    assert_eq!(counts(&parts), [(1, 10), (2, 40), (3, 20)].into());
+    let tie = [free(1, 50, 60), free(2, 50, 70)];
+    assert_eq!(first(&tie).0, 2, "of those that are alike whoever has more left");
+}
+
+#[test]
+fn an_image_that_is_there_is_worth_a_part_and_a_half() {
+    let with = |has: &[bool], open, id| Candidate { has: has.to_vec(), open, ..free(id, 80, 80) };
+    let goes = |fleet: &[Candidate]| first(fleet).0;
+    assert_eq!(
+        first(&[with(&[false], 0, 1), with(&[true], 0, 2)]),
+        (2, "weight 10, 0 under way, 80 % free, has the image".to_owned())
+    );
+    assert_eq!(goes(&[with(&[false], 0, 1), with(&[true], 1, 2)]), 2);
+    assert_eq!(goes(&[with(&[false], 0, 1), with(&[true], 2, 2)]), 1, "two parts are more");
+    assert_eq!(
+        goes(&[with(&[false], 3, 1), with(&[false], 2, 2)]),
+        2,
+        "what nobody has speaks against nobody"
+    );
+    // Each image of a pull by itself; all of them for one that is to do all.
+    let fleet = [with(&[true, false, false], 0, 1), with(&[false, false, true], 0, 2)];
+    let able = eligible(&fleet, &Requirements::default()).unwrap();
+    let nodes: Vec<u64> = able.distribute(3).iter().map(|part| part.node.0).collect();
+    assert_eq!(nodes, [1, 2, 2]);
+    let chosen = |fleet: &[Candidate]| eligible(fleet, &Requirements::default()).unwrap().choose(1).unwrap();
+    let fleet = [with(&[true, false], 0, 1), with(&[true, true], 0, 2)];
+    assert_eq!(chosen(&fleet), [(NodeId(2), "weight 10, 0 under way, 80 % free, has the images".to_owned())]);
+    assert!(chosen(&fleet[..1])[0].1.ends_with("has 1 of 2 images"));
+}
+
+#[test]
+fn slow_engines_and_nodes_that_are_not_heard_of_get_less() {
+    let suspect = Candidate { is_suspect: true, ..free(1, 80, 80) };
+    assert_eq!(first(&[suspect.clone(), free(2, 80, 80)]).0, 2);
+    assert_eq!(first(&[suspect]).1, "weight 10, 0 under way, 80 % free, not heard of just now");
+    let fleet = [slow(free(1, 80, 80), 600), slow(free(2, 80, 80), 400)];
+    assert_eq!(first(&fleet).0, 2);
+    let parts = eligible(&fleet, &Requirements::default()).unwrap().distribute(10);
+    assert_eq!(counts(&parts), [(1, 5), (2, 5)].into(), "as one part more would");
+    assert!(first(&fleet[..1]).1.ends_with("80 % free, its engine takes 600 ms to answer"));
+    let both = [slow(free(1, 80, 80), 2_500), slow(free(2, 80, 80), 2_500)];
+    assert_eq!(
+        counts(&eligible(&both, &Requirements::default()).unwrap().distribute(4)),
+        [(1, 2), (2, 2)].into()
+    );
+}
+
+#[test]
+fn a_preferred_zone_comes_first_and_rules_nobody_out() {
+    let zones = ["a", "a", "b", "c"];
+    let mut fleet: Vec<Candidate> =
+        zones.iter().zip(1..).map(|(zone, id)| labelled(id, &[], Some(zone))).collect();
+    let prefer = |zone: &str| Requirements { preferred_zone: Some(zone.into()), ..Requirements::default() };
+    let able = eligible(&fleet, &prefer("a")).unwrap();
+    let chosen = |count| able.choose(count).unwrap().iter().map(|(node, _)| node.0).collect::<Vec<_>>();
+    assert_eq!((chosen(1), chosen(2), chosen(3)), (vec![1], vec![1, 2], vec![1, 2, 3]));
+    assert!(able.choose(1).unwrap()[0].1.ends_with("0 under way, preferred zone a"));
+    assert_eq!(counts(&able.distribute(6)), [(1, 3), (2, 3)].into());
+    assert_eq!(counts(&able.deal(3)), [(1, 2), (2, 1)].into());
+    assert_eq!(able.all().len(), 4);
+    let copies: Vec<u64> = able.spread(5, &BTreeMap::new()).iter().map(|part| part.node.0).collect();
+    assert_eq!(copies, [1, 2, 3, 4, 1], "no node has two before each has one");
+    // Nobody there is able: the others do it. A zone that there is not is a typing mistake.
+    fleet[3].unable = Some("is dead".into());
+    assert_eq!(eligible(&fleet, &prefer("c")).unwrap().distribute(3).len(), 3);
+    assert_eq!(check_preference(&fleet, &prefer("c")), Ok(()));
+    assert_eq!(check_preference(&fleet, &Requirements::default()), Ok(()));
+    assert_eq!(
+        check_preference(&fleet, &prefer("d")).unwrap_err().to_string(),
+        "no node of the fleet is in zone \"d\"; there are a, b, c"
+    );
+}
+
+#[test]
+fn room_on_the_disk_and_what_an_engine_can_do_are_required() {
+    let can = |id, capabilities: &[&str]| Candidate {
+        capacity: Some(Capacity {
+            cpus: 1,
+            memory_bytes: GIB,
+            arch: "amd64".into(),
+            capabilities: capabilities.iter().map(|name| name.to_string()).collect(),
+        }),
+        ..free(id, 50, 50)
+    };
+    let mut fleet = [can(1, &["os:linux", "gpu"]), can(2, &["os:linux"]), node(3, 1)];
+    fleet[0].load.as_mut().unwrap().disk_free_bytes = 3 * GIB;
+    let asks = |gib: u64, capabilities: &[&str]| {
+        let wanted = Requirements {
+            storage_bytes: gib * GIB,
+            capabilities: capabilities.iter().map(|name| name.to_string()).collect(),
+            ..Requirements::default()
+        };
+        let able =
+            eligible(&fleet, &wanted).map(|able| able.all().iter().map(|node| node.0).collect::<Vec<_>>());
+        able.map_err(|error| error.to_string())
+    };
+    assert_eq!(asks(3, &[]), Ok(vec![1, 2]));
+    assert_eq!(asks(4, &["os:linux"]), Ok(vec![2]));
+    assert_eq!(asks(0, &["gpu", "os:linux"]), Ok(vec![1]));
+    assert_eq!(
+        asks(1 << 20, &[]),
+        Err("no node can do this: host-1 has 3072 MiB of its disk free, host-2 has 40960 MiB of its disk free, \
+             host-3 has not told how much of its disk is free"
+            .to_owned())
+    );
+    assert_eq!(
+        asks(4, &["gpu"]),
+        Err("no node can do this: host-1 has 3072 MiB of its disk free, host-2 lacks gpu, host-3 has not told \
+             what its host has"
+            .to_owned())
+    );
+    assert_eq!(
+        asks(0, &["gpus"]),
+        Err("no node of the fleet has the capability \"gpus\"; there are gpu, os:linux".to_owned())
+    );
+    let many: Vec<String> = (0..12).map(|i| format!("runtime:{i}")).collect();
+    let many = many.iter().map(String::as_str).collect::<Vec<_>>();
+    let wanted = Requirements { capabilities: vec!["x".into()], ..Requirements::default() };
+    let error = eligible(&[can(1, &many)], &wanted).unwrap_err().to_string();
+    assert!(error.ends_with("runtime:5 and 4 more"), "{error}");
+}
+
+/// Any candidate: the numbers choose among few values, so that many are alike.
+fn any_candidate(id: u64, (a, b, c, d): (u8, u8, u8, u8)) -> Candidate {
+    let mut candidate = match a % 3 {
+        0 => node(id, 1 + u32::from(b % 4)),
+        _ => {
+            Candidate { weight: 1 + u32::from(b % 4), ..free(id, u32::from(c % 11) * 10, u64::from(d % 101)) }
+        }
+    };
+    candidate.zone = ["x", "y"].get(usize::from(b % 3)).map(|zone| (*zone).to_owned());
+    candidate.open = u32::from(d % 4);
+    candidate.is_suspect = c % 7 == 0;
+    candidate.has = vec![a % 2 == 0];
+    if d % 2 == 0 {
+        candidate.labels.insert("disk".into(), "ssd".into());
+    }
+    if c % 4 > 0 {
+        let capabilities = if c % 4 > 1 { BTreeSet::from(["gpu".to_owned()]) } else { BTreeSet::new() };
+        let capacity =
+            Capacity { cpus: u32::from(c % 4), memory_bytes: GIB, arch: "amd64".into(), capabilities };
+        candidate.capacity = Some(capacity);
+    }
+    if let Some(load) = &mut candidate.load {
+        load.disk_free_bytes = u64::from(c) * GIB;
+    }
+    candidate
+}
+
+proptest! {
+    /// Whatever is asked, and however it is given out: nobody gets anything that misses a requirement.
+    #[test]
+    fn nobody_is_chosen_that_misses_a_requirement(
+        nodes in prop::collection::vec(prop::array::uniform4(0u8..), 1..20),
+        asks in prop::array::uniform6(0u8..3),
+        works in 1u32..20,
+    ) {
+        let fleet: Vec<Candidate> =
+            nodes.iter().zip(1..).map(|([a, b, c, d], id)| any_candidate(id, (*a, *b, *c, *d))).collect();
+        let [label, zone, cpus, storage, gpu, prefer] = asks;
+        let wanted = Requirements {
+            labels: if label == 0 { vec!["disk=ssd".parse().unwrap()] } else { vec![] },
+            zones: if zone == 0 { vec!["x".into()] } else { vec![] },
+            cpus: u32::from(cpus),
+            storage_bytes: u64::from(storage) * 40 * GIB,
+            capabilities: if gpu == 0 { vec!["gpu".into()] } else { vec![] },
+            preferred_zone: (prefer > 0).then(|| "y".to_owned()),
+            ..Requirements::default()
+        };
+        let Ok(able) = eligible(&fleet, &wanted) else { return Ok(()) };
+        let mut chosen: Vec<NodeId> = able.choose(able.all().len()).unwrap().into_iter().map(|(node, _)| node).collect();
+        for parts in [able.distribute(works), able.spread(works, &BTreeMap::new()), able.deal(works)] {
+            prop_assert_eq!(parts.len() as u32, works);
+            chosen.extend(parts.iter().map(|part| part.node));
+        }
+        for node in chosen {
+            let of = &fleet[node.0 as usize - 1];
+            let (told, load) = (of.capacity.as_ref(), of.load.as_ref());
+            prop_assert!(wanted.labels.is_empty() || of.labels.contains_key("disk"));
+            prop_assert!(wanted.zones.is_empty() || of.zone.as_deref() == Some("x"));
+            prop_assert!(wanted.cpus == 0 || told.is_some_and(|told| told.cpus >= wanted.cpus));
+            prop_assert!(wanted.capabilities.is_empty() || told.is_some_and(|told| told.capabilities.contains("gpu")));
+            prop_assert!(
+                wanted.storage_bytes == 0 || load.is_some_and(|load| load.disk_free_bytes >= wanted.storage_bytes)
+            );
+        }
+    }
+
+    /// Of two nodes that are alike but for what is free, the freer one never gets less, whatever others there are.
+    #[test]
+    fn a_freer_node_never_gets_less(
+        others in prop::collection::vec(prop::array::uniform4(0u8..), 0..6),
+        busy in (0u32..=100, 0u64..=100),
+        more in (0u32..=50, 0u64..=50),
+        weight in 1u32..50,
+        works in 0u32..60,
+    ) {
+        let (cpu, memory) = (busy.0.min(100 - more.0), busy.1.min(100 - more.1));
+        proptest::prop_assume!(more.0 + more.1 as u32 > 0);
+        let mut fleet: Vec<Candidate> =
+            others.iter().zip(10..).map(|([a, b, c, d], id)| any_candidate(id, (*a, *b, *c, *d))).collect();
+        // The busier one has the lower id, which wins where nothing else does.
+        fleet.push(Candidate { weight, has: vec![false], ..free(1, cpu, memory) });
+        fleet.push(Candidate { weight, has: vec![false], ..free(2, cpu + more.0, memory + more.1) });
+        let able = eligible(&fleet, &Requirements::default()).unwrap();
+        for parts in [able.distribute(works), able.spread(works, &BTreeMap::new())] {
+            let counts = counts(&parts);
+            prop_assert!(counts.get(&2) >= counts.get(&1), "{counts:?}");
+        }
+    }
+
+    /// Of nodes that are alike otherwise, those that have the image are taken first, until they have a part and a half more to do.
+    #[test]
+    fn images_that_are_there_are_preferred_among_equals(has in prop::collection::vec(proptest::bool::ANY, 1..12), works in 1u32..60) {
+        let fleet: Vec<Candidate> =
+            has.iter().zip(1..).map(|(has, id)| Candidate { has: vec![*has], ..free(id, 70, 70) }).collect();
+        let able = eligible(&fleet, &Requirements::default()).unwrap();
+        let with = has.iter().filter(|has| **has).count();
+        let is_with = |node: NodeId| has[node.0 as usize - 1];
+        if with > 0 {
+            prop_assert!(able.choose(with).unwrap().into_iter().all(|(node, _)| is_with(node)));
+        }
+        let counts = counts(&able.distribute(works));
+        let of = |wanted: bool| {
+            let of = has.iter().zip(1..).filter(move |(has, _)| **has == wanted);
+            of.map(|(_, id)| counts.get(&id).copied().unwrap_or(0)).collect::<Vec<u32>>()
+        };
+        if let (Some(least), Some(most)) = (of(true).iter().min(), of(false).iter().max()) {
+            prop_assert!(least >= most && (*most == 0 || least - most <= 2), "{counts:?}");
+        }
+    }
 }

@@ -37,6 +37,27 @@ pub struct AnnouncedView {
     pub weight: u32,
 }
 
+/// How busy a node is, and what it has left, as it told last.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct LoadView {
+    /// Share of the time for which all processors together were busy lately.
+    pub cpu_busy_percent: u32,
+    pub memory_bytes: u64,
+    /// What of it could be had without swapping.
+    pub memory_free_bytes: u64,
+    /// Of the disk that holds the engine's images.
+    pub disk_bytes: u64,
+    pub disk_free_bytes: u64,
+    /// Parts of operations that it is at.
+    pub running: u32,
+    /// How long its engine takes for a short answer, smoothed; absent if it gives none.
+    pub engine_ms: Option<u32>,
+    /// Names of images that its engine has, up to 1,024; absent if it has not told.
+    pub images: Option<u32>,
+    /// How long ago it was told.
+    pub age_ms: u64,
+}
+
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct NodeView {
     pub id: String,
@@ -57,6 +78,9 @@ pub struct NodeView {
     pub availability: AvailabilityView,
     pub labels: BTreeMap<String, String>,
     pub engine: EngineView,
+    /// Absent if the node has not told for half a minute.
+    #[serde(default)]
+    pub load: Option<LoadView>,
     pub version: String,
     /// Milliseconds since the answering node last heard of it; 0 for itself.
     pub last_seen_ms: Option<u64>,

@@ -12,7 +12,7 @@ pub enum Strategy {
     Local,
     /// All of it on every living node with an engine, on those named by `on`, or on as many as `replicas` says.
     Replicated,
-    /// Each piece of it on one of the nodes: as many for each as it can carry, or `in_turn`.
+    /// Each piece of it on one of the nodes: as many for each as it has capacity free, or `in_turn`.
     Distributed,
 }
 
@@ -75,9 +75,18 @@ pub struct OperationRequest {
     pub min_cpus: Option<u32>,
     #[serde(default)]
     pub min_memory_bytes: Option<u64>,
+    /// Only where so much of the disk with the engine's images is free at least.
+    #[serde(default)]
+    pub min_storage_bytes: Option<u64>,
     /// Only on hosts of this architecture, such as `amd64`.
     #[serde(default)]
     pub arch: Option<String>,
+    /// Only where the engine can do all of these, such as `runtime:runc` or `gpu`.
+    #[serde(default)]
+    pub capabilities: Vec<String>,
+    /// Nodes in this zone come first, as far as they can do it. It rules nobody out.
+    #[serde(default)]
+    pub preferred_zone: Option<String>,
     /// Replicated: on so many nodes, spread over zones. Of a run: so many containers, whatever the strategy.
     #[serde(default)]
     pub replicas: Option<u32>,
@@ -103,7 +112,10 @@ impl OperationRequest {
             zones: Vec::new(),
             min_cpus: None,
             min_memory_bytes: None,
+            min_storage_bytes: None,
             arch: None,
+            capabilities: Vec::new(),
+            preferred_zone: None,
             replicas: None,
             in_turn: false,
             timeout_ms: None,

@@ -30,10 +30,10 @@ warnings:    node gamma is suspected to be dead
 fn nodes() {
     let site = Site::new();
     let expected = "\
-ID    NAME    ROLE     STATE     AVAILABILITY   ADDRESS         ZONE   ENGINE        LAST SEEN
-n1*   alpha   leader   alive     active         10.0.0.1:7400   -      26.1.5        now
-n2    beta    voter    alive     active         10.0.0.2:7400   east   none          now
-n3    gamma   voter    suspect   active         10.0.0.3:7400   -      unavailable   now
+ID    NAME    ROLE     STATE     AVAILABILITY   ADDRESS         ZONE   ENGINE        CPU   MEM   DISK   LAST SEEN
+n1*   alpha   leader   alive     active         10.0.0.1:7400   -      26.1.5        7%    25%   75%    now
+n2    beta    voter    alive     active         10.0.0.2:7400   east   none          14%   25%   75%    now
+n3    gamma   voter    suspect   active         10.0.0.3:7400   -      unavailable   -     -     -      now
 ";
     assert_eq!(site.run(&["node", "ls"]).ok(), expected);
     assert_eq!(site.run(&["node", "list", "-q"]).ok(), "n1\nn2\nn3\n");
@@ -59,12 +59,23 @@ region:        -
 weight:        1024
 labels:        a=1=2, disk=ssd
 engine:        unavailable: no socket
+capabilities:  -
+load:          -
 version:       0.1.0
 last seen:     now
 joined:        2023-11-14T22:13:20Z
 replica:       r3
 ";
     assert_eq!(site.run(&["node", "inspect", "gamma"]).ok(), expected);
+    let expected = "\
+capabilities:  arch:amd64, os:linux
+load:          7 % of the processors busy, 1 part of operations under way; told now
+               6.00 GiB of 8.00 GiB of memory free
+               16.0 GiB of 64.0 GiB of disk free
+               the engine answers in 12 ms, and has 4 named images
+";
+    let alpha = site.run(&["node", "inspect", "alpha"]);
+    assert!(alpha.ok().contains(expected), "{alpha:?}");
     let updated = site.run(&["node", "update", "gamma", "--label-rm", "a", "--label-rm", "disk"]);
     assert_eq!(updated.ok(), "n3 (gamma): no labels\n");
     for args in [&["node", "inspect", "nobody"][..], &["node", "rm", "nobody"]] {

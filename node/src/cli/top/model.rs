@@ -86,6 +86,8 @@ pub(super) struct NodeRow {
     pub(super) state: (&'static str, Tone),
     pub(super) role: &'static str,
     pub(super) engine: (String, Tone),
+    /// Of processors, memory and disk, how much is in use.
+    pub(super) used: [String; 3],
     /// Groups; none if the ring is not known.
     pub(super) leads: Option<u32>,
     pub(super) replicas: Option<u32>,
@@ -196,6 +198,7 @@ fn node_row(node: &NodeView, ring: Option<&RingView>) -> NodeRow {
         state: (state_word(node.state), node_tone(node.state)),
         role: output::role(node.role),
         engine: (output::one_line(&output::engine(&node.engine).0), engine_tone),
+        used: output::used(node.load.as_ref()),
         leads: in_ring.map(|member| member.leaders),
         replicas: in_ring.map(|member| member.replicas),
         load: ring.map(|ring| ring.groups.iter().filter(led).map(|group| group.load).sum()),
@@ -285,7 +288,8 @@ pub(super) fn details_of_node(row: &NodeRow) -> String {
         ("leads", format!("{} groups, about {load} commands a second", count(row.leads))),
         ("replicas", count(row.replicas)),
     ]);
-    format!("{}\n{ring}", node::render(&row.view))
+    // First what is nowhere else: all of it is more than a small screen.
+    format!("{ring}\n{}", node::render(&row.view))
 }
 
 pub(super) fn details_of_group(row: &GroupRow) -> String {

@@ -55,10 +55,10 @@ longshore  fleet 00112233  quorum  leader alpha, term 3  seen from alpha
 nodes 2 of 3 alive, 3 voting  groups 32, 1 without quorum, 1 moving  1200 cmd/s
 node gamma is suspected to be dead (and 1 more)
 ─ 1 Nodes (3) ──────────────────────────────────────────────────────────────────
-NAME    STATE  ROLE    ENGINE       LEADS  REPLICAS  CMD/S  SEEN  ZONE
-alpha*  alive  leader  26.1.5       11     32        1200   now   -
-beta    alive  voter   none         11     32        0      now   east
-gamma   alive  voter   unavailable  10     32        0      now   -
+NAME    STATE  ROLE    ENGINE       CPU  MEM  DISK  LEADS     CMD/S  SEEN  ZONE
+alpha*  alive  leader  26.1.5       7%   25%  75%   11 of 32  1200   now   -
+beta    alive  voter   none         14%  25%  75%   11 of 32  0      now   east
+gamma   alive  voter   unavailable  -    -    -     10 of 32  0      now   -
 ─ 2 Groups not healthy (3) ─────────────────────────────────────────────────────
 GROUP  LEADER  WHAT                                   MEMBERS
 g3     -       no quorum: beta, gamma missing         alpha, beta, gamma

@@ -247,19 +247,28 @@ fn content(state: &State, pane: Pane) -> (&'static str, Vec<&'static str>, Vec<C
     match pane {
         Pane::Nodes => {
             let rows = picture.nodes.iter().map(|row| {
+                let leads = match (row.leads, row.replicas) {
+                    (Some(leads), Some(replicas)) => format!("{leads} of {replicas}"),
+                    _ => output::NONE.to_owned(),
+                };
+                let [cpu, memory, disk] = row.used.each_ref().map(|used| plain(used));
                 vec![
                     (if row.is_self { format!("{}*", row.name) } else { row.name.clone() }, Tone::Plain),
                     (row.state.0.to_owned(), row.state.1),
                     plain(row.role),
                     row.engine.clone(),
-                    number(row.leads.map(u64::from)),
-                    number(row.replicas.map(u64::from)),
+                    cpu,
+                    memory,
+                    disk,
+                    (leads, Tone::Plain),
                     number(row.load),
                     plain(&row.seen),
                     plain(&row.zone),
                 ]
             });
-            let head = vec!["NAME", "STATE", "ROLE", "ENGINE", "LEADS", "REPLICAS", "CMD/S", "SEEN", "ZONE"];
+            let head = vec![
+                "NAME", "STATE", "ROLE", "ENGINE", "CPU", "MEM", "DISK", "LEADS", "CMD/S", "SEEN", "ZONE",
+            ];
             ("Nodes", head, rows.collect())
         }
         Pane::Groups => {

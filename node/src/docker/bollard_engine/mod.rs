@@ -133,6 +133,8 @@ impl BollardEngine {
         let connection = Connection::open(&self.socket, self.limits).await?;
         let info = self.ask(connection.docker.info()).await?.unwrap_or_default();
         let version = &connection.version;
+        let mut runtimes: Vec<String> = info.runtimes.unwrap_or_default().into_keys().collect();
+        runtimes.sort_unstable();
         Ok(EngineInfo {
             version: version.version.clone().unwrap_or_default(),
             api_version: connection.api_version.clone(),
@@ -141,6 +143,10 @@ impl BollardEngine {
             name: info.name.unwrap_or_default(),
             cpus: info.ncpu.and_then(|cpus| u32::try_from(cpus).ok()).unwrap_or(0),
             memory_bytes: info.mem_total.and_then(|bytes| u64::try_from(bytes).ok()).unwrap_or(0),
+            root_dir: info.docker_root_dir.unwrap_or_default(),
+            runtimes,
+            storage_driver: info.driver.unwrap_or_default(),
+            cgroup_version: info.cgroup_version.map_or_else(String::new, |version| version.to_string()),
         })
     }
 }

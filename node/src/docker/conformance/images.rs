@@ -38,6 +38,9 @@ async fn says_what_it_is(engine: &dyn ContainerEngine) {
     let info = engine.info().await.expect("an engine that is up says what it is");
     assert!(!info.version.is_empty() && !info.name.is_empty(), "{info:?}");
     assert!(!info.os.is_empty() && !info.arch.is_empty(), "{info:?}");
+    assert!(info.root_dir.starts_with('/') && !info.storage_driver.is_empty(), "{info:?}");
+    assert!(info.runtimes.is_sorted() && info.runtimes.iter().any(|runtime| runtime == "runc"), "{info:?}");
+    assert!(["", "1", "2"].contains(&info.cgroup_version.as_str()), "{info:?}");
     let minor = info.api_version.strip_prefix("1.").and_then(|minor| minor.parse::<u32>().ok());
     assert!(minor.is_some_and(|minor| minor >= 41), "the API is 1.41 or newer: {info:?}");
     assert_eq!(engine.info().await.expect("asked again"), info, "an engine does not change by itself");

@@ -114,6 +114,10 @@ impl<R: Runtime> FakeEngine<R> {
             name: name.to_owned(),
             cpus: 4,
             memory_bytes: 8 << 30,
+            root_dir: "/var/lib/docker".to_owned(),
+            runtimes: vec!["runc".to_owned()],
+            storage_driver: "overlay2".to_owned(),
+            cgroup_version: "2".to_owned(),
         };
         let state = State {
             info,

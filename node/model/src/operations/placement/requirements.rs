@@ -1,0 +1,150 @@
+//! What a request asks of the nodes that it goes to.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::str::FromStr;
+
+use bincode::{Decode, Encode};
+use longshore_raft::NodeId;
+
+use super::Candidate;
+
+/// Most requirements of one request, of each kind.
+pub const REQUIREMENTS_MAX: usize = 64;
+
+/// A label that a node must have: `KEY=VALUE`, or `KEY` with any value.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub struct LabelRequirement {
+    pub key: String,
+    pub value: Option<String>,
+}
+
+impl LabelRequirement {
+    pub(super) fn is_met_by(&self, labels: &BTreeMap<String, String>) -> bool {
+        let value = labels.get(&self.key);
+        value.is_some_and(|value| self.value.as_ref().is_none_or(|wanted| wanted == value))
+    }
+}
+
+impl FromStr for LabelRequirement {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (key, value) = match text.split_once('=') {
+            Some((key, value)) => (key, Some(value.to_owned())),
+            None => (text, None),
+        };
+        match key.is_empty() {
+            true => Err(format!("{text:?} is not a label such as disk=ssd, or disk for any value")),
+            false => Ok(Self { key: key.to_owned(), value }),
+        }
+    }
+}
+
+impl fmt::Display for LabelRequirement {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.value {
+            Some(value) => write!(f, "{}={value}", self.key),
+            None => f.write_str(&self.key),
+        }
+    }
+}
+
+/// What a node must have to be chosen, and what speaks for it. The empty one is met by all.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Encode, Decode)]
+pub struct Requirements {
+    /// All of these.
+    pub labels: Vec<LabelRequirement>,
+    /// One of these, if there are any.
+    pub zones: Vec<String>,
+    /// As many processors, and bytes of memory, as its host has at least.
+    pub cpus: u32,
+    pub memory_bytes: u64,
+    /// Bytes that are free on the disk of its engine at least.
+    pub storage_bytes: u64,
+    /// Of its engine, as Docker spells it: `amd64`, `arm64`.
+    pub arch: Option<String>,
+    /// All of these: what its engine can do, such as `runtime:runc`.
+    pub capabilities: Vec<String>,
+    /// Nodes in it are taken before all others, as far as they can do the work. Rules nobody out.
+    pub preferred_zone: Option<String>,
+}
+
+/// What a node's engine tells of its host and of itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Capacity {
+    pub cpus: u32,
+    pub memory_bytes: u64,
+    pub arch: String,
+    pub capabilities: BTreeSet<String>,
+}
+
+/// Where work may go, later too: when its node dies, or is to be emptied.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Encode, Decode)]
+pub struct Places {
+    /// Only to these, if there are any.
+    pub on: Vec<NodeId>,
+    pub requirements: Requirements,
+}
+
+impl Candidate {
+    /// What it lacks, if anything.
+    pub(super) fn misses(&self, wanted: &Requirements) -> Option<String> {
+        let zone = || wanted.zones.is_empty() || self.zone.as_ref().is_some_and(|z| wanted.zones.contains(z));
+        if let Some(label) = wanted.labels.iter().find(|label| !label.is_met_by(&self.labels)) {
+            return Some(match self.labels.get(&label.key) {
+                Some(value) => format!("has {}={value}", label.key),
+                None => format!("has no label {}", label.key),
+            });
+        }
+        if !zone() {
+            return Some(match &self.zone {
+                Some(zone) => format!("is in zone {zone}"),
+                None => "is in no zone".to_owned(),
+            });
+        }
+        self.unable.clone().or_else(|| self.is_too_small(wanted)).or_else(|| self.is_too_full(wanted))
+    }
+
+    fn is_too_small(&self, wanted: &Requirements) -> Option<String> {
+        let Requirements { cpus, memory_bytes, arch, capabilities, .. } = wanted;
+        if *cpus == 0 && *memory_bytes == 0 && arch.is_none() && capabilities.is_empty() {
+            return None;
+        }
+        let Some(has) = &self.capacity else { return Some("has not told what its host has".to_owned()) };
+        if has.cpus < *cpus {
+            return Some(format!("has {} processors", has.cpus));
+        }
+        if has.memory_bytes < *memory_bytes {
+            return Some(format!("has {} MiB of memory", has.memory_bytes >> 20));
+        }
+        if arch.as_ref().is_some_and(|arch| arch_of_go(arch) != arch_of_go(&has.arch)) {
+            return Some(format!("is {}", has.arch));
+        }
+        let missing = capabilities.iter().find(|name| !has.capabilities.contains(*name))?;
+        Some(format!("lacks {missing}"))
+    }
+
+    fn is_too_full(&self, wanted: &Requirements) -> Option<String> {
+        if wanted.storage_bytes == 0 {
+            return None;
+        }
+        match &self.load {
+            None => Some("has not told how much of its disk is free".to_owned()),
+            Some(load) if load.disk_free_bytes < wanted.storage_bytes => {
+                Some(format!("has {} MiB of its disk free", load.disk_free_bytes >> 20))
+            }
+            Some(_) => None,
+        }
+    }
+}
+
+/// An architecture as Go spells it, and with it Docker's registries; engines tell theirs so, or as the kernel does.
+pub fn arch_of_go(arch: &str) -> &str {
+    match arch {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        "i386" | "i686" => "386",
+        other => other,
+    }
+}
