@@ -72,7 +72,7 @@ fn work_goes_where_there_is_what_it_needs() {
     all_known(&yard.fleet.peers);
     let small = yard.registry.image(yard.hosts.small_image()).to_string();
     let pull = |args: &[&str]| {
-        let args = ["op", "pull", &small, "--format", "json"].iter().chain(args).copied();
+        let args = [&["op", "pull", &small, "--format", "json"], args].concat();
         yard.fleet.peers[1].cli(args).run()
     };
     let pulled = |args: &[&str]| -> OperationView {

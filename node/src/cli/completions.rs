@@ -26,7 +26,9 @@ use super::terminal::Terminal;
 use super::{api, output};
 use crate::api::client::ClientError;
 use crate::api::timer::within;
-use crate::api::types::{ContainerView, GroupQuery, OperationQuery, OperationState, OperationView, RunView};
+use crate::api::types::{
+    ContainerView, EngineView, GroupQuery, OperationQuery, OperationState, OperationView, RunView,
+};
 
 /// Set by the script when it asks for completions.
 const VARIABLE: &str = "LONGSHORE_COMPLETE";
@@ -113,6 +115,7 @@ pub(super) fn answered() -> Option<ExitCode> {
 pub(super) enum Names {
     Nodes,
     Zones,
+    Capabilities,
     Groups,
     Tokens,
     Images,
@@ -161,6 +164,7 @@ impl Names {
             }
             (["logout"], "REGISTRY") => Some(Self::Registries),
             (["op", ..], "ZONE") => Some(Self::Zones),
+            (["op", ..], "CAPABILITY") => Some(Self::Capabilities),
             (["api"], "METHOD|PATH" | "PATH") => Some(Self::Endpoints),
             _ => None,
         }
@@ -271,6 +275,16 @@ async fn names_of(client: &Client, names: Names) -> Result<Vec<Named>, ClientErr
         }
         Names::Zones => {
             unique(client.list_nodes().await?.nodes.into_iter().filter_map(|node| node.zone).collect())
+        }
+        Names::Capabilities => {
+            let capabilities =
+                client.list_nodes().await?.nodes.into_iter().flat_map(|node| match node.engine {
+                    EngineView::Ready { capabilities, .. } => capabilities,
+                    EngineView::Unavailable { .. } | EngineView::NotConfigured | EngineView::Unknown => {
+                        Vec::new()
+                    }
+                });
+            unique(capabilities.collect())
         }
         Names::Groups => {
             let groups = client.list_groups(GroupQuery { keys: false }).await?.groups.into_iter();

@@ -30,6 +30,7 @@ Examples:
   longshore op pull nginx:1.27 --label disk=ssd --zone north
   longshore op pull nginx:1.27 --replicas 2
   longshore op pull a:1 b:1 c:1 --strategy distributed
+  longshore op pull huge:1 --min-storage 40GiB --prefer-zone north --replicas 1
   longshore op pull nginx:1.27 --session nightly --detach")]
     Pull(PullArgs),
     /// Send images from an engine to their registries
@@ -61,6 +62,7 @@ Examples:
   longshore op run nginx:1.27 --name web -p 8080:80
   longshore op run worker:3 --replicas 3 --env LEVEL=debug --memory 512MiB --cpus 0.5
   longshore op run nginx:1.27 --name web --replicas 3 --restart-on-failure
+  longshore op run trainer:2 --capability gpu --min-memory 32GiB
   longshore op run busybox --on web-2 -v data:/data -- sh -c 'date > /data/now'")]
     Run(Box<RunArgs>),
     /// Stop containers, or runs that the fleet keeps up

@@ -65,7 +65,7 @@ pub(super) struct WhereArgs {
     #[arg(long, value_name = "SIZE", conflicts_with = "on", value_parser = parse_size)]
     min_storage: Option<usize>,
     /// Only where the engine can do this, such as runtime:runc or gpu (`longshore node inspect` lists it); may be repeated
-    #[arg(long = "capability", value_name = "NAME", conflicts_with = "on")]
+    #[arg(long = "capability", value_name = "CAPABILITY", conflicts_with = "on")]
     capabilities: Vec<String>,
     /// Only on hosts of this architecture, such as amd64 or arm64
     #[arg(long, value_name = "ARCH", conflicts_with = "on")]

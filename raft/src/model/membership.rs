@@ -5,15 +5,17 @@
 //! judge who is alive, which no two nodes see alike (that is the detector's business and is not replicated).
 
 mod availability;
+mod engine;
 mod update;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
 use bincode::{Decode, Encode};
 
 use super::ids::{NodeId, ReplicaId};
 pub use availability::{Availability, AvailabilityNote, AvailabilityOrder, MESSAGE_BYTES_MAX};
+pub use engine::{CAPABILITIES_MAX, CAPABILITY_BYTES_MAX, EngineReport};
 pub use update::{NodeChange, Override, Overrides, PLACE_BYTES_MAX, WEIGHT_MAX};
 
 /// Most nodes on record, removed ones included. A record is about 300 bytes, and the whole table is in every snapshot.
@@ -22,9 +24,6 @@ pub const NODES_MAX: usize = 10_000;
 pub const LABELS_MAX: usize = 64;
 /// Most bytes of a label's key, and of its value.
 pub const LABEL_BYTES_MAX: usize = 253;
-/// Most capabilities of one engine, and most bytes of one.
-pub const CAPABILITIES_MAX: usize = 32;
-pub const CAPABILITY_BYTES_MAX: usize = 64;
 /// Most bytes of a node's name: a DNS label (RFC 1035, section 2.3.1).
 pub const NAME_BYTES_MAX: usize = 63;
 
@@ -45,27 +44,6 @@ impl Standing {
     pub fn is_member(self) -> bool {
         matches!(self, Self::Active | Self::Leaving)
     }
-}
-
-/// The Docker engine of a node, as the node itself last reported.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Encode, Decode)]
-pub enum EngineReport {
-    #[default]
-    Unknown,
-    NotConfigured,
-    Ready {
-        version: String,
-        api_version: String,
-        arch: String,
-        /// Processors and bytes of memory of its host.
-        cpus: u32,
-        memory_bytes: u64,
-        /// What it can do, such as `runtime:runc`; at most [`CAPABILITIES_MAX`].
-        capabilities: BTreeSet<String>,
-    },
-    Unavailable {
-        reason: String,
-    },
 }
 
 /// What a node says of itself when it joins, and again when it changes.
@@ -177,17 +155,6 @@ fn check_labels(labels: &BTreeMap<String, String>) -> Result<(), MembershipError
     Ok(())
 }
 
-fn check_engine(engine: &EngineReport) -> Result<(), MembershipError> {
-    let EngineReport::Ready { capabilities, .. } = engine else { return Ok(()) };
-    let is_long = |name: &&String| name.len() > CAPABILITY_BYTES_MAX;
-    match (capabilities.len(), capabilities.iter().find(is_long)) {
-        (..=CAPABILITIES_MAX, None) => Ok(()),
-        (count, _) => Err(MembershipError::Update(format!(
-            "an engine can have {CAPABILITIES_MAX} capabilities of {CAPABILITY_BYTES_MAX} bytes at most; {count} were given"
-        ))),
-    }
-}
-
 impl Membership {
     /// Admits a node, or finds the one that was admitted with this key before (so that a join can be retried).
     pub fn admit(
@@ -247,7 +214,7 @@ impl Membership {
     /// Takes a node's own word on where it is and what it runs. Name and labels stay what the log made them.
     pub fn announce(&mut self, id: NodeId, said: Announcement) -> Result<(), MembershipError> {
         let Announcement { address, zone, region, version, weight, engine } = said;
-        check_engine(&engine)?;
+        engine.check()?;
         let node = self.member_mut(id)?;
         node.profile.address = address;
         node.profile.zone = zone;
@@ -356,28 +323,6 @@ mod tests {
         let (second, third) = (m.allocate_replica(), m.allocate_replica());
         let fourth = m.admit([2; 32], profile("b"), 0).unwrap().replica;
         assert_eq!([first, second, third, fourth], [1, 2, 3, 4].map(ReplicaId));
-    }
-
-    #[test]
-    fn an_engine_has_few_and_short_capabilities() {
-        let mut m = Membership::default();
-        let id = m.admit([1; 32], profile("a"), 0).unwrap().id;
-        let mut said = |capabilities: BTreeSet<String>| {
-            let engine = EngineReport::Ready {
-                version: "1".into(),
-                api_version: "1.41".into(),
-                arch: "amd64".into(),
-                cpus: 1,
-                memory_bytes: 1,
-                capabilities,
-            };
-            let NodeProfile { address, zone, region, version, weight, .. } = profile("a");
-            m.announce(id, Announcement { address, zone, region, version, weight, engine })
-        };
-        let names = |count: usize| (0..count).map(|i| format!("runtime:{i}")).collect::<BTreeSet<_>>();
-        assert_eq!(said(names(CAPABILITIES_MAX)), Ok(()));
-        assert!(said(names(CAPABILITIES_MAX + 1)).unwrap_err().to_string().contains("33 were given"));
-        assert!(said(["x".repeat(CAPABILITY_BYTES_MAX + 1)].into()).is_err());
     }
 
     proptest! {

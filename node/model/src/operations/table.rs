@@ -22,7 +22,7 @@ pub const ENDED_MAX: usize = 1_000;
 pub const ENDED_SUBS_MAX: usize = 65_536;
 pub const ENDED_KEPT_MS: u64 = 24 * 3_600_000;
 /// Most bytes of the reason why a node was chosen.
-pub const WHY_BYTES_MAX: usize = 96;
+pub const WHY_BYTES_MAX: usize = 160;
 /// Most sub-operations of one operation.
 pub const SUBS_MAX: usize = 4_096;
 /// Most images and sub-operations in a page of a listing; its first operation may have more.

@@ -51,6 +51,8 @@ fn names_that_are_there_now() {
     assert_eq!(names(&["op", "pull", "x", "--on=g"]), Vec::<String>::new());
     assert_eq!(offered(&site, &["op", "pull", "x", "--on=g"]), ["--on=gamma"]);
     assert_eq!(names(&["op", "pull", "x", "--zone", ""]), ["east"]);
+    assert_eq!(names(&["op", "pull", "x", "--prefer-zone", ""]), ["east"]);
+    assert_eq!(names(&["op", "run", "--capability", "os"]), ["os:linux"]);
     assert_eq!(names(&["ring", "plan", "--remove", ""]), ["alpha", "beta", "gamma"]);
     assert_eq!(names(&["group", "inspect", "g"]), ["g1", "g2", "g3", "g4"]);
     assert_eq!(names(&["group", "transfer", "g3", "a"]), ["alpha"]);
