@@ -120,7 +120,7 @@ fn it_shows_the_fleet_and_leaves_the_terminal_as_it_was() {
     eventually("a raw terminal", PATIENCE, || top.is_raw());
     let from = top.seen.len();
     top.press("\r");
-    top.shows("joined:", from);
+    top.shows("availability:", from);
     top.press("q");
     top.ends(0);
 
