@@ -8,6 +8,7 @@ pub mod addresses;
 mod error;
 mod file;
 pub mod host;
+mod kept;
 pub mod keys;
 mod layers;
 pub mod names;
@@ -19,8 +20,7 @@ pub mod units;
 
 pub use error::{ConfigError, Problem};
 pub use host::{Host, SystemHost};
+pub use kept::settings_file;
 pub use layers::{FILE_NAME, Flags, Settings, Source, Value, Variables};
-pub use node::{
-    JoinConfig, LogConfig, LogFormat, NodeConfig, PeerAddress, SOCKET_NAME, Secret, settings_file,
-};
+pub use node::{JoinConfig, LogConfig, LogFormat, NodeConfig, PeerAddress, SOCKET_NAME, Secret};
 pub use template::template;

@@ -16,6 +16,7 @@ use longshore_raft::model::ring::schedule::DEATH_PAUSE_MS;
 use super::addresses::{self, Advertise};
 use super::error::{ConfigError, Problem, Problems};
 use super::host::Host;
+use super::kept::KEPT;
 use super::keys;
 use super::layers::{Layer, Settings, Source, Value, Variables};
 use super::{names, units};
@@ -36,46 +37,6 @@ const DOCKER_OPERATIONS_MAX: usize = 256;
 
 /// Most peers to ask when joining; a few are enough, since any of them knows the rest.
 const PEERS_MAX: usize = 64;
-
-/// Settings that `init` and `join` write down for `run`, if they were given. The name and the labels are in the fleet's record.
-const KEPT: &[&str] = &[
-    "listen",
-    "advertise",
-    "api",
-    "docker",
-    "zone",
-    "region",
-    "weight",
-    "ring.death_pause",
-    "ring.copy_rate",
-    "limits.docker_operations",
-    "limits.build_context",
-    "limits.build_contexts",
-    "history.keep",
-    "log.format",
-    "log.level",
-];
-
-/// A configuration file with these settings, by their names.
-pub fn settings_file(settings: &BTreeMap<&'static str, String>) -> String {
-    let mut text = String::from(
-        "# What this node was started with the first time; `longshore run` reads it, flags and LONGSHORE_* win over it.\n\
-         # `longshore config default` shows all there is to set.\n",
-    );
-    let mut table = "";
-    // Settings without a table come first, as TOML wants it.
-    let mut sorted: Vec<_> = settings.iter().collect();
-    sorted.sort_by_key(|(name, _)| (name.contains('.'), **name));
-    for (name, value) in sorted {
-        let (of_table, key) = name.split_once('.').unwrap_or(("", name));
-        if of_table != table {
-            text.push_str(&format!("\n[{of_table}]\n"));
-            table = of_table;
-        }
-        text.push_str(&format!("{key} = {}\n", toml::Value::String(value.clone())));
-    }
-    text
-}
 
 /// Something that must not be shown. Its `Debug` says nothing.
 #[derive(Clone, PartialEq, Eq)]
