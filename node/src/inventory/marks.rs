@@ -128,7 +128,7 @@ impl Marks {
     /// All there is to ask; `None` if there is nothing, or nobody to ask.
     pub(super) fn take(&self) -> Option<Work> {
         let mut state = self.state.lock();
-        if state.standing == Standing::Deaf || !(state.all || !state.keys.is_empty()) {
+        if state.standing == Standing::Deaf || (!state.all && state.keys.is_empty()) {
             return None;
         }
         Some(Work {

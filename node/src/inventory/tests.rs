@@ -2,11 +2,10 @@
 
 use longshore_model::container::ContainerSpec;
 use longshore_model::image::ImageReference;
-use longshore_raft::consensus::runtime::TokioRuntime;
+use longshore_raft::consensus::runtime::{AsyncRuntime as _, Instant as _, TokioRuntime};
 use longshore_storage::tables::{Batch, MemTables, Opened, Table, Tables, TablesError};
 use rand::rngs::SmallRng;
 use rand::{RngExt as _, SeedableRng as _};
-use tokio::time::sleep;
 
 use super::*;
 use crate::docker::*;
@@ -22,6 +21,11 @@ fn parse(text: &str) -> ImageReference {
 
 fn ignore() -> OnProgress {
     Arc::new(|_| {})
+}
+
+/// Lets time pass, which the tests' clocks count and nobody waits for.
+async fn pass(time: Duration) {
+    TokioRuntime::sleep(time).await;
 }
 
 /// An inventory at work.
@@ -92,7 +96,7 @@ impl Yard {
             || self.inventory.current::<ListedImage>(BYTES_MAX).await.is_none()
             || self.inventory.current::<ListedVolume>(BYTES_MAX).await.is_none()
         {
-            sleep(Duration::from_millis(10)).await;
+            pass(Duration::from_millis(10)).await;
         }
     }
 
@@ -168,8 +172,8 @@ async fn what_happens_is_shown_and_the_engine_is_asked_only_about_that() {
     assert_eq!(yard.containers().await[0].health.as_deref(), Some("healthy"));
     yard.is_right().await;
     // Nothing happens, nothing is asked; but now and then all is compared.
-    assert_eq!(asked(&yard.fake, sleep(Duration::from_secs(590))).await, (0, 0));
-    assert_eq!(asked(&yard.fake, sleep(Duration::from_secs(20))).await, (0, 3));
+    assert_eq!(asked(&yard.fake, pass(Duration::from_secs(590))).await, (0, 0));
+    assert_eq!(asked(&yard.fake, pass(Duration::from_secs(20))).await, (0, 3));
     yard.is_right().await;
 }
 
@@ -224,7 +228,7 @@ async fn whoever_did_something_sees_it_before_its_event_comes() {
     yard.engine.create(&container("lied")).await.unwrap_err();
     assert_eq!(yard.shown().await, "-lied");
     yard.fake.script_containers(ContainerCall::Start, [ContainerScript::Hangs { effect: true }]);
-    assert!(tokio::time::timeout(Duration::from_secs(1), yard.engine.start("lied")).await.is_err());
+    assert!(TokioRuntime::timeout(Duration::from_secs(1), yard.engine.start("lied")).await.is_err());
     assert_eq!(yard.shown().await, "+lied");
 }
 
@@ -237,7 +241,7 @@ async fn a_burst_of_events_makes_few_calls() {
             run(&yard.fake, &format!("c{number}")).await;
         }
         yard.is_right().await;
-        sleep(Duration::from_secs(5)).await;
+        pass(Duration::from_secs(5)).await;
     };
     let (things, lists) = asked(&yard.fake, burst).await;
     // Some of these are the test's own.
@@ -246,7 +250,7 @@ async fn a_burst_of_events_makes_few_calls() {
         for _ in 0..1_000 {
             yard.fake.set_health("c7", Some("unhealthy")).unwrap();
         }
-        sleep(Duration::from_secs(5)).await;
+        pass(Duration::from_secs(5)).await;
     };
     assert_eq!(asked(&yard.fake, one).await, (1, 0));
 }
@@ -259,14 +263,14 @@ async fn while_the_engine_is_away_the_rows_are_as_last_seen() {
     run(&*yard.engine, "web").await;
     assert_eq!(yard.shown().await, "+web");
     yard.fake.crash();
-    sleep(Duration::from_secs(30)).await;
+    pass(Duration::from_secs(30)).await;
     assert_eq!(yard.inventory.current::<Container>(BYTES_MAX).await, None);
     let seen = yard.inventory.last_seen::<Container>(BYTES_MAX).await.unwrap();
     assert_eq!((seen.rows.items.len(), seen.rows.cut), (1, false));
     assert!((0..40_000).contains(&seen.age_ms), "{}", seen.age_ms);
     // What happens meanwhile is found when it is back.
     yard.fake.restart();
-    sleep(Duration::from_secs(3)).await;
+    yard.settle().await;
     assert_eq!(yard.shown().await, "-web");
     yard.is_right().await;
 }
@@ -281,15 +285,15 @@ async fn an_engine_that_stands_still_holds_nobody_up() {
     assert_eq!(yard.shown().await, "+web", "nothing is known to have changed");
     run(&*yard.engine, "db").await;
     assert_eq!(yard.inventory.current::<Container>(BYTES_MAX).await, None);
-    sleep(Duration::from_secs(100)).await;
-    let waits = tokio::time::Instant::now();
+    pass(Duration::from_secs(100)).await;
+    let waits = <TokioRuntime as longshore_raft::consensus::runtime::AsyncRuntime>::Instant::now();
     assert_eq!(yard.inventory.current::<Container>(BYTES_MAX).await, None);
     assert!(waits.elapsed() < Duration::from_secs(1), "it is known not to answer");
     assert_eq!(yard.inventory.last_seen::<Container>(BYTES_MAX).await.unwrap().rows.items.len(), 1);
     yard.inventory.doubt();
     assert_eq!(yard.inventory.current::<ListedImage>(BYTES_MAX).await.map(|rows| rows.items.len()), Some(1));
     yard.fake.stand_still(false);
-    sleep(Duration::from_secs(100)).await;
+    yard.settle().await;
     yard.is_right().await;
 }
 
@@ -303,7 +307,7 @@ async fn an_engine_that_does_not_answer_anybody_is_doubted() {
     engine.info().await.unwrap();
     assert!(!marks.has_work());
     fake.stand_still(true);
-    assert!(tokio::time::timeout(Duration::from_secs(1), engine.info()).await.is_err());
+    assert!(TokioRuntime::timeout(Duration::from_secs(1), engine.info()).await.is_err());
     assert!(marks.take().unwrap().all, "it was given up");
     fake.crash();
     engine.info().await.unwrap_err();
@@ -320,14 +324,18 @@ async fn tables_are_kept_and_what_differs_is_put_right() {
     let (fake, tables) = yard.end().await;
     fake.crash();
     let yard = Yard::of(fake, tables);
-    sleep(Duration::from_secs(1)).await;
-    let seen = yard.inventory.last_seen::<Container>(BYTES_MAX).await.unwrap();
+    let seen = loop {
+        match yard.inventory.last_seen::<Container>(BYTES_MAX).await {
+            Some(seen) => break seen,
+            None => pass(Duration::from_millis(10)).await,
+        }
+    };
     let names: Vec<String> = seen.rows.items.into_iter().map(|c| c.name).collect();
     assert_eq!(names, ["db", "web"], "as it was before the node was started anew");
     yard.fake.restart();
     yard.fake.remove("db", true).await.unwrap();
     run(&yard.fake, "cache").await;
-    sleep(Duration::from_secs(3)).await;
+    yard.settle().await;
     assert_eq!(yard.shown().await, "+cache -web");
     yard.is_right().await;
 }
@@ -395,11 +403,11 @@ async fn whatever_happens_the_rows_come_right() {
             match random.random_range(0..30) {
                 0 => {
                     yard.fake.crash();
-                    sleep(Duration::from_millis(random.random_range(0..2_000))).await;
+                    pass(Duration::from_millis(random.random_range(0..2_000))).await;
                     yard.fake.restart();
                     yard.settle().await;
                 }
-                1..10 => sleep(Duration::from_millis(random.random_range(0..200))).await,
+                1..10 => pass(Duration::from_millis(random.random_range(0..200))).await,
                 10..15 => yard.is_right().await,
                 _ => {}
             }
