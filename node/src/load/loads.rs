@@ -20,6 +20,9 @@ use super::messages::{Message, Stamp, WANTS_IMAGES};
 use super::pace::{KEPT, Report};
 use super::probe::HostSample;
 
+/// In order.
+type Images = Arc<[ImageName]>;
+
 /// What is measured anew counts for one part of so many: an engine's answer, and what processors did in five seconds, which says little of what
 /// they will do.
 const SMOOTHED_OVER: u32 = 4;
@@ -37,7 +40,7 @@ pub(crate) struct Sighting {
 #[derive(Debug)]
 struct Told<R: Runtime> {
     load: Option<(Stamp, Load, R::Instant)>,
-    images: Option<(Stamp, Arc<[ImageName]>, u64)>,
+    images: Option<(Stamp, Images, u64)>,
 }
 
 impl<R: Runtime> Default for Told<R> {
@@ -53,7 +56,7 @@ struct Own<R: Runtime> {
     running: u32,
     engine: Option<Duration>,
     engine_root: Option<PathBuf>,
-    images: Arc<[ImageName]>,
+    images: Images,
 }
 
 /// See the module's docs. One per node.
@@ -130,7 +133,7 @@ impl<R: Runtime> Loads<R> {
         self.stirred.notify_one();
     }
 
-    pub(super) fn own_images(&self) -> Arc<[ImageName]> {
+    pub(super) fn own_images(&self) -> Images {
         Arc::clone(&self.own.lock().images)
     }
 
@@ -189,7 +192,7 @@ impl<R: Runtime> Loads<R> {
         images.iter().map(is_there).collect()
     }
 
-    fn seen(&self, node: NodeId) -> Option<(Load, Duration, Option<Arc<[ImageName]>>)> {
+    fn seen(&self, node: NodeId) -> Option<(Load, Duration, Option<Images>)> {
         if node == self.me {
             let own = self.own.lock();
             let (load, age) = own_load(&own)?;

@@ -182,16 +182,16 @@ impl<R: Runtime> Node<R> {
         let (one, all) = (options.build_context_bytes, options.build_contexts_bytes);
         let contexts = Contexts::<R>::open(Arc::clone(&ports.disk), one, all)?;
         let loads = Loads::<R>::new(me);
-        let intake = Intake::new(
-            Arc::clone(&router),
-            Arc::clone(&offers),
-            Arc::clone(&farewells),
-            Arc::clone(&care),
-            Arc::clone(&desk),
-            Arc::clone(&history),
-            Arc::clone(&contexts),
-            Arc::clone(&loads),
-        );
+        let intake = Arc::new(Intake {
+            router: Arc::clone(&router),
+            offers: Arc::clone(&offers),
+            farewells: Arc::clone(&farewells),
+            care: Arc::clone(&care),
+            desk: Arc::clone(&desk),
+            history: Arc::clone(&history),
+            contexts: Arc::clone(&contexts),
+            loads: Arc::clone(&loads),
+        });
         let admission = Admission::<R>::closed();
         let transport = ports
             .network

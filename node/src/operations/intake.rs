@@ -18,29 +18,14 @@ use crate::load::{LOAD_TAG, Loads};
 
 /// See the module's docs. One per node.
 pub(crate) struct Intake<R: Runtime> {
-    router: Arc<Router>,
-    offers: Arc<Offers<R>>,
-    farewells: Arc<Farewells<R>>,
-    care: Arc<Care>,
-    desk: Arc<Desk<R>>,
-    history: Arc<History<R>>,
-    contexts: Arc<Contexts<R>>,
-    loads: Arc<Loads<R>>,
-}
-
-impl<R: Runtime> Intake<R> {
-    pub(crate) fn new(
-        router: Arc<Router>,
-        offers: Arc<Offers<R>>,
-        farewells: Arc<Farewells<R>>,
-        care: Arc<Care>,
-        desk: Arc<Desk<R>>,
-        history: Arc<History<R>>,
-        contexts: Arc<Contexts<R>>,
-        loads: Arc<Loads<R>>,
-    ) -> Arc<Self> {
-        Arc::new(Self { router, offers, farewells, care, desk, history, contexts, loads })
-    }
+    pub(crate) router: Arc<Router>,
+    pub(crate) offers: Arc<Offers<R>>,
+    pub(crate) farewells: Arc<Farewells<R>>,
+    pub(crate) care: Arc<Care>,
+    pub(crate) desk: Arc<Desk<R>>,
+    pub(crate) history: Arc<History<R>>,
+    pub(crate) contexts: Arc<Contexts<R>>,
+    pub(crate) loads: Arc<Loads<R>>,
 }
 
 impl<R: Runtime> Handler for Intake<R> {
