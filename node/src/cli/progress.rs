@@ -101,7 +101,7 @@ fn stage(unit: &str, sub: &SubOperationView) -> String {
         (SubOperationState::Running, None) if sub.layers_total == 0 && sub.total_bytes == 0 => {
             "running".to_owned()
         }
-        (SubOperationState::Running, None) => op::progress(unit, sub),
+        (SubOperationState::Running, None) => op::progress_of(unit, sub),
     };
     let lines: Vec<String> = text.lines().map(output::one_line).collect();
     lines.join("\n    ")
