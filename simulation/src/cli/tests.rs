@@ -345,8 +345,8 @@ fn determinism_is_verified() {
         command_with(fake.path(), &[&["verify-determinism", "--traces", &traces], more].concat())
     };
     let ran = verify(&["--seeds", "0..4", "--transport", "both", "--profile", "all"]);
-    ran.is(0, &["72 of 72 runs the same in two processes: 36,000 events, at least 3 elections each\n"]);
-    assert_eq!(fake.calls().len(), 144);
+    ran.is(0, &["80 of 80 runs the same in two processes: 40,000 events, at least 3 elections each\n"]);
+    assert_eq!(fake.calls().len(), 160);
     // Without a write there is no byte to change.
     verify(&["--seeds", "1", "--flip"])
         .is(0, &["1 of 1 run the same in two processes, another in 0 with a byte"]);

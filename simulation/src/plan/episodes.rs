@@ -170,7 +170,6 @@ impl Kind {
                 | Self::EngineTrouble
                 | Self::EngineForgets
                 | Self::EngineCalls
-                | Self::Drain
                 | Self::RingHands
         )
     }
