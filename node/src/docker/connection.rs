@@ -10,8 +10,8 @@ use std::sync::{Arc, OnceLock};
 use bollard::models::SystemVersion;
 use bollard::{API_DEFAULT_VERSION, BollardRequest, ClientVersion, Docker};
 use bytes::Bytes;
-use http_body_util::BodyExt;
 use http_body_util::combinators::UnsyncBoxBody;
+use http_body_util::{BodyExt, Empty, Limited};
 use hyper::body::Incoming;
 use hyper::client::conn::http1;
 use hyper::header::{HOST, HeaderValue};
@@ -29,13 +29,15 @@ const OLDEST_API: (usize, usize) = (1, 41);
 /// The newest API whose shapes bollard knows.
 const NEWEST_API: (usize, usize) = (API_DEFAULT_VERSION.major_version, API_DEFAULT_VERSION.minor_version);
 
+/// Most bytes of the answer to a ping.
+const PING_BYTES_MAX: usize = 4 << 10;
+
 type Body = UnsyncBoxBody<Bytes, Box<dyn std::error::Error + Send + Sync>>;
 type BollardResult<T> = Result<T, bollard::errors::Error>;
 
 /// A negotiated connection.
 pub(super) struct Connection {
     pub(super) docker: Docker,
-    pub(super) version: SystemVersion,
     /// The API version in use, such as `1.41`.
     pub(super) api_version: String,
     /// Last, so that the socket outlives nothing that uses it.
@@ -110,13 +112,14 @@ impl Connection {
         };
         let stream =
             UnixStream::connect(socket).await.map_err(|error| classify::connect_error(endpoint, &error))?;
-        let (sender, connection) =
+        let (mut sender, connection) =
             http1::handshake(TokioIo::new(stream)).await.map_err(|error| unavailable(&error))?;
         // Its error reaches whoever waits for the response, too.
         let driver = Driver(tokio::spawn(async move {
             let _ = connection.with_upgrades().await;
         }));
 
+        let pinged = ping(&mut sender).await.map_err(|error| unavailable(&error))?;
         let prefix = Arc::new(OnceLock::new());
         let transport = UnixTransport { sender: Arc::new(Mutex::new(sender)), prefix: prefix.clone() };
         let docker = Docker::connect_with_custom_transport(
@@ -127,12 +130,27 @@ impl Connection {
         )
         .map_err(|error| unavailable(&error))?;
 
-        let version = docker.version().await.map_err(|error| unavailable(&error))?;
-        let api = negotiate_api(endpoint, &version)?;
+        // An engine takes ten times as long to tell its version as to answer a ping: it runs its helpers and asks them for theirs.
+        let api = match pinged.filter(|api| (OLDEST_API..=NEWEST_API).contains(api)) {
+            Some((major_version, minor_version)) => ClientVersion { major_version, minor_version },
+            None => negotiate_api(endpoint, &docker.version().await.map_err(|error| unavailable(&error))?)?,
+        };
         let api_version = api.to_string();
         prefix.set(format!("/v{api_version}")).unwrap_or_else(|_| unreachable!("set once, right here"));
-        Ok(Self { docker, version, api_version, _driver: driver })
+        Ok(Self { docker, api_version, _driver: driver })
     }
+}
+
+/// The newest API version that the engine speaks, as it says to a ping; `None` if it does not say.
+async fn ping(sender: &mut http1::SendRequest<Body>) -> hyper::Result<Option<(usize, usize)>> {
+    let mut request = Request::new(Empty::new().map_err(|never| match never {}).boxed_unsync());
+    *request.uri_mut() = Uri::from_static("/_ping");
+    request.headers_mut().insert(HOST, HeaderValue::from_static("docker"));
+    let response = sender.send_request(request).await?;
+    let api = response.headers().get("Api-Version").and_then(|api| api.to_str().ok()).and_then(parse_api);
+    // To its end, or nothing else can be asked. It is a word, and more of it is no answer of an engine.
+    let read = Limited::new(response.into_body(), PING_BYTES_MAX).collect().await;
+    Ok(read.ok().and(api))
 }
 
 /// The newest API version that both sides know.

@@ -53,8 +53,11 @@ impl BollardEngine {
     async fn runs_here(&self, connection: &Connection, key: &str) -> Result<(), EngineError> {
         let Some(found) = self.find(connection, key).await? else { return Ok(()) };
         let image = self.ask(connection.docker.inspect_image(found.image.as_deref().unwrap_or(key))).await?;
-        let (Some(image), Some(host)) = (image, &connection.version.arch) else { return Ok(()) };
-        let Some(arch) = image.architecture.filter(|arch| !arch.is_empty() && arch != host) else {
+        let Some(arch) = image.and_then(|image| image.architecture).filter(|arch| !arch.is_empty()) else {
+            return Ok(());
+        };
+        let host = self.ask(connection.docker.version()).await?.and_then(|version| version.arch);
+        let Some(host) = host.filter(|host| *host != arch) else {
             return Ok(());
         };
         self.await_end(connection, key, FOREIGN_PROGRAM_WATCHED).await;

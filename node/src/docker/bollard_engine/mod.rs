@@ -132,14 +132,14 @@ impl BollardEngine {
     async fn engine_info(&self) -> Result<EngineInfo, EngineError> {
         let connection = Connection::open(&self.socket, self.limits).await?;
         let info = self.ask(connection.docker.info()).await?.unwrap_or_default();
-        let version = &connection.version;
+        let version = self.ask(connection.docker.version()).await?.unwrap_or_default();
         let mut runtimes: Vec<String> = info.runtimes.unwrap_or_default().into_keys().collect();
         runtimes.sort_unstable();
         Ok(EngineInfo {
-            version: version.version.clone().unwrap_or_default(),
+            version: version.version.unwrap_or_default(),
             api_version: connection.api_version.clone(),
-            os: version.os.clone().unwrap_or_default(),
-            arch: version.arch.clone().unwrap_or_default(),
+            os: version.os.unwrap_or_default(),
+            arch: version.arch.unwrap_or_default(),
             name: info.name.unwrap_or_default(),
             cpus: info.ncpu.and_then(|cpus| u32::try_from(cpus).ok()).unwrap_or(0),
             memory_bytes: info.mem_total.and_then(|bytes| u64::try_from(bytes).ok()).unwrap_or(0),
