@@ -1,5 +1,5 @@
 //! What an operation takes besides what it can not do without: three entries in a group's log (it is asked for, it is claimed, it has ended) and what
-//! its engine does. Measured beside just that, in turn, since machines are noisy.
+//! its engine is asked (the API that it speaks, the work, what came of it). Measured beside just that, in turn, since machines are noisy.
 
 use std::time::Duration;
 
@@ -40,7 +40,7 @@ fn an_operation_takes_its_engine_three_entries_and_little_more() {
     let yard = Yard::of(3, "overhead", UNLIMITED);
     let image = yard.registry.image(yard.hosts.small_image()).clone();
     yard.cli_pull(0, &[], &[&image]).ok();
-    let (http, engine) = (yard.fleet.peers[0].http(), Http::unix(yard.hosts.socket(0)));
+    let (http, engine) = (yard.fleet.peers[0].http(), Http::unix(yard.proxies[0].socket()));
     let operate = |number: usize| {
         let targets = vec![format!("{}:op-{number}", image.name())];
         let tag = Action::Tag { source: image.to_string(), targets };
@@ -53,7 +53,10 @@ fn an_operation_takes_its_engine_three_entries_and_little_more() {
             http.set_key("overhead", &key, vec![0; 256], None).expect("written");
         }
         let path = format!("/images/{image}/tag?repo={}&tag=raw-{number}", image.name());
-        assert!(engine.send(Method::POST, &path, &[], None).expect("an answer").status.is_success());
+        let made = format!("/images/{}:raw-{number}/json", image.name());
+        for (method, path) in [(Method::GET, "/_ping"), (Method::POST, &path), (Method::GET, &made)] {
+            assert!(engine.send(method, path, &[], None).expect("an answer").status.is_success());
+        }
     };
     // Groups wake, connections and caches warm up.
     (0..10).for_each(|number| {

@@ -119,7 +119,7 @@ fn is_due(operations: &Operations, now: LogTime) -> bool {
 }
 
 /// What each node is to be offered. Running ones too: a node that has restarted does not know of them.
-pub(crate) fn offers_of<'a>(
+fn offers_of<'a>(
     subs: impl Iterator<Item = (SubKey, &'a SubOperation)>,
     now: LogTime,
 ) -> BTreeMap<NodeId, Vec<Offer>> {

@@ -18,9 +18,9 @@ mod offers;
 mod upkeeper;
 
 pub(crate) use candidates::{candidate, images_of, open_parts, unable};
-pub(crate) use dispatcher::{Dispatcher, offers_of};
+pub(crate) use dispatcher::Dispatcher;
 pub(crate) use executor::Executor;
 pub(crate) use farewells::Farewells;
 pub(crate) use intake::Intake;
-pub(crate) use offers::Offers;
+pub(crate) use offers::{OFFERED_MAX, Offer, Offers};
 pub(crate) use upkeeper::Upkeeper;

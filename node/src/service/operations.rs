@@ -8,7 +8,6 @@ use longshore_model::operations::{
     self as model, CancelError, Listing, OperationCommand, OperationId, OperationKind, OperationReply, Part,
     SessionId, SubKey, SubState, Submission, SubmitError, Upkeep,
 };
-use longshore_raft::consensus::machine::LogTime;
 use longshore_raft::{NodeId, Runtime};
 
 use super::asking::{AskedFor, each_at};
@@ -19,7 +18,7 @@ use super::{Service, operation_watch};
 use crate::api::service::ApiStream;
 use crate::api::types::*;
 use crate::history::{merged, reaches_beyond};
-use crate::operations::{images_of, offers_of, open_parts};
+use crate::operations::{OFFERED_MAX, Offer, images_of, open_parts};
 use crate::ring::FrontError;
 
 /// Time an operation may take if none is asked for.
@@ -113,9 +112,11 @@ impl<R: Runtime> Service<R> {
             return Err(error);
         }
         let partition = submission.session.partition();
+        let nodes: Vec<NodeId> = submission.parts.iter().map(|part| part.node).collect();
         let command = OperationCommand::Submit(Box::new(submission));
         match self.front.operate(partition, command).await.map_err(operation_error)? {
             OperationReply::Submitted(Ok(id)) => {
+                self.offer(id, &nodes);
                 // Whatever comes now, the record stands.
                 let operation = self.found(id).await.map_err(|error| {
                     let message = format!(
@@ -125,7 +126,6 @@ impl<R: Runtime> Service<R> {
                     ApiError::new(ErrorCode::OutcomeUnknown, message)
                         .hint(format!("see `longshore op inspect {id}`"))
                 })?;
-                self.offer(&operation);
                 Ok(self.core.group.with_state(|state| operation_view(state, &operation)))
             }
             OperationReply::Submitted(Err(SubmitError::Empty)) => {
@@ -136,16 +136,17 @@ impl<R: Runtime> Service<R> {
         }
     }
 
-    /// Its nodes begin at once; the leader of its group would offer it to them a moment later.
-    fn offer(&self, operation: &model::Operation) {
-        if operation.ended.is_some() {
-            return;
+    /// The nodes of its parts, in their order, begin at once; the leader of its group would offer it to them a moment later. (If it is an older
+    /// operation that had the same key, they find nothing to do.)
+    fn offer(&self, operation: OperationId, nodes: &[NodeId]) {
+        let mut offers: BTreeMap<NodeId, Vec<Offer>> = BTreeMap::new();
+        for (index, node) in (0..).zip(nodes) {
+            let offered = offers.entry(*node).or_default();
+            if offered.len() < OFFERED_MAX {
+                offered.push(Offer { sub: SubKey { operation, index }, wait_ms: 0 });
+            }
         }
-        let subs = operation.subs.iter().enumerate();
-        let open = subs.filter(|(_, sub)| !sub.state.is_terminal());
-        let named = open.map(|(i, sub)| (SubKey { operation: operation.id, index: i as u32 }, sub));
-        // Nothing of a new operation has to wait.
-        for (node, offers) in offers_of(named, LogTime(u64::MAX)) {
+        for (node, offers) in offers {
             self.work.offers.send(&self.work.transport, node, offers);
         }
     }
