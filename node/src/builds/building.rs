@@ -75,6 +75,8 @@ impl<R: Runtime> Builds<R> {
             None => return Err(EngineError::ContextGone),
         };
         let broken = Arc::new(Mutex::new(None));
+        // Held until the end: it may be needed again, and the engine is through with it long before its last step.
+        let kept = reader.clone();
         let context = sent::<R>(reader, Arc::clone(&broken));
         let order = BuildOrder {
             tags: spec.tags,
@@ -86,6 +88,9 @@ impl<R: Runtime> Builds<R> {
             credentials: self.core.group.with_state(all_credentials),
         };
         let built = engine.build(&order, context, on_progress).await;
+        drop(kept);
+        // Counts as used now, however long it took.
+        let _ = self.contexts.find(BlobDigest(spec.context.digest)).await;
         match (built, broken.lock().take()) {
             // The engine only saw its connection break.
             (Err(_), Some(why)) => Err(unavailable(why)),
@@ -139,15 +144,25 @@ impl<R: Runtime> Builds<R> {
                 }
             }
         }
-        let others = others.into_iter().filter(|id| self.core.is_alive(*id));
-        let asked = others.map(|node| async move { (node, self.ask(context, node).await) });
+        let (others, away): (Vec<NodeId>, Vec<NodeId>) =
+            others.into_iter().partition(|id| self.core.is_alive(*id));
+        let mut unheard = away.len();
+        let asked = others.into_iter().map(|node| async move { (node, self.ask(context, node).await) });
         let mut asked = stream::iter(asked).buffered(ASKED_AT_ONCE);
         while let Some((node, answer)) = asked.next().await {
-            if matches!(answer, Asked::Has) {
-                return Ok(Some(node));
+            match answer {
+                Asked::Has => return Ok(Some(node)),
+                Asked::Missing => {}
+                Asked::Silent(_) => unheard += 1,
             }
         }
-        silent.map_or(Ok(None), |why| Err(unavailable(why)))
+        match silent {
+            Some(why) => Err(unavailable(why)),
+            None if unheard > 0 => Err(unavailable(format!(
+                "{unheard} nodes that may have it do not answer; build again if they are gone"
+            ))),
+            None => Ok(None),
+        }
     }
 
     async fn ask(&self, context: &BuildContext, node: NodeId) -> Asked {

@@ -147,10 +147,11 @@ async fn ping(sender: &mut http1::SendRequest<Body>) -> hyper::Result<Option<(us
     *request.uri_mut() = Uri::from_static("/_ping");
     request.headers_mut().insert(HOST, HeaderValue::from_static("docker"));
     let response = sender.send_request(request).await?;
+    let is_well = response.status().is_success();
     let api = response.headers().get("Api-Version").and_then(|api| api.to_str().ok()).and_then(parse_api);
     // To its end, or nothing else can be asked. It is a word, and more of it is no answer of an engine.
     let read = Limited::new(response.into_body(), PING_BYTES_MAX).collect().await;
-    Ok(read.ok().and(api))
+    Ok(read.ok().and(api).filter(|_| is_well))
 }
 
 /// The newest API version that both sides know.

@@ -40,6 +40,15 @@ struct State {
     waiting: usize,
 }
 
+impl State {
+    /// Anything may have changed.
+    fn mark_all(&mut self) {
+        self.all = true;
+        self.keys.clear();
+        self.made += 1;
+    }
+}
+
 /// Marks of one kind.
 #[derive(Debug, Default)]
 pub(super) struct Marks {
@@ -80,11 +89,7 @@ impl Marks {
 
     /// Anything may have.
     pub(super) fn mark_all(&self) {
-        let mut state = self.state.lock();
-        state.all = true;
-        state.keys.clear();
-        state.made += 1;
-        drop(state);
+        self.state.lock().mark_all();
         self.stirred.notify_one();
     }
 
@@ -103,8 +108,10 @@ impl Marks {
             state.standing = Standing::Hears;
             state.stretch += 1;
         }
+        // In one step with that: until all was listed, the rows are those of before.
+        state.mark_all();
         drop(state);
-        self.mark_all();
+        self.stirred.notify_one();
     }
 
     /// It is not.
@@ -193,7 +200,7 @@ impl Marks {
     /// When the rows were what the engine had, in milliseconds since 1970.
     pub(super) fn as_of(&self, now_unix_ms: u64) -> Option<u64> {
         let state = self.state.lock();
-        match state.standing == Standing::Hears && state.complete {
+        match state.standing == Standing::Hears && state.complete && state.answered >= state.made {
             true => Some(now_unix_ms),
             false => state.as_of_unix_ms,
         }

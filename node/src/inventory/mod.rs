@@ -165,7 +165,9 @@ impl<R: Runtime> Inventory<R> {
     }
 
     async fn rows<T: Item>(&self, bytes_max: usize) -> Option<Rows<T>> {
-        self.store.read(move |tables| rows::list(tables, bytes_max)).await.ok()
+        // A disk that stands still holds up no listing: the engine is asked.
+        let read = self.store.read(move |tables| rows::list(tables, bytes_max));
+        R::timeout(SETTLE_PATIENCE, read).await.ok()?.ok()
     }
 
     /// Names of images that the engine has, the first ones up to so many; `None` if the engine would have to be asked.

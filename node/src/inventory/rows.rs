@@ -25,6 +25,8 @@ const KEY_PART_BYTES_MAX: usize = 120;
 const HASH_DIGITS: usize = 64;
 /// Most others of one name that are looked for.
 const NAMESAKES_MAX: usize = 16;
+/// Most names of one thing that it is found by.
+const NAMES_MAX: usize = 1_000;
 /// Rows that are read at a time.
 const SCAN_ROWS: usize = 256;
 const SCAN_BYTES: usize = 1 << 20;
@@ -48,6 +50,12 @@ fn name_prefix(name: &str) -> Vec<u8> {
     let mut key = part(name);
     key.push(0);
     key
+}
+
+/// The entries of an index that a row has: the first ones, if it has very many names, so that all of a row fits into a batch.
+fn named_of<T: Item>(item: &T) -> impl Iterator<Item = (Table, &str)> {
+    let table = T::NAMES;
+    item.names().into_iter().take(NAMES_MAX).filter_map(move |name| Some((table?, name)))
 }
 
 fn name_key(name: &str, id: &str) -> Vec<u8> {
@@ -124,12 +132,16 @@ impl<'a> Changes<'a> {
                 "one of the {} is too large for the inventory",
                 T::WHAT
             );
-            return Ok(());
+            // Not as it was before, either.
+            return match old {
+                Some(old) => self.remove::<T>(part(item.id()), old),
+                None => Ok(()),
+            };
         }
         if let Some(old) = old {
             self.forget_names::<T>(old);
         }
-        for (table, name) in item.names().into_iter().filter_map(|name| Some((T::NAMES?, name))) {
+        for (table, name) in named_of(item) {
             self.batch.put(
                 table,
                 name_key(name, item.id()),
@@ -148,7 +160,7 @@ impl<'a> Changes<'a> {
 
     fn forget_names<T: Item>(&mut self, old: &[u8]) {
         let Ok(old) = codec::decode::<T>(old) else { return };
-        for (table, name) in old.names().into_iter().filter_map(|name| Some((T::NAMES?, name))) {
+        for (table, name) in named_of(&old) {
             self.batch.delete(table, name_key(name, old.id()));
         }
     }

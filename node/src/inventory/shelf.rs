@@ -68,14 +68,16 @@ impl<R: Runtime, T: Item> Shelf<R, T> {
             if !self.store.is_open() {
                 return;
             }
+            // Also while events come faster than they are looked into: it is what finds one that was lost.
+            if R::Instant::now() >= due {
+                due = R::Instant::now() + LIST_EVERY;
+                self.marks.mark_all();
+            }
             if !self.marks.has_work() {
                 tokio::select! {
                     biased;
                     () = self.marks.stirred() => {}
-                    () = R::sleep_until(due) => {
-                        due = R::Instant::now() + LIST_EVERY;
-                        self.marks.mark_all();
-                    }
+                    () = R::sleep_until(due) => {}
                 }
                 continue;
             }

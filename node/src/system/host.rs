@@ -41,16 +41,27 @@ impl HostProbe for ProcHost {
         let before = self.before.lock().replace(now);
         let (memory_bytes, memory_free_bytes) = parse_meminfo(&std::fs::read_to_string("/proc/meminfo")?)
             .ok_or_else(|| unreadable("/proc/meminfo"))?;
-        let of_engine = engine_root.and_then(|root| rustix::fs::statvfs(root).ok());
-        let disk = of_engine.map_or_else(|| rustix::fs::statvfs(&self.data_dir), Ok)?;
+        let (disk_bytes, disk_free_bytes) = match engine_root.map(disk) {
+            // The engine is on another host, or in a container of its own: what it tells of is not here.
+            None | Some(Err(rustix::io::Errno::NOENT)) => disk(&self.data_dir)?,
+            Some(Ok(disk)) => disk,
+            // Nothing is known of it, and another disk's room is no answer.
+            Some(Err(_)) => (0, 0),
+        };
         Ok(HostSample {
             cpu_busy: busy_share(before, now),
             memory_bytes,
             memory_free_bytes,
-            disk_bytes: disk.f_blocks.saturating_mul(disk.f_frsize),
-            disk_free_bytes: disk.f_bavail.saturating_mul(disk.f_frsize),
+            disk_bytes,
+            disk_free_bytes,
         })
     }
+}
+
+/// Bytes of the disk that holds this path, and what of them is free.
+fn disk(path: &Path) -> rustix::io::Result<(u64, u64)> {
+    let disk = rustix::fs::statvfs(path)?;
+    Ok((disk.f_blocks.saturating_mul(disk.f_frsize), disk.f_bavail.saturating_mul(disk.f_frsize)))
 }
 
 fn unreadable(path: &str) -> io::Error {

@@ -9,6 +9,8 @@ use crate::disk::DiskFile;
 
 /// Room is taken in steps of so many bytes: a blob of many small pieces does not look for room at each.
 const STEP_BYTES: u64 = 1 << 20;
+/// What is written is made durable in steps of so much.
+const SYNC_BYTES: u64 = 16 << 20;
 
 /// See the module's docs.
 #[derive(Debug)]
@@ -54,6 +56,11 @@ impl BlobWriter {
         let written = file.write_at(piece, self.bytes);
         written.map_err(|error| BlobError::io(format!("writing {}", self.path), error))?;
         self.hasher.update(piece);
+        // A little at a time: one large sync at the end would hold up the log's, on the same disk.
+        if after / SYNC_BYTES > self.bytes / SYNC_BYTES {
+            let synced = file.sync_data();
+            synced.map_err(|error| BlobError::io(format!("writing {}", self.path), error))?;
+        }
         self.bytes = after;
         Ok(())
     }

@@ -119,7 +119,12 @@ impl Folder {
                 let path = folder.join(found.file_name());
                 let text = path.to_string_lossy();
                 let is_sent = always(&text) || !ignore.leaves_out(&text);
-                let metadata = found.metadata().map_err(|error| unreadable(&path, error))?;
+                let metadata = match found.metadata() {
+                    Ok(metadata) => metadata,
+                    // Gone since it was listed, or nobody's business.
+                    Err(error) if error.kind() == io::ErrorKind::NotFound || !is_sent => continue,
+                    Err(error) => return Err(unreadable(&path, error)),
+                };
                 if metadata.is_dir() {
                     let holds_dockerfile = dockerfile.starts_with(&format!("{text}/"));
                     if is_sent || holds_dockerfile || ignore.may_take_out_below(&text) {

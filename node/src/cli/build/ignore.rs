@@ -29,7 +29,7 @@ enum Token {
     Star,
     /// `**/`: any number of folders.
     Folders,
-    /// `**` at the end: all that follows.
+    /// `**` at the end, or before a plain ending: anything.
     Rest,
     Class {
         not: bool,
@@ -119,16 +119,17 @@ fn tokens(pattern: &str) -> Option<Vec<Token>> {
         tokens.push(match c {
             '*' if chars.peek() == Some(&'*') => {
                 chars.next();
-                if chars.peek() == Some(&'/') {
-                    chars.next();
-                }
-                if chars.peek().is_some() { Token::Folders } else { Token::Rest }
+                let is_folders = chars.next_if_eq(&'/').is_some();
+                let is_plain = |c: char| !"*?[]\\".contains(c);
+                // Docker takes `**.pem` for all that ends so: at the front, with nothing but text behind it.
+                let is_ending = tokens.is_empty() && !is_folders && chars.clone().all(is_plain);
+                if chars.peek().is_none() || is_ending { Token::Rest } else { Token::Folders }
             }
             '*' => Token::Star,
             '?' => Token::One,
             '\\' => Token::Char(chars.next()?),
             '[' => {
-                let not = chars.next_if(|c| matches!(c, '^' | '!')).is_some();
+                let not = chars.next_if_eq(&'^').is_some();
                 let mut ranges = Vec::new();
                 loop {
                     let mut next = || match chars.next()? {
@@ -216,6 +217,12 @@ mod tests {
             ("**/dir2/*", "dir/dir2/dir2/file", true),
             ("**file", "file", true),
             ("**file", "dir/file", true),
+            ("**file", "myfile", true),
+            ("**.pem", "key.pem", true),
+            ("**.pem", "a/b/key.pem", true),
+            ("**.pem", "key.pems", false),
+            ("[!a]", "!", true),
+            ("[!a]", "b", false),
             ("**/file", "dir/dir/file", true),
             ("**/*.txt", "dir/file.txt", true),
             ("**/**/*.txt", "dir/dir/file.txt", true),

@@ -26,9 +26,10 @@ echo "started by $command"
 echo "a log line" >&2
 touch "$dir/identity.json"
 [ -e "$dir/dies" ] && exit 7
+# Whoever is ready may be told to stop.
+[ -e "$dir/stubborn" ] && trap '' TERM || trap 'echo stopped; exit 0' TERM
 echo ready
 [ -e "$dir/leaves" ] && exit 0
-[ -e "$dir/stubborn" ] && trap '' TERM || trap 'echo stopped; exit 0' TERM
 while :; do sleep 0.02; done
 "#;
 

@@ -1,5 +1,7 @@
 //! Builds of the real engine, by its classic builder, which Engine 20.10 and all later ones have.
 
+use std::time::Duration;
+
 use bollard::auth::DockerCredentials;
 use bollard::body_try_stream;
 use bollard::errors::Error as BollardError;
@@ -14,6 +16,8 @@ use super::BollardEngine;
 
 /// What Docker Hub is called in the credentials of a build.
 const HUB: &str = "https://index.docker.io/v1/";
+/// Longer than any operation may take.
+const LONGEST: Duration = Duration::from_secs(30 * 24 * 3_600);
 
 impl BollardEngine {
     /// There is no limit of silence: a compiler may say nothing for long. Dropping the future closes the connection, which ends the build.
@@ -29,8 +33,10 @@ impl BollardEngine {
         };
         let connection = Connection::open(&self.socket, self.limits).await?;
         let credentials = order.credentials.iter().map(shown_to_builder).collect();
+        // What is sent, and what a step does, takes as long as it takes: who waits gives up by dropping this.
+        let docker = connection.docker.clone().with_timeout(LONGEST);
         let mut messages =
-            connection.docker.build_image(options(order), Some(credentials), Some(body_try_stream(context)));
+            docker.build_image(options(order), Some(credentials), Some(body_try_stream(context)));
         let mut tracker = BuildTracker::default();
         while let Some(message) = messages.next().await {
             let message = match message {

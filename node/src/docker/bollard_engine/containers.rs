@@ -225,8 +225,44 @@ impl BollardEngine {
     }
 }
 
-/// Since 1970, of a time as the engine writes it.
+/// Since 1970, of a time as the engine writes it: in the zone of its host.
 pub(super) fn unix_time(text: &str) -> Option<Duration> {
-    let at: SystemTime = humantime::parse_rfc3339_weak(text).ok()?;
-    at.duration_since(UNIX_EPOCH).ok()
+    let (local, ahead_s) =
+        match text.len().checked_sub("+02:00".len()).and_then(|at| text.split_at_checked(at)) {
+            Some((local, zone)) if zone.starts_with(['+', '-']) => (local, offset_s(zone)?),
+            _ => (text, 0),
+        };
+    let at: SystemTime = humantime::parse_rfc3339_weak(local).ok()?;
+    let local = at.duration_since(UNIX_EPOCH).ok()?;
+    let away = Duration::from_secs(ahead_s.unsigned_abs());
+    if ahead_s < 0 { local.checked_add(away) } else { local.checked_sub(away) }
+}
+
+/// Seconds that a zone such as `-05:30` is ahead of UTC.
+fn offset_s(zone: &str) -> Option<i64> {
+    let (sign, time) = zone.split_at(1);
+    let (hours, minutes) = time.split_once(':')?;
+    let (hours, minutes): (i64, i64) = (hours.parse().ok()?, minutes.parse().ok()?);
+    let ahead_s = (hours * 60 + minutes) * 60;
+    Some(if sign == "-" { -ahead_s } else { ahead_s })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_read_in_the_zone_of_the_engines_host() {
+        let utc = unix_time("2026-11-30T15:00:00.25Z").unwrap();
+        assert_eq!(utc.subsec_millis(), 250);
+        for same in
+            ["2026-11-30T10:00:00.250-05:00", "2026-11-30T17:30:00.250000000+02:30", "2026-11-30 15:00:00.25"]
+        {
+            assert_eq!(unix_time(same), Some(utc), "{same}");
+        }
+        assert_eq!(unix_time("2026-11-30T17:00:00+02:00").unwrap().as_secs(), utc.as_secs());
+        for bad in ["", "now", "2026-11-30T10:00:00+0x:00", "2026-11-30T10:00:00-05", "é:00"] {
+            assert_eq!(unix_time(bad), None, "{bad}");
+        }
+    }
 }

@@ -28,6 +28,11 @@ pub(in super::super) fn build_error(
         Some(Cause::Interrupted) if !is_command => {
             return EngineError::Interrupted { endpoint: endpoint.to_owned(), detail };
         }
+        // `COPY --from` and `ADD` bring things, too.
+        Some(Cause::RegistryUnavailable) if !is_command => {
+            let image = step.map_or_else(|| "the build".to_owned(), |step| step.instruction.clone());
+            return EngineError::RegistryUnavailable { image, detail };
+        }
         _ => {}
     }
     let Some(step) = step else { return EngineError::BuildFailed { detail } };

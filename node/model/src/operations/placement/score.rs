@@ -1,19 +1,22 @@
 //! How nodes that could all do a piece of work compare, in whole numbers.
 //!
 //! A node's *burden* is what it would have to do with the piece, relative to what it can carry: (parts under way + 1) / (weight x free share). The
-//! free share is that of processors or memory, whichever is less, and never taken for less than a quarter: a busy host still counts. What speaks
+//! free share is that of processors or memory, whichever is less. That of processors, which changes by the second, is never taken for less than a
+//! quarter: a busy host still counts. One without memory does not. What speaks
 //! against a node beside that (it lacks the image while another has it; its engine is slow; it is not heard of just now) counts as some more parts
 //! under way, so that it weighs little on a large or free host, and bends no shares where it is true of all alike. The piece goes to whoever has
 //! the least burden; of those that are alike to whoever has more left, then to the lowest id.
 
 use std::cmp::Ordering;
 
-use super::super::load::{Load, WHOLE};
+use super::super::load::WHOLE;
 use super::Candidate;
 
-/// What counts as free at least, and where nothing is known, in per mille.
-const FREE_MIN: u32 = WHOLE / 4;
-const FREE_UNKNOWN: u32 = WHOLE / 2;
+/// What counts as free of the processors at least, and of a node that does not tell, in per mille: one that hangs must not look better than one that
+/// is busy. And of the memory.
+const CPU_FREE_MIN: u32 = WHOLE / 4;
+const FREE_UNKNOWN: u32 = CPU_FREE_MIN;
+const MEMORY_FREE_MIN: u32 = WHOLE / 100;
 /// In halves of a part: an image that another has and this one does not is worth a part and a half.
 const IMAGE_AWAY: u64 = 3;
 const ENGINE_SLOW: u64 = 2;
@@ -38,7 +41,9 @@ pub(super) struct Able<'a> {
 impl<'a> Able<'a> {
     pub(super) fn new(candidate: &'a Candidate, preferred_zone: Option<&String>) -> Self {
         let load = candidate.load.as_ref();
-        let free = load.map_or(FREE_UNKNOWN, Load::free).max(FREE_MIN);
+        let free = load.map_or(FREE_UNKNOWN, |load| {
+            load.cpu_free().max(CPU_FREE_MIN).min(load.memory_free().max(MEMORY_FREE_MIN))
+        });
         let slow = match load.and_then(|load| load.engine_ms).unwrap_or(0) {
             VERY_SLOW_MS.. => ENGINE_VERY_SLOW,
             SLOW_MS.. => ENGINE_SLOW,

@@ -18,10 +18,13 @@ fn work_goes_to_hosts_that_have_something_left() {
     assert_eq!(first(&fleet), (2, "weight 10, 0 under way, 80 % free".to_owned()));
     let parts = eligible(&fleet, &Requirements::default()).unwrap().distribute(150);
     assert_eq!(counts(&parts), [(1, 40), (2, 80), (3, 30)].into());
-    // However busy, a host counts as one quarter free; one that has not told as half.
+    // However busy, a host counts as one quarter free; so does one that does not tell.
     let fleet = [free(1, 0, 50), free(2, 100, 100), node(3, 10)];
-    let parts = eligible(&fleet, &Requirements::default()).unwrap().distribute(70);
-    assert_eq!(counts(&parts), [(1, 10), (2, 40), (3, 20)].into());
+    let parts = eligible(&fleet, &Requirements::default()).unwrap().distribute(60);
+    assert_eq!(counts(&parts), [(1, 10), (2, 40), (3, 10)].into());
+    // Without memory it counts for next to nothing, image or not.
+    let full = Candidate { has: vec![true], ..free(1, 90, 0) };
+    assert_eq!(first(&[full, Candidate { has: vec![false], ..free(2, 40, 60) }]).0, 2);
     let tie = [free(1, 50, 60), free(2, 50, 70)];
     assert_eq!(first(&tie).0, 2, "of those that are alike whoever has more left");
 }
