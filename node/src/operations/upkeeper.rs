@@ -35,6 +35,8 @@ use crate::ring::{Front, Partitions, Replicas};
 
 /// How often groups are looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
+/// Pings come more often than that from a node that is there.
+const SILENT: Duration = Duration::from_millis(400);
 /// How long a node is suspected before its open parts go to others.
 const MOVE_AFTER: Duration = Duration::from_secs(1);
 /// How long a node is suspected before its copies are replaced: they may be running, and a second one costs more than a second pull.
@@ -150,7 +152,18 @@ impl<R: Runtime> Upkeeper<R> {
                         }
                         Duration::ZERO
                     }
-                    PeerState::Suspect | PeerState::Failed => now - *suspects.entry(node.id).or_insert(now),
+                    PeerState::Suspect | PeerState::Failed => {
+                        let since = suspects.entry(node.id).or_insert(now);
+                        let ago = core.monitor.last_heard_ms(node.id).map(Duration::from_millis);
+                        // Heard and silent again between two looks: it was back, and what it said before it went is over.
+                        if let Some(heard) = ago.filter(|ago| *ago >= SILENT).map(|ago| now - ago)
+                            && heard > *since
+                        {
+                            farewells.forget(node.id);
+                            *since = heard;
+                        }
+                        now - *since
+                    }
                 };
                 let without_for = match &node.engine {
                     EngineReport::Unavailable { .. } | EngineReport::NotConfigured => {
