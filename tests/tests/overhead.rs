@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use hyper::Method;
-use longshore_node::api::types::{Action, OperationRequest, Strategy};
+use longshore_node::api::types::{Action, OperationRequest, OperationState, Strategy};
 use longshore_tests::http::Http;
 use longshore_tests::registry::UNLIMITED;
 use longshore_tests::tools::{Tool, have};
@@ -15,6 +15,8 @@ use longshore_tests::{Stopwatch, machine};
 const ENTRIES: usize = 3;
 /// Most that `scripts/bench operations` lets it take beyond that, with 19 of 20 operations.
 const OVERHEAD_MAX: Duration = Duration::from_millis(1);
+/// For an operation that does not end.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Of a sorted list, the value that so many of a hundred are not above.
 fn percentile(times: &mut [Duration], percent: usize) -> Duration {
@@ -45,7 +47,15 @@ fn an_operation_takes_its_engine_three_entries_and_little_more() {
         let targets = vec![format!("{}:op-{number}", image.name())];
         let tag = Action::Tag { source: image.to_string(), targets };
         let id = http.submit(&OperationRequest::new(tag, Strategy::Local), None).expect("submitted").id;
-        while !http.operation(&id).expect("the operation").state.is_terminal() {}
+        // Asked without a pause, which would be measured.
+        let watch = Stopwatch::start();
+        let state = loop {
+            let state = http.operation(&id).expect("the operation").state;
+            if state.is_terminal() || watch.elapsed() > PATIENCE {
+                break state;
+            }
+        };
+        assert_eq!(state, OperationState::Succeeded, "{id}");
     };
     let floor = |number: usize| {
         for entry in 0..ENTRIES {
