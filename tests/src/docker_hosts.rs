@@ -14,6 +14,7 @@ use longshore_model::image::ImageReference;
 use rustix::process::{Pid, Signal, kill_process};
 use serde::Deserialize;
 
+use crate::procfs;
 use crate::wait::eventually;
 
 /// Why engines cannot be run on this machine, one reason a line.
@@ -169,9 +170,12 @@ impl DockerHosts {
         Ok(())
     }
 
-    /// Stops an engine's process where it stands (SIGSTOP): connections stay open, and nothing answers.
+    /// Stops an engine's process where it stands (SIGSTOP) and waits until it does: connections stay open, and nothing answers.
     pub fn pause(&self, engine: usize) -> Result<()> {
-        self.signal(engine, Signal::STOP)
+        self.signal(engine, Signal::STOP)?;
+        let pid = self.pid(engine)?.as_raw_nonzero().get().unsigned_abs();
+        eventually("the engine to stand still", Duration::from_secs(10), || procfs::is_stopped(pid));
+        Ok(())
     }
 
     pub fn resume(&self, engine: usize) -> Result<()> {
@@ -207,12 +211,16 @@ impl DockerHosts {
     }
 
     fn signal(&self, engine: usize, signal: Signal) -> Result<()> {
+        let pid = self.pid(engine)?;
+        kill_process(pid, signal).with_context(|| format!("cannot signal {pid:?}"))
+    }
+
+    fn pid(&self, engine: usize) -> Result<Pid> {
         let path = self.engine_dir(engine).join("process");
         let record =
             std::fs::read_to_string(&path).with_context(|| format!("no record {}", path.display()))?;
         let pid = record.split_whitespace().next().and_then(|pid| pid.parse().ok()).and_then(Pid::from_raw);
-        let pid = pid.with_context(|| format!("{} says {record:?}", path.display()))?;
-        kill_process(pid, signal).with_context(|| format!("cannot signal {pid:?}"))
+        pid.with_context(|| format!("{} says {record:?}", path.display()))
     }
 
     fn script_on(&self, command: &str, operand: &str) -> Result<()> {

@@ -14,8 +14,8 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use crate::cli::{Cli, Ended, clean_environment, exit_code};
 use crate::http::Http;
-use crate::wait::{Stopwatch, eventually_value, pause};
-use crate::{binary, tools};
+use crate::wait::{Stopwatch, eventually, eventually_value, pause};
+use crate::{binary, procfs, tools};
 
 /// The port peers use unless a test is about ports.
 pub const DEFAULT_PORT: u16 = 7400;
@@ -290,9 +290,11 @@ impl Peer {
         child.wait().expect("a child can be waited for");
     }
 
-    /// Freezes it.
+    /// Freezes it, and waits until it stands still.
+    #[track_caller]
     pub fn freeze(&self) {
         self.signal(Signal::STOP);
+        eventually("it to stand still", Duration::from_secs(10), || procfs::is_stopped(self.pid()));
     }
 
     /// Lets a frozen one go on.

@@ -21,6 +21,18 @@ pub fn resident_bytes(pid: u32) -> u64 {
         .unwrap_or_else(|| panic!("no VmRSS in /proc/{pid}/status"))
 }
 
+/// Whether every thread of a process stands still after SIGSTOP. The signal is only sent when `kill` returns: a thread that runs on another
+/// processor goes on until it is told.
+pub fn is_stopped(pid: u32) -> bool {
+    let tasks = format!("/proc/{pid}/task");
+    let tasks = std::fs::read_dir(&tasks).unwrap_or_else(|error| panic!("cannot read {tasks}: {error}"));
+    // A thread that ends meanwhile stands still, too.
+    tasks.flatten().all(|task| match std::fs::read_to_string(task.path().join("stat")) {
+        Ok(stat) => state(&stat).is_some_and(|state| "TtZX".contains(state)),
+        Err(_) => true,
+    })
+}
+
 /// UDP datagrams that this machine has sent since it started: every node's messages, if nothing else sends.
 pub fn datagrams_sent() -> u64 {
     let snmp = std::fs::read_to_string("/proc/net/snmp").expect("Linux counts datagrams");
@@ -33,6 +45,11 @@ fn sent(snmp: &str) -> Option<u64> {
     let (names, values) = (udp.next()?, udp.next()?);
     let column = names.split_ascii_whitespace().position(|name| name == "OutDatagrams")?;
     values.split_ascii_whitespace().nth(column)?.parse().ok()
+}
+
+/// Field 3 of `/proc/pid/stat`.
+fn state(stat: &str) -> Option<char> {
+    stat[stat.rfind(')')? + 1..].trim_start().chars().next()
 }
 
 /// Fields 14 and 15 of `/proc/pid/stat` (proc(5)). The name, field 2, may hold spaces and parentheses.
@@ -52,11 +69,24 @@ fn read(pid: u32, file: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::wait::eventually;
 
     #[test]
     fn ticks_are_found_after_an_awkward_name() {
         let stat = "42 (a ) b) S 1 42 42 0 -1 4194304 100 0 0 0 17 25 0 0 20 0 1 0 100 1 1";
         assert_eq!(cpu_ticks(stat), Some(42));
+        assert_eq!(state(stat), Some('S'));
+    }
+
+    #[test]
+    fn a_process_stands_still_when_all_its_threads_do() {
+        let mut child = std::process::Command::new("sleep").arg("60").spawn().unwrap();
+        assert!(!is_stopped(child.id()));
+        let pid = rustix::process::Pid::from_child(&child);
+        rustix::process::kill_process(pid, rustix::process::Signal::STOP).unwrap();
+        eventually("it to stand still", Duration::from_secs(10), || is_stopped(child.id()));
+        child.kill().unwrap();
+        child.wait().unwrap();
     }
 
     #[test]
