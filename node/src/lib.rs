@@ -10,6 +10,7 @@ pub mod load;
 pub mod logging;
 pub mod node;
 pub mod system;
+mod wire;
 
 mod builds;
 mod core;

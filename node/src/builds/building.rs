@@ -18,6 +18,7 @@ use crate::credentials::all_credentials;
 use crate::docker::{
     BuildOrder, ContainerEngine, ContextBytes, EngineError, LocalImage, OnProgress, PullProgress,
 };
+use crate::wire;
 
 /// How long a node may take to say whether it has a context, and for a piece of it.
 const ANSWER_PATIENCE: Duration = Duration::from_secs(3);
@@ -214,8 +215,8 @@ impl<R: Runtime> Builds<R> {
         call: BuildCall,
         patience: Duration,
     ) -> Result<BuildReply, String> {
-        let sent = self.transport.request(node, lane, call.encode(), patience).await;
-        sent.map_err(|error| error.to_string()).and_then(|body| BuildReply::decode(&body))
+        let sent = self.transport.request(node, lane, wire::encode(&call), patience).await;
+        sent.map_err(|error| error.to_string()).and_then(|body| wire::decode_reply(&body))
     }
 }
 

@@ -15,6 +15,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 
 use super::calls::{BuildCall, BuildReply, PIECE_BYTES};
+use crate::wire;
 
 /// Folder of contexts in the data folder.
 const DIR: &str = "contexts";
@@ -93,12 +94,12 @@ impl<R: Runtime> Contexts<R> {
 
     /// Takes a call from another node. Returns at once.
     pub(crate) fn receive(self: &Arc<Self>, body: &Bytes, replier: Replier) {
-        let call = match BuildCall::decode(body) {
+        let call = match wire::decode::<BuildCall>(body) {
             Ok(call) => call,
             Err(error) => return replier.refuse(error),
         };
         let this = Arc::clone(self);
-        drop(R::spawn(async move { replier.reply(this.answer(call).await.encode()) }));
+        drop(R::spawn(async move { replier.reply(wire::encode_reply(&this.answer(call).await)) }));
     }
 
     pub(super) async fn answer(&self, call: BuildCall) -> BuildReply {

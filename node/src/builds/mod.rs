@@ -9,5 +9,4 @@ mod calls;
 mod contexts;
 
 pub(crate) use building::Builds;
-pub(crate) use calls::BUILD_TAG;
 pub(crate) use contexts::Contexts;

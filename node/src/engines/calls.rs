@@ -1,13 +1,11 @@
 //! What one node asks of another one's engine, as messages.
 
 use bincode::{Decode, Encode};
-use bytes::Bytes;
 use longshore_model::codec;
 
 use crate::docker::{Container, EngineError, ExecSpec, ListedImage, ListedVolume, LogQuery, Stream};
+use crate::wire::{Kind, Message};
 
-/// First byte of a call, its version included. Consensus has 0xC0 to 0xCF, offers 0xD1 and 0xD2.
-pub(crate) const CALL_TAG: u8 = 0xD3;
 /// Most bytes of a listing of one node: it has to fit into a message of 4 MiB. Some thousand containers.
 pub(crate) const LISTED_BYTES_MAX: usize = 3 << 20;
 
@@ -131,49 +129,23 @@ impl From<EngineError> for CallError {
     }
 }
 
-impl EngineCall {
-    pub(crate) fn encode(&self) -> Bytes {
-        let mut bytes = vec![CALL_TAG];
-        codec::encode_into(self, &mut bytes);
-        bytes.into()
-    }
-
-    /// Of a message, its tag included.
-    pub(crate) fn decode(body: &[u8]) -> Result<Self, String> {
-        match body.split_first() {
-            Some((&CALL_TAG, call)) => codec::decode(call).map_err(|error| error.to_string()),
-            _ => Err("not a call to an engine".to_owned()),
-        }
-    }
-}
-
-impl EngineReply {
-    pub(crate) fn encode(&self) -> Bytes {
-        let mut bytes = Vec::new();
-        codec::encode_into(self, &mut bytes);
-        bytes.into()
-    }
-
-    pub(crate) fn decode(body: &[u8]) -> Result<Self, String> {
-        codec::decode(body).map_err(|error| error.to_string())
-    }
+impl Message for EngineCall {
+    const KIND: Kind = Kind::Engine;
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::wire;
 
     #[test]
     fn calls_and_replies_are_read_as_they_are_written() {
         let query = LogQuery { follow: true, tail: Some(5), ..LogQuery::default() };
         let call = EngineCall::Logs { container: "web".into(), query };
-        assert_eq!(EngineCall::decode(&call.encode()), Ok(call));
+        wire::tests::survives(&call);
         let piece = OutputPiece { stream: Stream::Stderr, bytes: vec![0, 255] };
         let reply = EngineReply::Output { pieces: vec![piece], end: Some(StreamEnd::Exit(3)) };
-        assert_eq!(EngineReply::decode(&reply.encode()), Ok(reply));
-        for bad in [&b""[..], &[0xD1, 0], &[CALL_TAG], &[CALL_TAG, 99]] {
-            assert!(EngineCall::decode(bad).is_err(), "{bad:?}");
-        }
+        wire::tests::reply_survives(&reply);
     }
 
     #[test]

@@ -6,8 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use bytes::Bytes;
-use longshore_model::codec;
+use bincode::{Decode, Encode};
 use longshore_model::container::Origin;
 use longshore_raft::NodeId;
 use longshore_raft::transport::{Lane, TransportRef};
@@ -19,13 +18,24 @@ use longshore_raft::Runtime;
 
 use crate::docker::Changed;
 use crate::inventory::Heard;
+use crate::wire::{self, Kind, Message};
 
-/// First byte of a message that lists copies, its version included.
-pub(crate) const CARE_TAG: u8 = 0xD4;
 /// Most copies in one message, and most that are kept in mind.
 pub(crate) const EXPECTED_MAX: usize = 4_096;
 /// Nobody waits for the reply.
 const SEND_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Which copies a node should have.
+#[derive(Debug, PartialEq, Eq, Encode, Decode)]
+struct Copies(Vec<Origin>);
+
+impl Message for Copies {
+    const KIND: Kind = Kind::Care;
+
+    fn check(&self) -> Result<(), String> {
+        wire::at_most(self.0.len(), EXPECTED_MAX, "copies")
+    }
+}
 
 /// One per node.
 #[derive(Debug, Default)]
@@ -125,9 +135,7 @@ impl Care {
         if to == me {
             return self.expect(copies);
         }
-        let mut message = vec![CARE_TAG];
-        codec::encode_into(&copies, &mut message);
-        let sent = transport.request(to, Lane::Control, message.into(), SEND_TIMEOUT);
+        let sent = transport.request(to, Lane::Control, wire::encode(&Copies(copies)), SEND_TIMEOUT);
         drop(R::spawn(async move {
             if let Err(error) = sent.await {
                 tracing::debug!(%to, %error, "a node could not be told of its containers; it is told again");
@@ -136,14 +144,8 @@ impl Care {
     }
 
     /// Takes a message from another node, its tag included.
-    pub(crate) fn receive(&self, body: &Bytes) -> Result<(), String> {
-        let copies: Vec<Origin> = match body.split_first() {
-            Some((&CARE_TAG, copies)) => codec::decode(copies).map_err(|error| error.to_string())?,
-            _ => return Err("not a list of copies".to_owned()),
-        };
-        if copies.len() > EXPECTED_MAX {
-            return Err(format!("{} copies in one message, {EXPECTED_MAX} are the most", copies.len()));
-        }
+    pub(crate) fn receive(&self, body: &[u8]) -> Result<(), String> {
+        let Copies(copies) = wire::decode(body)?;
         self.expect(copies);
         Ok(())
     }

@@ -14,6 +14,7 @@ use super::calls::{
 use super::streams::Streams;
 use crate::docker::{ContainerEngine, EngineError};
 use crate::inventory::{Inventory, Item};
+use crate::wire;
 
 /// Most calls that are being answered at a time.
 const CALLS_MAX: usize = 512;
@@ -69,12 +70,12 @@ impl<R: Runtime> Desk<R> {
 
     /// Takes a call from another node. Returns at once.
     pub(crate) fn receive(self: &Arc<Self>, body: &Bytes, replier: Replier) {
-        let call = match EngineCall::decode(body) {
+        let call = match wire::decode::<EngineCall>(body) {
             Ok(call) => call,
             Err(error) => return replier.refuse(error),
         };
         let this = Arc::clone(self);
-        drop(R::spawn(async move { replier.reply(this.answer(call).await.encode()) }));
+        drop(R::spawn(async move { replier.reply(wire::encode_reply(&this.answer(call).await)) }));
     }
 
     pub(crate) async fn answer(&self, call: EngineCall) -> EngineReply {

@@ -8,6 +8,7 @@ use longshore_raft::{NodeId, Runtime};
 
 use super::calls::{CallError, CallErrorKind, EngineCall, EngineReply, OutputPiece, StreamEnd};
 use super::desk::Desk;
+use crate::wire;
 
 /// How long another node's engine may take for an answer; ours has its own limits.
 const ANSWER_PATIENCE: Duration = Duration::from_secs(15);
@@ -36,9 +37,9 @@ impl<R: Runtime> Engines<R> {
             self.desk.answer(call).await
         } else {
             let unavailable = |message: String| CallError { kind: CallErrorKind::Unavailable, message };
-            let sent = self.transport.request(node, Lane::Control, call.encode(), ANSWER_PATIENCE);
+            let sent = self.transport.request(node, Lane::Control, wire::encode(&call), ANSWER_PATIENCE);
             let body = sent.await.map_err(|error| unavailable(error.to_string()))?;
-            EngineReply::decode(&body).map_err(unavailable)?
+            wire::decode_reply(&body).map_err(unavailable)?
         };
         match reply {
             EngineReply::Failed(error) => Err(error),

@@ -11,9 +11,9 @@ mod fleet;
 mod streams;
 
 pub(crate) use calls::{
-    CALL_TAG, CallError, CallErrorKind, EngineCall, EngineReply, Listing, OutputPiece, SeenLast, StreamEnd,
+    CallError, CallErrorKind, EngineCall, EngineReply, Listing, OutputPiece, SeenLast, StreamEnd,
 };
-pub(crate) use care::{CARE_TAG, Care};
+pub(crate) use care::Care;
 pub(crate) use caretaker::Caretaker;
 pub(crate) use desk::Desk;
 pub(crate) use fleet::{EngineStream, Engines};

@@ -13,6 +13,7 @@ use longshore_raft::{NodeId, Runtime};
 use super::calls::{HistoryCall, HistoryReply};
 use super::recorder::History;
 use super::records::Moment;
+use crate::wire;
 
 /// Nodes that are asked at a time.
 const ASKED_AT_ONCE: usize = 16;
@@ -39,8 +40,9 @@ impl<R: Runtime> Histories<R> {
         let reply = if node == self.me {
             Ok(self.history.answer(call).await)
         } else {
-            let sent = self.transport.request(node, Lane::Control, call.encode(), ANSWER_PATIENCE).await;
-            sent.map_err(|error| error.to_string()).and_then(|body| HistoryReply::decode(&body))
+            let sent =
+                self.transport.request(node, Lane::Control, wire::encode(&call), ANSWER_PATIENCE).await;
+            sent.map_err(|error| error.to_string()).and_then(|body| wire::decode_reply(&body))
         };
         match reply {
             Ok(HistoryReply::Unavailable(why)) | Err(why) => {

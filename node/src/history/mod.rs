@@ -12,5 +12,4 @@ mod records;
 mod tests;
 
 pub(crate) use asking::{Histories, merged, reaches_beyond};
-pub(crate) use calls::HISTORY_TAG;
 pub(crate) use recorder::History;

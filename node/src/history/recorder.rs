@@ -18,6 +18,7 @@ use super::calls::{HistoryCall, HistoryReply};
 use super::records;
 use crate::node::OpenTables;
 use crate::ring::Replicas;
+use crate::wire;
 
 /// How often replicas are looked at.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -218,12 +219,12 @@ impl<R: Runtime> History<R> {
 
     /// Takes a call from another node. Returns at once.
     pub(crate) fn receive(self: &Arc<Self>, body: &Bytes, replier: Replier) {
-        let call = match HistoryCall::decode(body) {
+        let call = match wire::decode::<HistoryCall>(body) {
             Ok(call) => call,
             Err(error) => return replier.refuse(error),
         };
         let this = Arc::clone(self);
-        drop(R::spawn(async move { replier.reply(this.answer(call).await.encode()) }));
+        drop(R::spawn(async move { replier.reply(wire::encode_reply(&this.answer(call).await)) }));
     }
 
     pub(super) async fn answer(&self, call: HistoryCall) -> HistoryReply {

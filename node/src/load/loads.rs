@@ -14,6 +14,7 @@ use tokio::sync::Notify;
 
 use crate::docker::Changed;
 use crate::inventory::Heard;
+use crate::wire;
 
 use super::images::ImageName;
 use super::messages::{Message, Stamp, WANTS_IMAGES};
@@ -150,7 +151,7 @@ impl<R: Runtime> Loads<R> {
 
     /// Takes a message from another node, its tag included; the reply to it.
     pub(crate) fn receive(&self, from: NodeId, body: &[u8]) -> Result<Bytes, String> {
-        let message = Message::decode(body)?;
+        let message = wire::decode::<Message>(body)?;
         let mut others = self.others.lock();
         let told = others.entry(from).or_default();
         match message {
@@ -256,7 +257,7 @@ mod tests {
         let running = || loads.of(other).map(|seen| seen.load.running);
         let say = |incarnation, number, running| {
             let message = Message::Load { stamp: stamp(incarnation, number), load: load(running), images: 0 };
-            loads.receive(other, &message.encode()).unwrap();
+            loads.receive(other, &wire::encode(&message)).unwrap();
         };
         assert_eq!(running(), None);
         say(1, 5, 3);
@@ -282,7 +283,7 @@ mod tests {
         let mut number = 0;
         let mut say = |message: fn(Stamp, Vec<ImageName>) -> Message, names: &[ImageName]| {
             number += 1;
-            loads.receive(other, &message(stamp(1, number), names.to_vec()).encode()).unwrap()
+            loads.receive(other, &wire::encode(&message(stamp(1, number), names.to_vec()))).unwrap()
         };
         let report: fn(Stamp, Vec<ImageName>) -> Message =
             |stamp, names| Message::Load { stamp, load: load(0), images: ImageName::hash_of(&names) };

@@ -1,14 +1,11 @@
 //! What nodes say to each other about how they are, as bytes.
 
 use bincode::{Decode, Encode};
-use bytes::Bytes;
-use longshore_model::codec;
 use longshore_model::operations::load::Load;
 
 use super::images::{IMAGES_MAX, ImageName};
+use crate::wire::{self, Kind};
 
-/// First byte of a message, its version included. Offers have 0xD1 and 0xD2, engines 0xD3 and 0xD4, farewells 0xD5, the history 0xD6.
-pub(crate) const LOAD_TAG: u8 = 0xD8;
 /// The reply of one that does not know which images are there: it is told then.
 pub(super) const WANTS_IMAGES: u8 = 1;
 
@@ -31,24 +28,13 @@ pub(super) enum Message {
     Images { stamp: Stamp, names: Vec<ImageName> },
 }
 
-impl Message {
-    pub(super) fn encode(&self) -> Bytes {
-        let mut message = vec![LOAD_TAG];
-        codec::encode_into(self, &mut message);
-        message.into()
-    }
+impl wire::Message for Message {
+    const KIND: Kind = Kind::Load;
 
-    /// With its tag.
-    pub(super) fn decode(body: &[u8]) -> Result<Self, String> {
-        let message = match body.split_first() {
-            Some((&LOAD_TAG, message)) => codec::decode(message).map_err(|error| error.to_string())?,
-            _ => return Err("not word of a node's load".to_owned()),
-        };
-        match &message {
-            Self::Images { names, .. } if names.len() > IMAGES_MAX => {
-                Err(format!("{} images in one message, {IMAGES_MAX} are the most", names.len()))
-            }
-            _ => Ok(message),
+    fn check(&self) -> Result<(), String> {
+        match self {
+            Self::Load { .. } => Ok(()),
+            Self::Images { names, .. } => wire::at_most(names.len(), IMAGES_MAX, "images"),
         }
     }
 }
@@ -71,15 +57,11 @@ mod tests {
         };
         let images = |count: usize| Message::Images { stamp, names: vec![ImageName(9); count] };
         for message in [Message::Load { stamp, load, images: 8 }, images(0), images(IMAGES_MAX)] {
-            assert_eq!(Message::decode(&message.encode()), Ok(message));
+            wire::tests::survives(&message);
         }
-        let largest = images(IMAGES_MAX).encode().len();
+        let largest = wire::encode(&images(IMAGES_MAX)).len();
         assert!(largest < 9 << 10, "{largest} bytes");
-        assert!(Message::decode(&images(IMAGES_MAX + 1).encode()).unwrap_err().contains("1024 are the most"));
-        let mut long = images(1).encode().to_vec();
-        long.push(0);
-        for bad in [&b""[..], &[0xD3, 0], &[LOAD_TAG], &[LOAD_TAG, 99], &long] {
-            assert!(Message::decode(bad).is_err(), "{bad:?}");
-        }
+        let many = wire::decode::<Message>(&wire::encode(&images(IMAGES_MAX + 1)));
+        assert!(many.unwrap_err().contains("1024 are the most"));
     }
 }

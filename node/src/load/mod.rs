@@ -14,7 +14,6 @@ mod sharer;
 
 pub(crate) use images::{ImageName, ImageWatch};
 pub(crate) use loads::{Loads, Sighting};
-pub(crate) use messages::LOAD_TAG;
 pub use probe::{FixedHost, HostProbe, HostSample, probe_conforms};
 pub(crate) use sampler::Sampler;
 pub(crate) use sharer::Sharer;

@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 use super::messages::{Message, Stamp, WANTS_IMAGES};
 use super::pace::{self, MOST, Report};
 use crate::core::Core;
+use crate::wire;
 
 /// Nobody waits for the reply; the next report comes anyway.
 const SEND_TIMEOUT: Duration = Duration::from_secs(2);
@@ -72,13 +73,13 @@ impl<R: Runtime> Sharer<R> {
     fn tell(&self, node: NodeId, report: &Report) {
         let stamp = Stamp { incarnation: self.core.incarnation, number: self.number };
         let message = Message::Load { stamp, load: report.load, images: report.images };
-        let sent = self.transport.request(node, Lane::Control, message.encode(), SEND_TIMEOUT);
+        let sent = self.transport.request(node, Lane::Control, wire::encode(&message), SEND_TIMEOUT);
         let (core, transport) = (Arc::clone(&self.core), Arc::clone(&self.transport));
         drop(R::spawn(async move {
             let told = async {
                 if sent.await?[..] == [WANTS_IMAGES] {
                     let names = core.loads.own_images().to_vec();
-                    let images = Message::Images { stamp, names }.encode();
+                    let images = wire::encode(&Message::Images { stamp, names });
                     transport.request(node, Lane::Control, images, SEND_TIMEOUT).await?;
                 }
                 Ok::<(), longshore_raft::transport::TransportError>(())

@@ -13,8 +13,8 @@ use longshore_raft::transport::{Lane, TransportRef};
 use longshore_raft::{NodeId, Runtime};
 use parking_lot::Mutex;
 
-/// The only byte of the message, its version included.
-pub(crate) const FAREWELL_TAG: u8 = 0xD5;
+use crate::wire::Kind;
+
 /// How long copies on a node that said so are left alone: a start takes a second or two, and the recovery of a large log some more.
 const BACK_WITHIN: Duration = Duration::from_secs(20);
 /// How long a node that stops waits until its word has been heard.
@@ -45,7 +45,7 @@ impl<R: Runtime> Farewells<R> {
 
     /// Tells the others that this node stops, and waits a moment until they have heard.
     pub(crate) async fn say(transport: &TransportRef, others: Vec<NodeId>) {
-        let word = Bytes::from_static(&[FAREWELL_TAG]);
+        let word = Bytes::from_static(&[Kind::Farewell as u8]);
         let said =
             others.into_iter().map(|node| transport.request(node, Lane::Control, word.clone(), HEARD_WITHIN));
         drop(R::timeout(HEARD_WITHIN, futures_util::future::join_all(said)).await);

@@ -9,12 +9,13 @@ use longshore_raft::consensus::router::Router;
 use longshore_raft::transport::{Handler, Lane, Replier};
 use longshore_raft::{NodeId, Runtime};
 
-use super::farewells::{FAREWELL_TAG, Farewells};
+use super::farewells::Farewells;
 use super::offers::Offers;
-use crate::builds::{BUILD_TAG, Contexts};
-use crate::engines::{CALL_TAG, CARE_TAG, Care, Desk};
-use crate::history::{HISTORY_TAG, History};
-use crate::load::{LOAD_TAG, Loads};
+use crate::builds::Contexts;
+use crate::engines::{Care, Desk};
+use crate::history::History;
+use crate::load::Loads;
+use crate::wire::Kind;
 
 /// See the module's docs. One per node.
 pub(crate) struct Intake<R: Runtime> {
@@ -30,21 +31,22 @@ pub(crate) struct Intake<R: Runtime> {
 
 impl<R: Runtime> Handler for Intake<R> {
     fn on_request(&self, from: NodeId, lane: Lane, body: Bytes, replier: Replier) {
-        let taken = match body.first() {
-            Some(tag) if Offers::<R>::is_message(*tag) => self.offers.receive(&body),
-            Some(&FAREWELL_TAG) => {
+        let taken = match Kind::of(&body) {
+            Some(Kind::Offers) => self.offers.receive(&body),
+            Some(Kind::Recall) => self.offers.receive_recall(&body),
+            Some(Kind::Farewell) => {
                 self.farewells.receive(from);
                 Ok(())
             }
-            Some(&CARE_TAG) => self.care.receive(&body),
-            Some(&CALL_TAG) => return self.desk.receive(&body, replier),
-            Some(&BUILD_TAG) => return self.contexts.receive(&body, replier),
-            Some(&LOAD_TAG) => match self.loads.receive(from, &body) {
+            Some(Kind::Care) => self.care.receive(&body),
+            Some(Kind::Load) => match self.loads.receive(from, &body) {
                 Ok(reply) => return replier.reply(reply),
                 Err(error) => Err(error),
             },
-            Some(&HISTORY_TAG) => return self.history.receive(&body, replier),
-            _ => return self.router.on_request(from, lane, body, replier),
+            Some(Kind::Engine) => return self.desk.receive(&body, replier),
+            Some(Kind::Build) => return self.contexts.receive(&body, replier),
+            Some(Kind::History) => return self.history.receive(&body, replier),
+            None => return self.router.on_request(from, lane, body, replier),
         };
         match taken {
             Ok(()) => replier.reply(Bytes::new()),

@@ -9,7 +9,6 @@ use std::time::Duration;
 
 use bincode::{Decode, Encode};
 use bytes::Bytes;
-use longshore_model::codec;
 use longshore_model::operations::SubKey;
 use longshore_raft::consensus::runtime::Instant as _;
 use longshore_raft::transport::{Lane, TransportRef};
@@ -17,10 +16,8 @@ use longshore_raft::{NodeId, Runtime};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
-/// First byte of a message of offers, its version included. Consensus has 0xC0 to 0xCF.
-pub(crate) const OFFERS_TAG: u8 = 0xD1;
-/// Of a message that recalls work.
-pub(crate) const RECALL_TAG: u8 = 0xD2;
+use crate::wire::{self, Kind, Message};
+
 /// Most offers to one node in one message; more follow when these are taken.
 pub(crate) const OFFERED_MAX: usize = 64;
 /// Most offers that a node keeps in mind.
@@ -41,18 +38,27 @@ pub(crate) struct Offer {
     pub(crate) wait_ms: u64,
 }
 
-fn encode<T: Encode>(tag: u8, list: &Vec<T>) -> Bytes {
-    let mut bytes = vec![tag];
-    codec::encode_into(list, &mut bytes);
-    bytes.into()
+/// A message of offers.
+#[derive(Debug, PartialEq, Eq, Encode, Decode)]
+struct Offered(Vec<Offer>);
+
+impl Message for Offered {
+    const KIND: Kind = Kind::Offers;
+
+    fn check(&self) -> Result<(), String> {
+        wire::at_most(self.0.len(), OFFERED_MAX, "offers")
+    }
 }
 
-/// What a message lists after its tag; an error if it makes no sense, or lists too much.
-fn decode<T: Decode<()>>(list: &[u8]) -> Result<Vec<T>, String> {
-    let list: Vec<T> = codec::decode(list).map_err(|e| e.to_string())?;
-    match list.len() <= OFFERED_MAX {
-        true => Ok(list),
-        false => Err(format!("{} offers in one message, {OFFERED_MAX} are the most", list.len())),
+/// A message that recalls work.
+#[derive(Debug, PartialEq, Eq, Encode, Decode)]
+struct Recalled(Vec<SubKey>);
+
+impl Message for Recalled {
+    const KIND: Kind = Kind::Recall;
+
+    fn check(&self) -> Result<(), String> {
+        wire::at_most(self.0.len(), OFFERED_MAX, "recalls")
     }
 }
 
@@ -98,7 +104,7 @@ impl<R: Runtime> Offers<R> {
     pub(crate) fn send(&self, transport: &TransportRef, to: NodeId, offers: Vec<Offer>) {
         match to == self.me {
             true => self.take(offers),
-            false => self.post(transport, to, encode(OFFERS_TAG, &offers)),
+            false => self.post(transport, to, wire::encode(&Offered(offers))),
         }
     }
 
@@ -108,7 +114,7 @@ impl<R: Runtime> Offers<R> {
         subs.truncate(OFFERED_MAX);
         match from == self.me {
             true => self.take_back(subs),
-            false => self.post(transport, from, encode(RECALL_TAG, &subs)),
+            false => self.post(transport, from, wire::encode(&Recalled(subs))),
         }
     }
 
@@ -121,18 +127,14 @@ impl<R: Runtime> Offers<R> {
         }));
     }
 
-    /// Whether a message with this first byte is for [`Self::receive`].
-    pub(crate) fn is_message(tag: u8) -> bool {
-        [OFFERS_TAG, RECALL_TAG].contains(&tag)
+    /// Takes a message of offers from another node, its first byte included.
+    pub(crate) fn receive(&self, message: &[u8]) -> Result<(), String> {
+        wire::decode(message).map(|Offered(offers)| self.take(offers))
     }
 
-    /// Takes a message from another node.
-    pub(crate) fn receive(&self, body: &[u8]) -> Result<(), String> {
-        match body.split_first() {
-            Some((&OFFERS_TAG, offers)) => decode(offers).map(|offers| self.take(offers)),
-            Some((&RECALL_TAG, subs)) => decode(subs).map(|subs| self.take_back(subs)),
-            _ => Err("not a message of offers".into()),
-        }
+    /// Takes a message that recalls work.
+    pub(crate) fn receive_recall(&self, message: &[u8]) -> Result<(), String> {
+        wire::decode(message).map(|Recalled(subs)| self.take_back(subs))
     }
 
     fn take_back(&self, subs: Vec<SubKey>) {
@@ -236,14 +238,14 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn offers_are_due_in_the_order_they_came_when_their_time_has_come() {
         let offers = Tested::new(NodeId(1));
-        offers.receive(&encode(OFFERS_TAG, &vec![offer(5, 0), offer(3, 0), offer(4, 1_000)])).unwrap();
+        offers.receive(&wire::encode(&Offered(vec![offer(5, 0), offer(3, 0), offer(4, 1_000)]))).unwrap();
         offers.changed().await;
         assert_eq!(due(&offers), [5, 3]);
         assert!(offers.due(|_| false).next.is_some());
         advance(Duration::from_millis(1_000)).await;
         assert_eq!(due(&offers), [5, 3, 4]);
         offers.put_off(offer(5, 0).sub, Duration::from_secs(3));
-        offers.receive(&encode(OFFERS_TAG, &vec![offer(5, 0)])).unwrap();
+        offers.receive(&wire::encode(&Offered(vec![offer(5, 0)]))).unwrap();
         assert_eq!(due(&offers), [3, 4], "an offer made again does not overrule the log");
         offers.forget(offer(3, 0).sub);
         assert_eq!(offers.due(|sub| sub.operation.index == 4).now, []);
@@ -289,25 +291,21 @@ mod tests {
     async fn a_recall_is_told_once() {
         let offers = Tested::new(NodeId(1));
         let sub = offer(1, 0).sub;
-        offers.receive(&encode(RECALL_TAG, &vec![sub, sub])).unwrap();
+        offers.receive_recall(&wire::encode(&Recalled(vec![sub, sub]))).unwrap();
         offers.changed().await;
         assert_eq!(offers.recalled(), BTreeSet::from([sub]));
         assert!(offers.recalled().is_empty());
     }
 
     #[test]
-    fn messages_that_make_no_sense_are_refused() {
+    fn messages_are_read_as_they_are_written_and_list_so_much_at_most() {
+        wire::tests::survives(&Offered(vec![offer(1, 7); OFFERED_MAX]));
+        wire::tests::survives(&Recalled(vec![offer(1, 7).sub; OFFERED_MAX]));
         let offers = Tested::new(NodeId(1));
-        let many = encode(OFFERS_TAG, &vec![offer(1, 0); OFFERED_MAX + 1]);
-        let cases: [(&[u8], &str); 5] = [
-            (b"", "not a message"),
-            (&[0xC1, 0], "not a message"),
-            (&[OFFERS_TAG, 9], "decode"),
-            (&[RECALL_TAG, 9], "decode"),
-            (&many, "65 offers"),
-        ];
-        for (body, why) in cases {
-            assert!(offers.receive(body).unwrap_err().contains(why), "{why}");
-        }
+        let many = wire::encode(&Offered(vec![offer(1, 0); OFFERED_MAX + 1]));
+        assert!(offers.receive(&many).unwrap_err().contains("65 offers"));
+        let many = wire::encode(&Recalled(vec![offer(1, 0).sub; OFFERED_MAX + 1]));
+        assert!(offers.receive_recall(&many).unwrap_err().contains("65 recalls"));
+        assert!(due(&offers).is_empty() && offers.recalled().is_empty());
     }
 }
