@@ -122,6 +122,21 @@ impl<R: Runtime> Front<R> {
         }
     }
 
+    /// Whether this node's replica of the operation's group has something else to say of it than `known`, which is replaced by it. Also true if
+    /// there is no replica here: then only [`Self::operation`] knows.
+    pub(crate) fn differs_here(&self, id: OperationId, known: &mut Option<Operation>) -> bool {
+        let here = self.groups().ok().and_then(|groups| self.replicas.get(groups.group_of(id.partition)));
+        let Some(replica) = here else { return true };
+        replica.with_state(|machine| {
+            let now = machine.operations().get(id);
+            let differs = now != known.as_ref();
+            if differs {
+                *known = now.cloned();
+            }
+            differs
+        })
+    }
+
     /// Operations of one session, or of the whole fleet, newest first; `listing.limit` of each group at most.
     pub(crate) async fn operations(&self, listing: Listing) -> Result<Vec<Operation>, FrontError> {
         let groups = self.groups()?;

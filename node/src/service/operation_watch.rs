@@ -15,10 +15,16 @@ use crate::api::types::*;
 use crate::core::Core;
 use crate::ring::Front;
 
-/// Least time between two items of a watch, so that a busy log does not flood a client.
+/// Least time between two items of a watch, so that a busy log does not flood a client. The last item does not wait.
 const WATCH_PAUSE: Duration = Duration::from_millis(100);
-/// How often a watch looks at an operation whose group this node has no replica of.
+/// Least and most time between two looks at this node's replica; between them the [`LOOKS_PER_AGE`]th part of the time that has been watched.
+/// Whatever is applied in the group ends the wait, and much may be; but who has just asked for something small wants to know at once.
+const LOOK_PAUSE: [Duration; 2] = [Duration::from_millis(1), WATCH_PAUSE];
+const LOOKS_PER_AGE: u32 = 16;
+/// Most time between two reads of an operation whose group this node has no replica of, and of one that did not change.
 const WATCH_LOOK: Duration = Duration::from_millis(300);
+/// Least time between two such reads; between them a quarter of the time that has been watched.
+const ASK_PAUSE: Duration = Duration::from_millis(10);
 /// How long a watch waits for a group that cannot be read: an election, and more.
 const WATCH_PATIENCE: Duration = Duration::from_secs(30);
 
@@ -28,7 +34,18 @@ pub(super) fn watch<R: Runtime>(
     front: Front<R>,
     id: OperationId,
 ) -> ApiStream<OperationView> {
-    let start = Watch { core, front, id, seen: 0, shown: None, ended: false };
+    let started = R::Instant::now();
+    let start = Watch {
+        core,
+        front,
+        id,
+        started,
+        seen: 0,
+        here: None,
+        shown: None,
+        next_item: started,
+        ended: false,
+    };
     Box::pin(stream::unfold(start, Watch::next))
 }
 
@@ -36,8 +53,13 @@ struct Watch<R: Runtime> {
     core: Arc<Core<R>>,
     front: Front<R>,
     id: OperationId,
+    started: R::Instant,
     seen: u64,
+    /// What this node's replica said last. It may be behind what was shown.
+    here: Option<model::Operation>,
     shown: Option<model::Operation>,
+    /// When something that is not the end may be shown.
+    next_item: R::Instant,
     ended: bool,
 }
 
@@ -49,19 +71,22 @@ impl<R: Runtime> Watch<R> {
         let mut give_up = R::Instant::now() + WATCH_PATIENCE;
         loop {
             match self.front.operation(self.id).await {
-                Ok(Some(operation)) if self.shown.as_ref() != Some(&operation) => {
-                    let view = self.core.group.with_state(|state| operation_view(state, &operation));
-                    self.ended = operation.ended.is_some();
-                    if self.shown.replace(operation).is_some() {
-                        R::sleep(WATCH_PAUSE).await;
+                Ok(Some(operation)) => {
+                    let now = R::Instant::now();
+                    give_up = now + WATCH_PATIENCE;
+                    let is_news = self.shown.as_ref() != Some(&operation);
+                    if is_news && (operation.ended.is_some() || now >= self.next_item) {
+                        let view = self.core.group.with_state(|state| operation_view(state, &operation));
+                        self.ended = operation.ended.is_some();
+                        self.shown = Some(operation);
+                        self.next_item = now + WATCH_PAUSE;
+                        return Some((Ok(view), self));
                     }
-                    return Some((Ok(view), self));
-                }
-                Ok(Some(_)) => {
-                    give_up = R::Instant::now() + WATCH_PATIENCE;
-                    // Whatever is applied in the group ends the wait, and much may be.
-                    R::sleep(WATCH_PAUSE).await;
-                    self.seen = self.front.news(self.id.partition, self.seen, WATCH_LOOK).await;
+                    let patience = match is_news {
+                        true => self.next_item - now,
+                        false => WATCH_LOOK,
+                    };
+                    drop(R::timeout(patience, self.changed_here()).await);
                 }
                 Ok(None) => {
                     self.ended = true;
@@ -73,6 +98,19 @@ impl<R: Runtime> Watch<R> {
                     return Some((Err(operation_error(error)), self));
                 }
                 Err(_) => R::sleep(WATCH_LOOK).await,
+            }
+        }
+    }
+
+    /// Resolves when this node's replica has something else to say of the operation.
+    async fn changed_here(&mut self) {
+        loop {
+            let age = R::Instant::now() - self.started;
+            R::sleep((age / LOOKS_PER_AGE).clamp(LOOK_PAUSE[0], LOOK_PAUSE[1])).await;
+            let patience = (age / 4).clamp(ASK_PAUSE, WATCH_LOOK);
+            self.seen = self.front.news(self.id.partition, self.seen, patience).await;
+            if self.front.differs_here(self.id, &mut self.here) {
+                return;
             }
         }
     }
