@@ -24,10 +24,10 @@ pub(super) type Answer = Outcome;
 /// As many as the API lists.
 const LISTED_MAX: u32 = 1000;
 /// For an operation on containers.
-const RUN_TIMEOUT_MS: u64 = 60_000;
+pub(super) const RUN_TIMEOUT_MS: u64 = 60_000;
 
 /// What an error says of the effect: certainly none, or perhaps.
-fn failed(error: ClientError) -> Outcome {
+pub(super) fn failed(error: ClientError) -> Outcome {
     let text = error.to_string();
     match error {
         ClientError::Api { error, .. } => match error.code {
@@ -142,7 +142,7 @@ fn serial_of(image: &str) -> Option<Serial> {
 }
 
 /// Operations of one session in three share one, so that a partition has more than one of them.
-fn session(serial: Serial) -> Option<String> {
+pub(super) fn session(serial: Serial) -> Option<String> {
     (serial.is_multiple_of(3)).then(|| format!("session-{}", serial % 4))
 }
 
@@ -211,7 +211,7 @@ async fn build_request(node: &Node, serial: Serial) -> Result<OperationRequest, 
 }
 
 /// What the containers of a run are called: by their number, from 1, if there are several.
-fn container_name(serial: Serial) -> String {
+pub(super) fn container_name(serial: Serial) -> String {
     format!("s{serial}")
 }
 
@@ -288,8 +288,11 @@ pub(super) async fn list_operations(node: Node, groups: GroupCount) -> Answer {
         return Outcome::Refused("there are more operations than are listed".into());
     }
     let mut operations = BTreeMap::new();
-    // No client has numbered repairs and removals.
-    for view in views.iter().filter(|view| view.retry_of.is_none() && view.kind != "rm") {
+    // No client has numbered the others, and repairs.
+    let is_numbered = |view: &&OperationView| {
+        view.retry_of.is_none() && ["pull", "build", "run"].contains(&view.kind.as_str())
+    };
+    for view in views.iter().filter(is_numbered) {
         let serial = view.images.first().and_then(|image| serial_of(image)).unwrap_or(Serial::MAX);
         match position(groups, view) {
             Ok(at) => drop(operations.insert(at, Listed { serial, ended: view.state.is_terminal() })),

@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::calls::{self, Answer, When};
 use super::runs::KeptRun;
+use super::uses::USE_IMAGE_PPM;
 use super::{EXPIRED, PROBED, Served};
 use crate::observation::{BRIEF, Call, Key, LogPosition, Outcome, RunShape, STEADY, Seen, Serial};
 use crate::plan::{HostId, Plan, RingLoad};
@@ -388,13 +389,14 @@ impl SimClient {
         self.call("last list", Call::ListOperations, |node| calls::list_operations(node, groups)).await;
     }
 
-    /// Submits a pull under an idempotency key, again and again until the outcome is known; and may cancel it then.
+    /// Submits a pull under an idempotency key, again and again until the outcome is known; and may cancel it then, or use the image.
     async fn pull(&mut self) {
         let serial = self.world.recorder.next_serial();
-        if let Some((at, id)) = self.submit("submit", serial, None).await
-            && self.happens(CANCEL_PPM)
-        {
+        let Some((at, id)) = self.submit("submit", serial, None).await else { return };
+        if self.happens(CANCEL_PPM) {
             self.cancel(at, serial, id).await;
+        } else if self.happens(USE_IMAGE_PPM) {
+            self.use_image(serial, id).await;
         }
     }
 
@@ -440,7 +442,7 @@ impl SimClient {
     }
 
     async fn other(&mut self) {
-        match self.random.random_range(0..3) {
+        match self.random.random_range(0..4) {
             0 => {
                 let groups = self.groups();
                 drop(
@@ -452,6 +454,7 @@ impl SimClient {
                 let what = Call::Other { what: "nodes".into() };
                 drop(self.call("nodes", what, calls::list_nodes).await);
             }
+            2 => self.list_something().await,
             _ => {
                 let what = Call::Other { what: "token".into() };
                 drop(self.call("token", what, calls::make_and_revoke_token).await);

@@ -1,4 +1,5 @@
-//! The clients of a run: they change and read registers, pull images, run containers, list, make and revoke tokens, and move between nodes.
+//! The clients of a run: they change and read registers, have operations of every kind done, list, make and revoke tokens, and move
+//! between nodes.
 //!
 //! Clients speak HTTP to nodes through the production client, as the command line does. They judge nothing: what they did and
 //! what they were told goes to the recorder.
@@ -6,6 +7,7 @@
 mod calls;
 mod client;
 mod runs;
+mod uses;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

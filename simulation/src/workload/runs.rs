@@ -7,6 +7,7 @@ use rand::RngExt;
 
 use super::calls;
 use super::client::{CANCEL_PPM, SimClient};
+use super::uses::USE_CONTAINER_PPM;
 use crate::observation::{Call, Change, LogPosition, Outcome, RunShape};
 
 /// Most containers of a run.
@@ -46,7 +47,13 @@ impl SimClient {
             self.kept.push(KeptRun { at, id, stopped: false });
         } else if self.happens(CANCEL_PPM) {
             self.cancel(at, serial, id).await;
-        } else if self.happens(REMOVE_PLAIN_PPM) {
+        } else {
+            if self.happens(USE_CONTAINER_PPM) {
+                self.use_container(serial, id, shape.copies).await;
+            }
+            if !self.happens(REMOVE_PLAIN_PPM) {
+                return;
+            }
             self.think().await;
             let what = Call::Other { what: "rm".into() };
             let remove = |node| calls::remove_containers(node, serial, shape.copies);
