@@ -2,7 +2,7 @@
 //!
 //! Agreement, at one moment: one leader that all hosts which should work take for theirs, the same voters, and the same state at some index
 //! at or above all that was committed when the faults ended. Service: several writes and several reads, begun after
-//! healing, answered. What is not expected of a host: anything if it is `unhealed`, left, was removed, or has rotten data; agreement
+//! healing, answered; of clients that began fewer, since each asked other things again and again, at least one. What is not expected of a host: anything if it is `unhealed`, left, was removed, or has rotten data; agreement
 //! while an unhealed host leads, and the network between the two is as broken as the faults left it. (Raft's leader stays as long as a
 //! majority hears it, and whoever does not is behind.)
 
@@ -45,7 +45,7 @@ pub struct Liveness {
 }
 
 /// See [`Liveness::strained`].
-fn strained(plan: &Plan) -> BTreeSet<(HostId, HostId)> {
+pub(super) fn strained(plan: &Plan) -> BTreeSet<(HostId, HostId)> {
     let mut rules: Vec<&Rule> = Vec::new();
     for scheduled in &plan.faults {
         match &scheduled.fault {
@@ -72,8 +72,22 @@ struct Healed {
     committed: Option<u64>,
     /// Then and since: which hosts had which state at an index.
     states: States,
-    writes: u64,
-    reads: u64,
+    writes: Served,
+    reads: Served,
+}
+
+/// Calls of a kind, begun after healing; through a host of which nothing is expected, only those that were answered.
+#[derive(Debug, Default, Clone, Copy)]
+struct Served {
+    ended: u64,
+    answered: u64,
+}
+
+impl Served {
+    /// Whether clients asked so seldom that it shows nothing.
+    fn is_rare(self) -> bool {
+        self.answered > 0 && self.ended < 2 * SERVED_MIN
+    }
 }
 
 impl Liveness {
@@ -166,12 +180,12 @@ impl Liveness {
     /// What is not served yet; none if all is.
     fn unserved(&self) -> Option<String> {
         let healed = self.healed.as_ref()?;
-        let lacks = (self.writes_expected && healed.writes < SERVED_MIN)
-            || (self.reads_expected && healed.reads < SERVED_MIN);
+        let lacks = (self.writes_expected && healed.writes.answered < SERVED_MIN)
+            || (self.reads_expected && healed.reads.answered < SERVED_MIN);
         lacks.then(|| {
             format!(
                 "{} writes and {} reads were answered, {SERVED_MIN} of each are due",
-                healed.writes, healed.reads
+                healed.writes.answered, healed.reads.answered
             )
         })
     }
@@ -189,7 +203,10 @@ impl Liveness {
     fn verdict(&self, at_ns: u64) -> Result<(), Violation> {
         let Some(healed) = &self.healed else { return Ok(()) };
         let disagreement = if self.agreed_ns.is_none() { self.disagreement() } else { None };
-        let Some(why) = disagreement.or_else(|| self.unserved()) else { return Ok(()) };
+        let enough = |is_due: bool, of: Served| !is_due || of.answered >= SERVED_MIN || of.is_rare();
+        let rare = enough(self.writes_expected, healed.writes) && enough(self.reads_expected, healed.reads);
+        let unserved = || if rare { None } else { self.unserved() };
+        let Some(why) = disagreement.or_else(unserved) else { return Ok(()) };
         let waited = seconds(at_ns - healed.at.at_ns);
         let what = format!("{waited} after the faults ended (at {}) {why}", healed.at);
         Err(Violation { promise: Promise::Liveness, checker: NAME.into(), at_ns, what })
@@ -230,11 +247,14 @@ impl Liveness {
         let Some(healed) = self.healed.as_mut().filter(|healed| invoked.began > healed.at) else {
             return false;
         };
-        match (&invoked.what, outcome) {
-            (Call::Write { .. }, Outcome::Written) => healed.writes += 1,
-            (Call::Read { .. }, Outcome::Value(_)) => healed.reads += 1,
+        let (served, is_answered) = match (&invoked.what, outcome) {
+            (Call::Write { .. }, outcome) => (&mut healed.writes, *outcome == Outcome::Written),
+            (Call::Read { .. }, outcome) => (&mut healed.reads, matches!(outcome, Outcome::Value(_))),
             _ => return false,
-        }
+        };
+        let is_due = !self.excused.contains(&invoked.host);
+        served.ended += u64::from(is_answered || is_due);
+        served.answered += u64::from(is_answered);
         true
     }
 }
@@ -263,7 +283,13 @@ impl Checker for Liveness {
             for (host, (applied, hash)) in &self.states {
                 states.entry(*applied).or_default().entry(*hash).or_default().insert(*host);
             }
-            self.healed = Some(Healed { at, committed: self.committed, states, writes: 0, reads: 0 });
+            self.healed = Some(Healed {
+                at,
+                committed: self.committed,
+                states,
+                writes: Served::default(),
+                reads: Served::default(),
+            });
             self.judge(at_ns);
         } else if self.note(observation) && !done {
             self.events += 1;
@@ -285,7 +311,7 @@ impl Checker for Liveness {
             }
             _ => "the run ended before its faults did".to_owned(),
         };
-        let undecided = u64::from(self.healed.is_none());
+        let undecided = u64::from(self.served_ns.is_none() || self.agreed_ns.is_none());
         Ok(Verified { checker: NAME.into(), claim, events: self.events, undecided })
     }
 }

@@ -134,8 +134,14 @@ fn settled(statuses: &[(u64, u64, Option<u64>)], states: &[(HostId, u64, u8)], s
             hash: [*hash; 16],
         });
     }
-    for i in 1..=if served { 5 } else { 4 } {
+    for i in 1..=4 {
         history.calls(&format!("a{i}:w{i} a{i}=ok b{i}:r b{i}={i}"));
+    }
+    for i in 5..=10 {
+        match served {
+            true => history.calls(&format!("a{i}:w{i} a{i}=ok b{i}:r b{i}={i}")),
+            false => history.calls(&format!("a{i}:w{i} a{i}=? b{i}:r b{i}=no")),
+        }
     }
     history
 }
@@ -176,6 +182,16 @@ fn a_healed_fleet_agrees_and_serves() {
     for (name, mut history, expected) in cases {
         history.calls("E");
         history.expect(name, Liveness::new(&plan(&[])), expected);
+    }
+    // Clients asked other things, again and again, of a group that is gone.
+    for (calls, expected) in
+        [("a:w1 a=ok b:r b=1 c:w2 c=?", None), ("a:w1 a=? b:r b=1 c:w2 c=?", Some("0 writes and 1 reads"))]
+    {
+        let mut rare = settled(agreed, same, true);
+        rare.seen.retain(|seen| !matches!(seen.seen, Seen::Invoked { .. } | Seen::Completed { .. }));
+        rare.calls(calls);
+        rare.calls("E");
+        rare.expect("asked so seldom", Liveness::new(&plan(&[])), expected);
     }
     let mut idle = settled(agreed, &[], true);
     let healed = idle.seen.iter().position(|o| o.seen == Seen::Healed).unwrap();

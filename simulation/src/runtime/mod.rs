@@ -116,11 +116,13 @@ where
     F::Output: Send + 'static,
 {
     let (done, joined) = tokio::sync::oneshot::channel();
-    let task = InContext::new(context, future);
+    let (task, context) = (InContext::new(context, future), Arc::clone(context));
     let task = async move {
         if let Some(output) = task.await {
-            // Whoever does not wait for it does not need it.
-            let _ = done.send(output);
+            // Whoever does not wait for it does not need it; its destructor may start tasks.
+            if let Err(unwanted) = done.send(output) {
+                context.enter(|| drop(unwanted));
+            }
         }
     };
     #[expect(clippy::disallowed_methods, reason = "this is the port's implementation")]

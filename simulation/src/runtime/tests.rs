@@ -38,6 +38,26 @@ fn a_killed_process_runs_no_more_and_its_tasks_resolve() {
     });
 }
 
+/// What a task gives back that nobody waits for is dropped where the task ran.
+#[test]
+fn what_nobody_waits_for_may_start_a_task_when_it_is_dropped() {
+    struct Starts(Arc<AtomicU64>);
+    impl Drop for Starts {
+        fn drop(&mut self) {
+            let count = Arc::clone(&self.0);
+            drop(SimRuntime::spawn(async move { count.fetch_add(1, Ordering::Relaxed) }));
+        }
+    }
+    let world = context("world", 0);
+    run(&world, async {
+        let (node, started) = (context("node", 0), Arc::new(AtomicU64::new(0)));
+        let last = Starts(Arc::clone(&started));
+        drop(spawn_in(&node, async move { last }));
+        sleep_global(ms(10)).await;
+        assert_eq!(started.load(Ordering::Relaxed), 1);
+    });
+}
+
 #[test]
 fn a_paused_process_stands_still_and_goes_on() {
     let world = context("world", 0);

@@ -13,6 +13,7 @@ impl Containers {
     /// A host of which something is expected: it is there, and nothing of it stays broken.
     fn is_lit(&self, host: HostId) -> bool {
         !self.unhealed.contains(&host)
+            && !self.strained.contains(&host)
             && self.hosts.get(&host).is_some_and(|state| state.process_ns.is_some())
     }
 
@@ -25,22 +26,23 @@ impl Containers {
             self.undecided = u64::from(!self.runs.is_empty());
             return Ok(());
         }
-        self.undecided = 0;
-        let wrong = self.wrong_run().or_else(|| self.left_over());
+        let wrong_in = |led: bool| self.wrong_run(led).or_else(|| self.left_over(led));
+        let wrong = wrong_in(true);
+        self.undecided = u64::from(wrong.is_none() && wrong_in(false).is_some());
         wrong.map_or(Ok(()), |what| {
             Err(Violation { promise: Promise::Liveness, checker: NAME.into(), at_ns, what })
         })
     }
 
-    /// A run that is not as it is wanted.
-    fn wrong_run(&self) -> Option<String> {
+    /// A run that is not as it is wanted, in a group that somebody has led, or in one that nobody has.
+    fn wrong_run(&self, led: bool) -> Option<String> {
         let mut by_copy: BTreeMap<(LogPosition, u32), Vec<&Running>> = BTreeMap::new();
         for it in self.running.values() {
             if let Some(CopyOf { run, copy }) = it.origin.kept {
                 by_copy.entry((self.place(run), copy)).or_default().push(it);
             }
         }
-        for (at, run) in &self.runs {
+        for (at, run) in self.runs.iter().filter(|(at, _)| self.led.contains(&at.group) == led) {
             let wanted = match run.wanted {
                 Wanted::Up => 1,
                 Wanted::Stopped(_) | Wanted::Removed(_) => 0,
@@ -74,9 +76,13 @@ impl Containers {
     }
 
     /// A container that runs and should not: of a part that was cancelled, or beside another one of the same part.
-    fn left_over(&self) -> Option<String> {
+    fn left_over(&self, led: bool) -> Option<String> {
         let mut seen: BTreeMap<Unit, &Running> = BTreeMap::new();
-        for it in self.running.values().filter(|it| self.is_lit(it.host)) {
+        let is_judged = |it: &&Running| {
+            let record = it.origin.kept.map_or(it.origin.sub.operation, |copy| copy.run);
+            self.is_lit(it.host) && self.led.contains(&self.place(record).group) == led
+        };
+        for it in self.running.values().filter(is_judged) {
             let cancelled = self.cancelled.get(&self.place(it.origin.sub.operation));
             if let Some((_, since_ns)) = cancelled.filter(|(parts, _)| parts.contains(&it.origin.sub.index)) {
                 return Some(format!(

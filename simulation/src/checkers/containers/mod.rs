@@ -15,7 +15,8 @@
 //! - liveness: when the fleet has settled, each copy of a run that is wanted has one container that runs, and there is no other container of any
 //!   run; from then on none of them ends.
 //!
-//! Of a host that stays broken nothing is expected.
+//! Of a host that stays broken nothing is expected, nor of one that one of these can not hear, or not reach: it may lead. Nor is anything expected
+//! of what is in a group that nobody has led since the faults ended: a majority of it may have been wiped. That is left undecided.
 
 mod judge;
 #[cfg(test)]
@@ -28,6 +29,7 @@ use longshore_model::operations::{GRACE_MS, LEASE_MS, OperationId, SubKey};
 use longshore_raft::model::ring::GroupCount;
 
 use super::calls::{CallEvent, Calls, Invoked, seconds};
+use super::liveness::strained;
 use super::unsafe_at;
 use crate::observation::{
     Call, Change, Checker, EngineCondition, LogPosition, Observation, Outcome, Promise, RunShape, Seen,
@@ -139,6 +141,8 @@ struct Overlap {
 pub struct Containers {
     groups: GroupCount,
     unhealed: BTreeSet<HostId>,
+    /// The network between these and one that stays broken is as the faults left it.
+    strained: BTreeSet<HostId>,
     /// How long after the log's answer a container may start.
     slack_ns: u64,
     /// A host that stays broken may count as alive, and be given work.
@@ -158,6 +162,9 @@ pub struct Containers {
     runs: BTreeMap<LogPosition, Run>,
     /// Parts whose cancellation was acknowledged, and when.
     cancelled: BTreeMap<LogPosition, (BTreeSet<u32>, u64)>,
+    healed_ns: Option<u64>,
+    /// Groups that somebody has led since then.
+    led: BTreeSet<u32>,
     settled_ns: Option<u64>,
     starts: u64,
     undecided: u64,
@@ -181,6 +188,7 @@ impl Containers {
         Self {
             groups: plan.fleet.groups(),
             unhealed: plan.unhealed.iter().copied().collect(),
+            strained: strained(plan).into_iter().map(|(_, host)| host).collect(),
             half_broken: plan.unhealed.iter().any(|host| !is_gone(*host)),
             slack_ns: if is_prompt { ANSWERED_NS } else { (LEASE_MS + GRACE_MS) * 1_000_000 },
             has_engine: engines.map(|(host, _)| host).collect(),
@@ -194,6 +202,8 @@ impl Containers {
             overlaps: Vec::new(),
             runs: BTreeMap::new(),
             cancelled: BTreeMap::new(),
+            healed_ns: None,
+            led: BTreeSet::new(),
             settled_ns: None,
             starts: 0,
             undecided: 0,
@@ -431,6 +441,9 @@ impl Containers {
             }
             Seen::Status { host, status } => {
                 self.voters.insert((*host, status.group), status.voters.len());
+                if status.is_leader && self.healed_ns.is_some() {
+                    self.led.insert(status.group);
+                }
             }
             Seen::PullBegan { host, .. } => self.host(*host).pulls += 1,
             Seen::PullEnded { host, .. } => self.host(*host).pulls -= 1,
@@ -461,6 +474,10 @@ impl Checker for Containers {
                 self.container_started(at_ns, *start, it).map_err(is_unsafe)
             }
             Seen::ContainerEnded { start, .. } => self.container_ended(at_ns, *start),
+            Seen::Healed => {
+                self.healed_ns = Some(at_ns);
+                Ok(())
+            }
             Seen::Settled => {
                 self.settled_ns = Some(at_ns);
                 self.judge(at_ns)

@@ -7,6 +7,7 @@ use longshore_raft::NodeId;
 use super::*;
 use crate::checkers::testing::{History, plan, status};
 use crate::observation::Change;
+use crate::plan::{Hosts, Rule};
 
 const SECOND_NS: u64 = 1_000_000_000;
 
@@ -92,8 +93,18 @@ impl Story {
         self.call(Call::Change { at: place(index), change }, outcome)
     }
 
+    /// The faults end, the group is led, and time passes.
     fn settles(self) -> Self {
-        self.after(60).then(Seen::Settled)
+        let mut led = status(2, 1, Some(2), None);
+        led.group = place(5).group;
+        self.then(Seen::Healed).then(Seen::Status { host: 2, status: led }).after(60).then(Seen::Settled)
+    }
+
+    /// Likewise, but nobody leads the group any more.
+    fn settles_in_the_dark(self) -> Self {
+        let mut follower = status(2, 1, Some(1), None);
+        follower.group = place(5).group;
+        self.then(Seen::Healed).then(Seen::Status { host: 2, status: follower }).after(60).then(Seen::Settled)
     }
 
     #[track_caller]
@@ -226,6 +237,35 @@ fn in_the_end_there_is_what_is_wanted() {
     let dark = Seen::Ended { host: 1, incarnation: 1, power_loss: false, how: "killed".into() };
     let moved = up().then(dark).after(9).starts(2, 2, origin(9, 1, Some(5)));
     moved.settles().expect("beside one on a host that is down", None);
+}
+
+#[test]
+fn nothing_is_expected_of_a_group_that_nobody_leads_nor_of_a_host_beside_a_broken_one() {
+    let two = || {
+        let first = Story::new().keeps(5).starts(1, 1, origin(5, 1, Some(5)));
+        first.after(9).starts(2, 2, origin(9, 1, Some(5)))
+    };
+    let undecided = |story: &Story| {
+        story.history.judge(vec![Box::new(Containers::new(&plan(&[])))]).unwrap()[0].undecided
+    };
+    assert_eq!(undecided(&two().settles_in_the_dark()), 1);
+    let up = || Story::new().keeps(5).starts(1, 1, origin(5, 1, Some(5)));
+    assert_eq!((undecided(&up().settles_in_the_dark()), undecided(&up().settles())), (0, 0));
+    // Host 1 does not reach host 3, which stays broken and may lead.
+    let rule = Rule {
+        name: "cut".into(),
+        from: Hosts::Only(vec![1]),
+        to: Hosts::Only(vec![3]),
+        chance_ppm: 1_000_000,
+        verdict: Verdict::Drop,
+    };
+    let with = |faults: &[Fault]| {
+        let mut plan = plan(faults);
+        plan.unhealed = vec![3];
+        Containers::new(&plan)
+    };
+    two().settles().history.expect("cut off", with(&[Fault::AddRule { rule }]), None);
+    two().settles().history.expect("not cut off", with(&[]), Some("2 containers instead of 1"));
 }
 
 #[test]
