@@ -1,5 +1,6 @@
 //! `longshore op build`: sends a folder to the node, once, and has engines build it.
 
+mod beneath;
 mod folder;
 mod ignore;
 mod pack;
