@@ -28,7 +28,7 @@ use crate::wire;
 const DIR: &str = "contexts";
 /// How long a context is kept after its last use, and after the end of the last build that names it.
 const KEEP: Duration = Duration::from_secs(3_600);
-/// How long it may take from a context's last use until the build that uses it is in the fleet's log.
+/// How long it may take from telling a client that a context is here until the build that names it is in the fleet's log.
 const SETTLE: Duration = Duration::from_secs(60);
 /// How often old ones are looked for.
 const SWEEP_EVERY: Duration = Duration::from_secs(60);
@@ -66,8 +66,8 @@ pub(crate) struct Contexts<R: Runtime> {
     opening: Mutex<()>,
     opened: R::Instant,
     ask_needs: OnceLock<AskNeeds>,
-    /// When the fleet was last asked.
-    asked: tokio::sync::Mutex<Option<R::Instant>>,
+    /// When the fleet last answered, or did not, and why.
+    asked: tokio::sync::Mutex<Option<(R::Instant, Result<(), String>)>>,
     calls: Semaphore,
     waiting: Semaphore,
     uploads: Arc<Semaphore>,
@@ -110,8 +110,13 @@ impl<R: Runtime> Contexts<R> {
         self.store.lock().as_ref().map(|store| store.list()).unwrap_or_default()
     }
 
+    /// Whether it is there, for a client that may be about to submit a build of it.
+    pub(crate) async fn claim(self: &Arc<Self>, digest: BlobDigest) -> Result<Option<BlobInfo>, BlobError> {
+        self.with_store(move |store, now| store.claim(digest, now)).await
+    }
+
     /// Whether it is there, and counts as used now.
-    pub(crate) async fn find(self: &Arc<Self>, digest: BlobDigest) -> Result<Option<BlobInfo>, BlobError> {
+    pub(super) async fn find(self: &Arc<Self>, digest: BlobDigest) -> Result<Option<BlobInfo>, BlobError> {
         let found = self.with_store(move |store, now| store.read(digest, now)).await?;
         Ok(found.map(|reader| BlobInfo { digest, bytes: reader.bytes() }))
     }
@@ -132,13 +137,13 @@ impl<R: Runtime> Contexts<R> {
         announced: Option<u64>,
     ) -> Result<Option<Upload<R>>, ContextError> {
         let Ok(place) = Arc::clone(&self.uploads).try_acquire_owned() else { return Ok(None) };
-        let room = BlobRoom { bytes: announced, spare_bytes: self.limits.one_bytes };
+        let room = BlobRoom { bytes: announced, spare_bytes: self.limits.one_bytes, is_claimed: true };
         Upload::begin(self, room, Some(place)).await.map(Some)
     }
 
     /// Likewise, one of so many bytes of another node.
     pub(super) async fn fetched(self: &Arc<Self>, bytes: u64) -> Result<Upload<R>, ContextError> {
-        Upload::begin(self, BlobRoom { bytes: Some(bytes), spare_bytes: 0 }, None).await
+        Upload::begin(self, BlobRoom { bytes: Some(bytes), ..BlobRoom::default() }, None).await
     }
 
     /// Time since this was opened, which is the store's clock.
@@ -171,23 +176,26 @@ impl<R: Runtime> Contexts<R> {
     /// Asks the fleet which contexts are needed, unless that was just done, and tells the store. An error says why nobody knows.
     pub(super) async fn look_at_needs(self: &Arc<Self>) -> Result<(), String> {
         let mut asked = self.asked.lock().await;
-        let now = R::Instant::now();
-        if asked.is_some_and(|at| now - at < NEEDS_HOLD) {
-            return Ok(());
+        if let Some((_, answer)) = asked.as_ref().filter(|(at, _)| R::Instant::now() - *at < NEEDS_HOLD) {
+            return answer.clone();
         }
+        let answer = self.ask_needs().await;
+        *asked = Some((R::Instant::now(), answer.clone()));
+        answer
+    }
+
+    async fn ask_needs(self: &Arc<Self>) -> Result<(), String> {
+        let as_of = self.now();
         let ask = self.ask_needs.get().ok_or("this node is still starting")?;
         let answered = R::timeout(NEEDS_PATIENCE, ask()).await;
         let open = answered.map_err(|_| "the fleet does not answer in time".to_owned())??;
         let as_set = |digests: BTreeSet<[u8; 32]>| digests.into_iter().map(BlobDigest).collect();
-        let (pinned, wanted) = (as_set(open.held), as_set(open.elsewhere));
-        let needs = BlobNeeds { as_of: now - self.opened, pinned, wanted };
+        let needs = BlobNeeds { as_of, pinned: as_set(open.held), wanted: as_set(open.elsewhere) };
         let told = self.with_store(move |store, _| {
             store.set_needs(needs);
             Ok(())
         });
-        told.await.map_err(|error| error.to_string())?;
-        *asked = Some(now);
-        Ok(())
+        told.await.map_err(|error| error.to_string())
     }
 
     /// Drops what is old and not needed. How many.

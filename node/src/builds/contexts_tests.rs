@@ -98,11 +98,17 @@ async fn what_open_builds_name_is_neither_pushed_out_nor_swept() {
     advance(SETTLE).await;
     open.lock().as_mut().unwrap().held = BTreeSet::from([first.0, second.0]);
     assert!(full(send(&contexts, 3, 4 * MIB).await), "both wait for their turn");
-    // What another node has sent here for a build finds room.
-    contexts.fetched(4 << 20).await.unwrap();
+    // What this node has to build for others finds room, one after the other.
+    for byte in 5..8 {
+        let mut fetched = contexts.fetched(4 << 20).await.unwrap();
+        fetched.push(&vec![byte; 4 * MIB]).await.unwrap();
+        fetched.finish(None).await.unwrap().unwrap();
+        assert_eq!(contexts.list().len(), 3);
+        advance(NEEDS_HOLD).await;
+    }
 
     advance(2 * KEEP).await;
-    assert_eq!(contexts.sweep().await.unwrap(), 0);
+    assert_eq!(contexts.sweep().await.unwrap(), 1, "of those the copy");
     assert_eq!(digests(&contexts), BTreeSet::from([first, second]));
     // One has ended.
     open.lock().as_mut().unwrap().held = BTreeSet::from([second.0]);
@@ -128,6 +134,7 @@ async fn what_nobody_can_be_asked_about_stays() {
     assert!(unsure.to_string().contains("group 7 has no quorum"), "{unsure}");
     assert!(digests(&contexts).contains(&first));
     *open.lock() = Ok(OpenContexts::default());
+    advance(NEEDS_HOLD).await;
     assert_eq!(contexts.sweep().await.unwrap(), 2);
     assert!(contexts.list().is_empty());
 }

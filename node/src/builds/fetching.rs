@@ -74,7 +74,15 @@ pub(super) fn own(error: impl Into<ContextError>) -> EngineError {
         ContextError::Blob(BlobError::TooLarge { bytes, limit }) => {
             EngineError::ContextTooLarge { bytes, limit }
         }
-        error => unavailable(format!("on this node: {error}")),
+        ContextError::Blob(error @ BlobError::Full { .. }) => unavailable(format!(
+            "this node waits for room: {error}; raise limits.build_contexts here if builds wait for long"
+        )),
+        ContextError::Blob(error @ BlobError::NoSpace { .. }) => unavailable(format!(
+            "this node waits for room: {error}; make some on the disk of its data, or lower limits.disk_floor"
+        )),
+        error => {
+            unavailable(format!("on this node: {error}; see its log, and whether its data folder is its own"))
+        }
     }
 }
 
@@ -162,7 +170,11 @@ impl<R: Runtime> Fetcher<'_, R> {
         drop(pieces);
         if is_whole && upload.finish(Some(digest)).await.map_err(here)?.is_some() {
             let read = self.contexts.read_checked(digest).await.map_err(|error| Failed::Here(own(error)))?;
-            return read.ok_or_else(|| Failed::Here(unavailable("on this node: it was damaged on its disk")));
+            return read.ok_or_else(|| {
+                Failed::Here(unavailable(
+                    "it came, and is not on this node's disk any more, or damaged there",
+                ))
+            });
         }
         let call = BuildCall::Doubt { digest: context.digest };
         let doubted = self.call(from, Lane::Control, call, PIECE_PATIENCE).await;

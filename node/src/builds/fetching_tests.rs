@@ -1,14 +1,18 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use longshore_raft::consensus::runtime::TokioRuntime;
-use longshore_raft::transport::memory::MemoryNetwork;
+use longshore_raft::consensus::runtime::{AsyncRuntime, Instant as _, TokioRuntime};
+use longshore_raft::transport::memory::{Link, MemoryNetwork};
 use longshore_raft::transport::{Handler, Replier};
 use longshore_storage::{Disk as _, DiskFloor, MemDisk};
 use parking_lot::Mutex;
 
 use super::super::upload::Upload;
 use super::*;
+
+fn now() -> <TokioRuntime as AsyncRuntime>::Instant {
+    <TokioRuntime as AsyncRuntime>::Instant::now()
+}
 
 type Tested = Arc<Contexts<TokioRuntime>>;
 
@@ -35,6 +39,7 @@ impl Handler for Node {
 }
 
 struct Bench {
+    network: MemoryNetwork<TokioRuntime>,
     here: Tested,
     nodes: Vec<Arc<Node>>,
     transport: TransportRef,
@@ -71,7 +76,7 @@ async fn bench(nodes: u64) -> Bench {
         holder: NodeId(2),
     };
     let transport = network.transport(NodeId(1));
-    Bench { here: Arc::clone(&here.contexts), nodes: all, transport, context, bytes }
+    Bench { network, here: Arc::clone(&here.contexts), nodes: all, transport, context, bytes }
 }
 
 impl Bench {
@@ -106,6 +111,20 @@ async fn a_piece_that_does_not_come_is_asked_for_again_and_no_other() {
     bench.gets_it().await;
     let asked: Vec<u32> = holder.asked.lock().values().copied().collect();
     assert_eq!(asked, [1, 1, 4, 1, 1, 2]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_few_pieces_are_on_their_way_at_a_time() {
+    let bench = bench(1).await;
+    let there_and_back = Duration::from_millis(200);
+    let slow = Link { delay_ms: 100..101, ..Link::default() };
+    bench.network.set_link(NodeId(1), NodeId(2), slow.clone());
+    bench.network.set_link(NodeId(2), NodeId(1), slow);
+    let begun = now();
+    bench.gets_it().await;
+    let taken = now() - begun;
+    // The question, and six pieces, four at a time.
+    assert!(taken < there_and_back * 4, "{taken:?}");
 }
 
 #[tokio::test(start_paused = true)]

@@ -69,7 +69,7 @@ impl<R: Runtime> Service<R> {
     }
 
     pub(super) async fn context(&self, digest: &str) -> Result<ContextView, ApiError> {
-        let found = self.work.contexts.find(parse_digest(digest)?).await.map_err(context_error)?;
+        let found = self.work.contexts.claim(parse_digest(digest)?).await.map_err(context_error)?;
         found.map(view).ok_or_else(|| no_context(digest))
     }
 
@@ -116,7 +116,7 @@ impl<R: Runtime> Service<R> {
             pull,
         };
         spec.check().map_err(|error| invalid(error.to_string()))?;
-        let found = self.work.contexts.find(digest).await.map_err(context_error)?;
+        let found = self.work.contexts.claim(digest).await.map_err(context_error)?;
         spec.context.bytes = found.ok_or_else(|| no_context(&context))?.bytes;
         Ok(spec)
     }

@@ -185,22 +185,35 @@ fn what_is_needed_stays(disk: Arc<dyn Disk>) {
 fn what_may_be_named_soon_stays(disk: Arc<dyn Disk>) {
     let store = open(&disk);
     let one = LIMITS.one_bytes as usize;
-    put(&store, &vec![1; one], at(1)).expect("there is room");
-    let sent = put(&store, &vec![2; one], at(50)).expect("there is room");
-    nothing_is_needed(&store, at(5));
+    let told = put(&store, &vec![1; one], at(1)).expect("there is room");
+    let mut writer =
+        store.begin(BlobRoom { is_claimed: true, ..BlobRoom::default() }).expect("there is room");
+    writer.append(&vec![2; one]).expect("there is room");
+    let sent = writer.finish(None, at(50)).expect("no fault").expect("no digest was asked for").digest;
+    assert!(store.claim(told, at(46)).expect("no fault").is_some());
     let full = |digit, now| matches!(put(&store, &vec![digit; one], now), Err(BlobError::Full { .. }));
-    assert!(full(3, at(55)), "both were used since, or just before");
+    nothing_is_needed(&store, at(5));
+    assert!(full(3, at(55)), "both were used since");
     nothing_is_needed(&store, at(55));
-    put(&store, &vec![3; one], at(55)).expect("the first one makes room");
+    assert!(full(3, at(55)), "or somebody was told of them just before");
+    nothing_is_needed(&store, at(56));
+    let third = put(&store, &vec![3; one], at(55)).expect("the first one makes room");
     assert!(store.list().iter().any(|info| info.digest == sent));
-    assert!(full(4, at(56)));
+    // A copy that nobody was told of goes at once.
+    put(&store, &vec![4; one], at(56)).expect("the third one makes room");
+    assert!(store.list().iter().all(|info| info.digest != third));
+    assert!(store.claim(third, at(57)).expect("no fault").is_none());
+    // As if all were told of when it starts.
+    let store = open(&disk);
+    nothing_is_needed(&store, at(9));
+    assert!(matches!(put(&store, &vec![5; one], at(9)), Err(BlobError::Full { .. })));
 }
 
 fn room_is_left_for_others(disk: Arc<dyn Disk>) {
     let store = open(&disk);
     let one = LIMITS.one_bytes;
     nothing_is_needed(&store, at(100));
-    let room = |bytes| BlobRoom { bytes: Some(bytes), spare_bytes: one };
+    let room = |bytes| BlobRoom { bytes: Some(bytes), spare_bytes: one, ..BlobRoom::default() };
     let first = store.begin(room(one)).expect("there is room");
     assert!(matches!(store.begin(room(one)), Err(BlobError::Full { .. })), "some has to be left");
     let second = store.begin(BlobRoom { spare_bytes: 0, ..room(one) }).expect("for this one");

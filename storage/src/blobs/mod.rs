@@ -100,7 +100,7 @@ pub struct BlobLimits {
     pub all_bytes: u64,
     /// How long one is kept after its last use.
     pub keep: Duration,
-    /// How long after its last use what is to name it may be on its way.
+    /// How long after somebody was told that one is here what is to name it may be on its way.
     pub settle: Duration,
     /// What of the disk is not for blobs.
     pub floor: DiskFloor,
@@ -117,6 +117,8 @@ pub struct BlobInfo {
 struct Known {
     bytes: u64,
     used: Duration,
+    /// When somebody was told that it is here, who may be about to name it.
+    claimed: Option<Duration>,
     /// One beside the store's own for each that reads it.
     readers: Arc<()>,
 }
@@ -133,7 +135,8 @@ struct State {
     /// Room that blobs have taken which are being written, and what of it is not on the disk yet.
     reserved: u64,
     unwritten: u64,
-    needs: BlobNeeds,
+    /// None until somebody has said what is needed.
+    needs: Option<BlobNeeds>,
     next_temporary: u64,
 }
 
@@ -169,7 +172,7 @@ impl BlobStore {
                 is_changed = true;
             } else if let Some(digest) = name.strip_suffix(SUFFIX).and_then(|name| name.parse().ok()) {
                 let bytes = disk.open(&path, false).and_then(|file| file.len()).map_err(failed)?;
-                known.insert(digest, Known { bytes, used: now, readers: Arc::new(()) });
+                known.insert(digest, Known { bytes, used: now, claimed: Some(now), readers: Arc::new(()) });
             }
         }
         if is_changed {
@@ -225,6 +228,15 @@ impl BlobStore {
             return Ok(None);
         }
         Ok(Some(BlobReader { file, bytes, digest, reading }))
+    }
+
+    /// Whether it is there, for somebody who may be about to name it: it stays for [`BlobLimits::settle`].
+    pub fn claim(self: &Arc<Self>, digest: BlobDigest, now: Duration) -> BlobResult<Option<BlobInfo>> {
+        let Some(reader) = self.read(digest, now)? else { return Ok(None) };
+        if let Some(known) = self.state.lock().known.get_mut(&digest) {
+            known.claimed = known.claimed.max(Some(now));
+        }
+        Ok(Some(BlobInfo { digest, bytes: reader.bytes }))
     }
 
     /// As [`Self::read`], once all of it has been read and has the digest. One that has not is damaged, and is removed.

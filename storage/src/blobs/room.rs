@@ -34,8 +34,8 @@ impl DiskFloor {
 /// Which blobs something still names, as whoever knows has said. Nothing is dropped before that has been said once.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct BlobNeeds {
-    /// When it was asked for, by the caller's clock. Blobs that were used since, or within [`super::BlobLimits::settle`] before, are not judged by it:
-    /// what is to name them may be on its way.
+    /// When it was asked for, by the caller's clock. Blobs that were used since, or [claimed](BlobStore::claim) within
+    /// [`super::BlobLimits::settle`] before, are not judged by it: what is to name them may be on its way.
     pub as_of: Duration,
     /// Are never dropped.
     pub pinned: BTreeSet<BlobDigest>,
@@ -50,21 +50,33 @@ pub struct BlobRoom {
     pub bytes: Option<u64>,
     /// Room that must be left for others, so that what is pinned never takes all there is.
     pub spare_bytes: u64,
+    /// It is [claimed](BlobStore::claim) when it is there: by whoever sends it.
+    pub is_claimed: bool,
 }
 
 impl State {
     /// Whether what is said to be needed is all that may name it.
     fn is_judged(&self, known: &Known, settle: Duration) -> bool {
-        known.used + settle <= self.needs.as_of
+        self.needs.as_ref().is_some_and(|needs| {
+            known.used <= needs.as_of && known.claimed.is_none_or(|at| at + settle <= needs.as_of)
+        })
+    }
+
+    fn is_pinned(&self, digest: &BlobDigest) -> bool {
+        self.needs.as_ref().is_some_and(|needs| needs.pinned.contains(digest))
+    }
+
+    fn is_wanted(&self, digest: &BlobDigest) -> bool {
+        self.needs.as_ref().is_some_and(|needs| needs.wanted.contains(digest))
     }
 
     /// What may go, first what is missed least.
     fn droppable(&self, settle: Duration) -> Vec<(BlobDigest, u64)> {
         let free = self.known.iter().filter(|(digest, known)| {
-            !known.is_read() && self.is_judged(known, settle) && !self.needs.pinned.contains(*digest)
+            !known.is_read() && self.is_judged(known, settle) && !self.is_pinned(digest)
         });
         let mut free: Vec<_> = free
-            .map(|(digest, known)| ((self.needs.wanted.contains(digest), known.used, *digest), known.bytes))
+            .map(|(digest, known)| ((self.is_wanted(digest), known.used, *digest), known.bytes))
             .collect();
         free.sort_unstable();
         free.into_iter().map(|((_, _, digest), bytes)| (digest, bytes)).collect()
@@ -75,7 +87,7 @@ impl State {
         let held = self
             .known
             .iter()
-            .filter(|(digest, known)| self.needs.pinned.contains(*digest) || !self.is_judged(known, settle));
+            .filter(|(digest, known)| self.is_pinned(digest) || !self.is_judged(known, settle));
         held.map(|(_, known)| known.bytes).sum()
     }
 }
@@ -83,7 +95,7 @@ impl State {
 impl BlobStore {
     /// Says what is still needed, in place of what was said before.
     pub fn set_needs(&self, needs: BlobNeeds) {
-        self.state.lock().needs = needs;
+        self.state.lock().needs = Some(needs);
     }
 
     /// Whether [`Self::sweep`] would drop something, for all that this store knows by itself.
@@ -107,14 +119,15 @@ impl BlobStore {
             // Somebody may have begun to read it since.
             let _turn = self.naming.lock();
             let mut state = self.state.lock();
-            let State { known, needs, .. } = &mut *state;
-            let Some(found) = known.get_mut(&digest).filter(|known| self.is_old(known, now)) else {
+            let Some(known) = state.known.get(&digest).filter(|known| self.is_old(known, now)) else {
                 continue;
             };
-            if needs.pinned.contains(&digest) || needs.wanted.contains(&digest) {
+            if state.is_pinned(&digest) || state.is_wanted(&digest) {
                 // It is kept as long again once nothing names it.
-                found.used = now;
-            } else if state.is_judged(&state.known[&digest], self.limits.settle) {
+                if let Some(known) = state.known.get_mut(&digest) {
+                    known.used = now;
+                }
+            } else if state.is_judged(known, self.limits.settle) {
                 self.remove_locked(&mut state, digest)?;
                 dropped += 1;
             }

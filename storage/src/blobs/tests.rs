@@ -126,7 +126,7 @@ fn the_floor_of_the_disk_is_left_free() {
     let limits = BlobLimits { floor: DiskFloor::Bytes(10 * MIB), ..conformance::LIMITS };
     let store = Arc::new(BlobStore::open(Arc::clone(&shared), "blobs", limits, at(0)).unwrap());
     disk.set_capacity(Some(13 * MIB));
-    let room = |bytes| BlobRoom { bytes: Some(bytes), spare_bytes: 0 };
+    let room = |bytes| BlobRoom { bytes: Some(bytes), ..BlobRoom::default() };
     let one = store.begin(room(2 * MIB)).unwrap();
     let second = store.begin(room(2 * MIB)).unwrap_err();
     assert!(matches!(second, BlobError::NoSpace { free, floor } if (free, floor) == (13 * MIB, 10 * MIB)));

@@ -24,13 +24,15 @@ pub struct BlobWriter {
     /// Room that it has taken; never less than it has bytes.
     reserved: u64,
     spare_bytes: u64,
+    is_claimed: bool,
 }
 
 impl BlobWriter {
     pub(super) fn open(store: Arc<BlobStore>, path: String, room: BlobRoom) -> BlobResult<Self> {
-        let BlobRoom { bytes, spare_bytes } = room;
+        let BlobRoom { bytes, spare_bytes, is_claimed } = room;
         let hasher = blake3::Hasher::new();
-        let mut writer = Self { store, path, file: None, hasher, bytes: 0, reserved: 0, spare_bytes };
+        let mut writer =
+            Self { store, path, file: None, hasher, bytes: 0, reserved: 0, spare_bytes, is_claimed };
         writer.take_room(bytes.unwrap_or(0))?;
         let opened = writer.store.disk.open(&writer.path, true);
         writer.file = Some(opened.map_err(|error| BlobError::io(format!("making {}", writer.path), error))?);
@@ -113,7 +115,10 @@ impl BlobWriter {
         }
         self.file = None;
         self.leave_room(&mut state);
-        state.known.insert(digest, Known { bytes: info.bytes, used: now, readers: Arc::new(()) });
+        let claimed = state.known.get(&digest).and_then(|known| known.claimed);
+        let claimed = claimed.max(self.is_claimed.then_some(now));
+        let known = Known { bytes: info.bytes, used: now, claimed, readers: Arc::new(()) };
+        state.known.insert(digest, known);
         Ok(Some(info))
     }
 }

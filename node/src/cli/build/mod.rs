@@ -39,7 +39,7 @@ pub(super) struct BuildArgs {
     /// What the image is called; may be repeated
     #[arg(long = "tag", short, value_name = "NAME[:TAG]", required = true)]
     tags: Vec<String>,
-    /// The Dockerfile, which must be in the folder [default: DIR/Dockerfile]
+    /// The Dockerfile, which must be in the folder; a link counts as what it points to [default: DIR/Dockerfile]
     #[arg(long, short, value_name = "FILE")]
     file: Option<PathBuf>,
     /// Set an argument of the Dockerfile, or take it from the environment if there is no value; may be repeated. They are in the fleet's records and in
