@@ -197,7 +197,9 @@ async fn send(
         }
         (Err(_), Some(error @ PackError::Folder(_))) => Err(failed(error)),
         (Err(error), _) => {
-            Err(CliError { hint: Some("nothing was submitted; try again".to_owned()), ..error.into() })
+            let error = CliError::from(error);
+            let what_to_do = error.hint.as_deref().unwrap_or("try again");
+            Err(CliError { hint: Some(format!("nothing was submitted; {what_to_do}")), ..error })
         }
     }
 }
