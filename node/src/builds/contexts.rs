@@ -56,6 +56,9 @@ pub(crate) enum ContextError {
 /// Asks the fleet which contexts builds need that have not ended.
 type AskNeeds = Box<dyn Fn() -> BoxFuture<'static, Result<OpenContexts, String>> + Send + Sync>;
 
+/// When, and why there was no answer if there was none.
+type Answered<I> = (I, Result<(), String>);
+
 /// See the module's docs. One per node.
 pub(crate) struct Contexts<R: Runtime> {
     disk: Arc<dyn Disk>,
@@ -67,7 +70,7 @@ pub(crate) struct Contexts<R: Runtime> {
     opened: R::Instant,
     ask_needs: OnceLock<AskNeeds>,
     /// When the fleet last answered, or did not, and why.
-    asked: tokio::sync::Mutex<Option<(R::Instant, Result<(), String>)>>,
+    asked: tokio::sync::Mutex<Option<Answered<R::Instant>>>,
     calls: Semaphore,
     waiting: Semaphore,
     uploads: Arc<Semaphore>,

@@ -1,3 +1,5 @@
+//! Contexts of one node: limits, what is needed and what is not, and a folder that can not be opened.
+
 use std::collections::BTreeSet;
 
 use longshore_raft::consensus::runtime::TokioRuntime;

@@ -1,3 +1,5 @@
+//! Contexts that come from other nodes, over a network in memory: pieces that fail, copies that are damaged.
+
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
@@ -131,7 +133,7 @@ async fn a_few_pieces_are_on_their_way_at_a_time() {
 async fn a_node_that_sends_nothing_is_given_up_after_a_while() {
     let bench = bench(1).await;
     *bench.nodes[0].failing.lock() = BTreeMap::from([(0, u32::MAX)]);
-    let error = bench.get().await.err().expect("a piece is missing");
+    let error = bench.get().await.expect_err("a piece is missing");
     assert!(matches!(error, EngineError::ContextUnavailable { .. }), "{error}");
     assert!(error.to_string().contains("holder") && error.to_string().contains("a hiccup"), "{error}");
     assert_eq!(bench.nodes[0].asked.lock()[&0], PIECE_TRIES);
@@ -163,7 +165,7 @@ async fn if_no_copy_is_sound_it_is_gone() {
 async fn one_that_is_too_large_here_is_named_with_its_size_and_the_limit() {
     let mut bench = bench(1).await;
     bench.context.bytes = (4 << 20) + 1;
-    let error = bench.get().await.err().expect("it is too large");
+    let error = bench.get().await.expect_err("it is too large");
     assert!(matches!(error, EngineError::ContextTooLarge { .. }) && !error.is_transient(), "{error}");
     for part in ["4194305 bytes", "4194304 at most", "limits.build_context", "--on"] {
         assert!(error.to_string().contains(part), "{part}: {error}");

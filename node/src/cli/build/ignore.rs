@@ -69,7 +69,7 @@ pub(super) struct IgnoreError {
 
 impl Ignore {
     pub(super) fn parse(text: &str) -> Result<Self, IgnoreError> {
-        let mut patterns = Vec::new();
+        let mut ignore = Self::default();
         for (line, text) in text.trim_start_matches('\u{feff}').lines().enumerate() {
             if text.starts_with('#') {
                 continue;
@@ -95,10 +95,10 @@ impl Ignore {
                 let end: Vec<char> = tokens.iter().rev().map_while(plain).collect();
                 let is_plain = end.len() == tokens.len();
                 let suffix = end.into_iter().rev().collect();
-                patterns.push(Pattern { tokens, takes_out, prefix, suffix, is_plain });
+                ignore.patterns.push(Pattern { tokens, takes_out, prefix, suffix, is_plain });
             }
         }
-        Ok(Self { patterns, ..Self::default() })
+        Ok(ignore)
     }
 
     /// The folder that is sent: nothing matches it.

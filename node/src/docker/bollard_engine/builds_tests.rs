@@ -75,6 +75,7 @@ async fn build(says: &'static str) -> (Result<LocalImage, EngineError>, BTreeMap
     let client = BollardEngine::new(&socket);
     let context = Box::pin(stream::iter([Ok(Bytes::from_static(b"a tar"))]));
     let built = tokio::select! {
+        biased;
         served = served.into_future() => panic!("it serves for ever: {served:?}"),
         built = client.build_image(&order, context, Arc::new(|_| {})) => built,
     };
