@@ -14,8 +14,11 @@ pub mod mutant;
 pub mod snapshot;
 pub mod tables;
 
-pub use blobs::{BlobDigest, BlobError, BlobInfo, BlobLimits, BlobReader, BlobStore, BlobWriter};
-pub use disk::{Disk, DiskFile, MemDisk, RealDisk};
+pub use blobs::{
+    BlobDigest, BlobError, BlobInfo, BlobLimits, BlobNeeds, BlobReader, BlobRoom, BlobStore, BlobWriter,
+    DiskFloor,
+};
+pub use disk::{Disk, DiskFile, DiskSpace, MemDisk, RealDisk};
 pub use error::{StorageError, StorageResult};
 pub use log::{
     Committer, LogConfig, LogOp, LogStore, OnDurable, RecoveryReport, SegmentedLog, StreamId, StreamState,

@@ -16,6 +16,7 @@ pub(super) const KEPT: &[&str] = &[
     "limits.docker_operations",
     "limits.build_context",
     "limits.build_contexts",
+    "limits.disk_floor",
     "history.keep",
     "log.format",
     "log.level",

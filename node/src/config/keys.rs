@@ -226,7 +226,13 @@ pub const KEYS: &[Key] = &[
         "limits.build_contexts",
         "LONGSHORE_LIMITS_BUILD_CONTEXTS",
         "\"2GiB\"",
-        "What this node keeps of such folders; the one used longest ago makes room, and all go an hour after their last use.",
+        "What this node keeps of such folders, at least twice `build_context`; the one used longest ago makes room, and all go an hour after their last use, but none that a build needs which has not ended.",
+    ),
+    limit(
+        "limits.disk_floor",
+        "LONGSHORE_LIMITS_DISK_FLOOR",
+        "\"1GiB\"",
+        "What is left free of the disk with the data folder, whatever folders are sent to be built. Default: 5 % of the disk, 1GiB at least and 16GiB at most.",
     ),
     limit("limits.api_body", "LONGSHORE_LIMITS_API_BODY", "\"1MiB\"", "Largest body of an API request."),
     limit(

@@ -109,6 +109,8 @@ pub struct NodeConfig {
     /// Bytes of one build context at most, and of all that are kept.
     pub build_context: usize,
     pub build_contexts: usize,
+    /// Bytes of the data's disk that are not for them. None: by the disk's size.
+    pub disk_floor: Option<usize>,
     /// How long ended operations are in this node's history.
     pub history_keep: Duration,
     pub log: LogConfig,
@@ -179,6 +181,7 @@ struct Parsed {
     docker_operations: Option<usize>,
     build_context: Option<usize>,
     build_contexts: Option<usize>,
+    disk_floor: Option<usize>,
     history_keep: Option<Duration>,
     labels: Option<BTreeMap<String, String>>,
     log_format: Option<LogFormat>,
@@ -229,6 +232,7 @@ impl Reader<'_> {
                 .text("limits.build_context", |text| size(text, BUILD_CONTEXT_MIN, BUILD_CONTEXT_MAX)),
             build_contexts: self
                 .text("limits.build_contexts", |text| size(text, BUILD_CONTEXT_MIN, BUILD_CONTEXT_MAX)),
+            disk_floor: self.text("limits.disk_floor", |text| size(text, DISK_FLOOR_MIN, BUILD_CONTEXT_MAX)),
             history_keep: self.text("history.keep", history_keep),
             labels: self.labels(),
             log_format: self.text("log.format", parse_log_format),
@@ -291,6 +295,8 @@ const BUILD_CONTEXT: usize = 512 << 20;
 const BUILD_CONTEXTS: usize = 2 << 30;
 const BUILD_CONTEXT_MIN: usize = 64 << 10;
 const BUILD_CONTEXT_MAX: usize = 1 << 40;
+/// Less, and a segment of the log may find no room.
+const DISK_FLOOR_MIN: usize = 64 << 20;
 
 /// Shorter, and a reboot copies data; longer, and a second death is likelier.
 const MIN_PAUSE: Duration = Duration::from_secs(1);
@@ -471,7 +477,9 @@ impl Settings {
             copy_rate: parsed.copy_rate?,
             docker_operations: parsed.docker_operations?,
             build_context: parsed.build_context?,
-            build_contexts: parsed.build_contexts?.max(parsed.build_context?),
+            // Beside those that were sent there is room for one that this node has to build.
+            build_contexts: parsed.build_contexts?.max(2 * parsed.build_context?),
+            disk_floor: parsed.disk_floor,
             history_keep: parsed.history_keep?,
             labels: parsed.labels.unwrap_or_default(),
             log: LogConfig { format: parsed.log_format?, filter: parsed.log_filter? },

@@ -64,11 +64,18 @@ impl Step {
 #[derive(Debug, Default)]
 pub(super) struct BuildTracker {
     pub(super) step: Option<Step>,
+    /// What was built, by its id: of each stage, so that the last one is what was asked for.
+    pub(super) image: Option<String>,
     /// The end of what the step's command wrote.
     tail: String,
 }
 
 impl BuildTracker {
+    /// The engine says what it has built.
+    pub(super) fn observe_image(&mut self, id: String) {
+        self.image = Some(id);
+    }
+
     /// Takes in a piece of text; gives the progress if a step has begun, or all is done: steps are its layers.
     pub(super) fn observe(&mut self, text: &str) -> Option<PullProgress> {
         if let Some(step) = Step::parse(text) {
@@ -81,7 +88,9 @@ impl BuildTracker {
             self.tail.clear();
             return Some(progress);
         }
-        if text.starts_with("Successfully built ") {
+        if let Some(id) = text.strip_prefix("Successfully built ") {
+            // Short, but the image's: should the engine say no more.
+            self.image.get_or_insert_with(|| id.trim().to_owned());
             let total = self.step.as_ref().map_or(0, |step| step.total);
             return Some(PullProgress { layers_done: total, layers_total: total, ..PullProgress::default() });
         }
@@ -121,6 +130,13 @@ mod tests {
         }
         assert_eq!(tracker.tail(), " one\ntwo");
         assert_eq!(tracker.observe("Successfully built 3f57\n"), progress(2, 2));
+        assert_eq!(tracker.image.as_deref(), Some("3f57"));
+        let mut tracker = BuildTracker::default();
+        for id in ["sha256:3f56", "sha256:3f57"] {
+            tracker.observe_image(id.to_owned());
+        }
+        tracker.observe("Successfully built 3f57\n");
+        assert_eq!(tracker.image.as_deref(), Some("sha256:3f57"));
         for no in ["Step", "Step x/2 : A", "Step 3/2 : A", "Step 0/2 : A", "Step 1/2"] {
             assert_eq!(Step::parse(no), None, "{no}");
         }

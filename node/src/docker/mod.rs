@@ -127,12 +127,17 @@ pub enum EngineError {
     /// A step of a Dockerfile failed, or it is none that an engine can follow. Give up.
     #[error("the build failed: {detail}")]
     BuildFailed { detail: String },
-    /// No node has the folder that was to be built any more. Give up.
+    /// No node has a sound copy of the folder that was to be built any more. Give up.
     #[error(
-        "the build context is gone: no node has it any more. Contexts are kept for an hour after their last use; build again"
+        "the build context is gone: no node has an undamaged copy of it any more; build again, and the folder is sent again"
     )]
     ContextGone,
-    /// It is on a node that does not answer, or came over damaged. Retry with backoff.
+    /// This node takes smaller ones only. Give up here; another node may take it.
+    #[error(
+        "the build context has {bytes} bytes, and this node takes {limit} at most; raise limits.build_context here, build on another node with --on, or list what the build does not need in .dockerignore"
+    )]
+    ContextTooLarge { bytes: u64, limit: u64 },
+    /// It is on a node that does not answer, or there is no room for it here. Retry as long as there is time.
     #[error("the build context can not be had: {detail}")]
     ContextUnavailable { detail: String },
     #[error("the disk of the engine is full: {detail}")]

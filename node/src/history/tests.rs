@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use longshore_model::operations::{
-    Failure, Listing, Operation, OperationId, OperationKind, OperationState, Operations, Part, SubKey,
-    Submission,
+    Failure, FailureKind, Listing, Operation, OperationId, OperationKind, OperationState, Operations, Part,
+    SubKey, Submission,
 };
 use longshore_raft::consensus::machine::LogTime;
 use longshore_raft::consensus::runtime::TokioRuntime;
@@ -54,7 +54,7 @@ fn end(operations: &mut Operations, index: u64) {
     let key = SubKey { operation: id(index), index: 0 };
     let at = operations.get(id(index)).unwrap().submitted_unix_ms;
     operations.claim(key, NodeId(1), 1, LogTime(at), at);
-    let failure = Failure { error: "no such image".into(), transient: false };
+    let failure = Failure { error: "no such image".into(), kind: FailureKind::Final };
     let outcome = if index.is_multiple_of(2) { Ok("done".to_owned()) } else { Err(failure) };
     operations.finish(key, 1, outcome, LogTime(at + 1), at + 1);
 }

@@ -15,9 +15,9 @@ use longshore_raft::model::ring::Ring;
 use longshore_raft::transport::join::JoinError;
 use longshore_raft::transport::pki::Identity;
 use longshore_raft::transport::{BoxFuture, Handler, JoinHandler, TransportRef};
-use longshore_storage::Disk;
 use longshore_storage::log::Committer;
 use longshore_storage::tables::{Opened, Tables, TablesResult};
+use longshore_storage::{Disk, DiskFloor};
 
 use crate::api::listener::Listener;
 use crate::api::server::Access;
@@ -133,6 +133,8 @@ pub struct NodeOptions {
     /// Most bytes of one build context, and of all that this node keeps.
     pub build_context_bytes: u64,
     pub build_contexts_bytes: u64,
+    /// What of the data's disk is not for them.
+    pub disk_floor: DiskFloor,
     /// How long ended operations are in this node's history, since they were submitted.
     pub history_keep: Duration,
     /// Of the control group.

@@ -180,7 +180,7 @@ impl<R: Runtime> Node<R> {
         let history = History::<R>::new(ports.history, options.history_keep);
         let farewells = Farewells::<R>::new();
         let (one, all) = (options.build_context_bytes, options.build_contexts_bytes);
-        let contexts = Contexts::<R>::open(Arc::clone(&ports.disk), one, all)?;
+        let contexts = Contexts::<R>::open(Arc::clone(&ports.disk), one, all, options.disk_floor);
         let loads = Loads::<R>::new(me);
         let intake = Arc::new(Intake {
             router: Arc::clone(&router),
@@ -273,6 +273,11 @@ impl<R: Runtime> Node<R> {
         drop(R::spawn(Sweeper::new(Arc::clone(&replicas)).run(tasks.clone())));
         drop(R::spawn(Leaders::new(Arc::clone(&core), Arc::clone(&replicas)).run(tasks.clone())));
         let front = Front::new(Arc::clone(&core), Arc::clone(&replicas));
+        let asked = front.clone();
+        contexts.ask_needs_of(move || {
+            let front = asked.clone();
+            Box::pin(async move { front.open_contexts(me).await.map_err(|error| error.to_string()) })
+        });
         if let Some(inventory) = &inventory {
             drop(R::spawn(Arc::clone(inventory).run(tasks.clone())));
             let images = ImageWatch { inventory: Arc::clone(inventory), loads, stop: tasks.clone() };

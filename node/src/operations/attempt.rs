@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use longshore_model::image::ImageReference;
 use longshore_model::operations::{
-    ClaimReply, Failure, OperationCommand, OperationReply, Progress, SubKey, Work,
+    ClaimReply, Failure, FailureKind, OperationCommand, OperationReply, Progress, SubKey, Work,
 };
 use longshore_raft::Runtime;
 use longshore_raft::consensus::runtime::Instant as _;
@@ -118,7 +118,10 @@ pub(super) async fn carry_out<R: Runtime>(
     let met = match &outcome {
         Err(EngineError::Unavailable { .. } | EngineError::Interrupted { .. }) => Met::NoEngine,
         Err(
-            EngineError::Undecided { .. } | EngineError::ContextGone | EngineError::ContextUnavailable { .. },
+            EngineError::Undecided { .. }
+            | EngineError::ContextGone
+            | EngineError::ContextTooLarge { .. }
+            | EngineError::ContextUnavailable { .. },
         ) => Met::Nothing,
         Ok(_) | Err(_) => Met::Engine,
     };
@@ -129,7 +132,7 @@ pub(super) async fn carry_out<R: Runtime>(
         }
         Err(error) => {
             tracing::warn!(%operation, %subject, %error, "the attempt failed");
-            Err(Failure { transient: error.is_transient(), error: error.to_string() })
+            Err(failure(&error))
         }
     };
     let made = outcome.as_ref().ok().filter(|_| is_run).cloned();
@@ -150,6 +153,16 @@ pub(super) async fn carry_out<R: Runtime>(
         again = finished => again,
     };
     Ended { again, met }
+}
+
+/// What the log is told of an error. A folder that can not be had just now is waited for, as an engine is that is down.
+fn failure(error: &EngineError) -> Failure {
+    let kind = match error {
+        EngineError::ContextUnavailable { .. } => FailureKind::Waiting,
+        error if error.is_transient() => FailureKind::Transient,
+        _ => FailureKind::Final,
+    };
+    Failure { error: error.to_string(), kind }
 }
 
 /// Stops a container that the log can not be asked about; the caretaker starts it again if it counts.
@@ -251,5 +264,20 @@ async fn finish<R: Runtime>(
             }
             Err(_) => R::sleep(FINISH_RETRY).await,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_away_is_waited_for_and_what_is_wrong_is_not_tried_again() {
+        let kind = |error| failure(&error).kind;
+        let detail = String::new;
+        assert_eq!(kind(EngineError::ContextUnavailable { detail: detail() }), FailureKind::Waiting);
+        assert_eq!(kind(EngineError::DiskFull { detail: detail() }), FailureKind::Transient);
+        assert_eq!(kind(EngineError::ContextGone), FailureKind::Final);
+        assert_eq!(kind(EngineError::ContextTooLarge { bytes: 2, limit: 1 }), FailureKind::Final);
     }
 }

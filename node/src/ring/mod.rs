@@ -21,7 +21,7 @@ pub(crate) use front::{Front, FrontError};
 pub(crate) use leaders::Leaders;
 pub(crate) use replicas::{Replicas, ReplicasOptions};
 pub(crate) use sweeper::Sweeper;
-pub(crate) use work::OpenPart;
+pub(crate) use work::{OpenContexts, OpenPart};
 
 use std::sync::Arc;
 

@@ -2,9 +2,11 @@
 //!
 //! Must never: say that nothing is left when a group could not be asked.
 
+use std::collections::BTreeSet;
+
 use futures_util::StreamExt;
 use longshore_model::operations::table::ACTIVE_MAX;
-use longshore_model::operations::{Kept, Listing, Operation, SubKey, SubState};
+use longshore_model::operations::{Kept, Listing, Operation, OperationKind, SubKey, SubState};
 use longshore_raft::{NodeId, Runtime};
 
 use super::Front;
@@ -24,25 +26,49 @@ pub(crate) struct OpenPart {
     pub(crate) is_running: bool,
 }
 
+/// Digests of the build contexts that operations name which have not ended.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct OpenContexts {
+    /// That were sent to the node that is asked about: others come to it for them.
+    pub(crate) held: BTreeSet<[u8; 32]>,
+    /// That were sent to others.
+    pub(crate) elsewhere: BTreeSet<[u8; 32]>,
+}
+
+fn active(kind: Option<&str>) -> Listing {
+    Listing { active: true, kind: kind.map(str::to_owned), limit: ACTIVE_MAX as u32, ..Listing::default() }
+}
+
 impl<R: Runtime> Front<R> {
+    /// The contexts that builds need which have not ended. As with [`Self::open_parts`], each group answers linearizably.
+    ///
+    /// # Errors
+    /// If a group does not answer.
+    pub(crate) async fn open_contexts(&self, holder: NodeId) -> Result<OpenContexts, FrontError> {
+        let groups = first_of_each(self.groups()?).into_iter();
+        let asked = groups.map(|partition| self.operations_at(partition, active(Some("build"))));
+        let mut asked = futures_util::stream::iter(asked).buffered(GROUPS_AT_ONCE);
+        let mut open = OpenContexts::default();
+        while let Some(operations) = asked.next().await {
+            for operation in operations? {
+                let OperationKind::Build(build) = operation.kind else { continue };
+                let context = build.context;
+                let named = if context.holder == holder { &mut open.held } else { &mut open.elsewhere };
+                named.insert(context.digest);
+            }
+        }
+        Ok(open)
+    }
+
     /// The open parts that are on a node, by operation. Each group answers linearizably, but not all at one moment.
     ///
     /// # Errors
     /// If a group does not answer.
     pub(crate) async fn open_parts(&self, node: NodeId) -> Result<Vec<OpenPart>, FrontError> {
-        let listing = || Listing {
-            session: None,
-            active: true,
-            kind: None,
-            state: None,
-            since_unix_ms: 0,
-            limit: ACTIVE_MAX as u32,
-            before: None,
-        };
         // A few at a time, and no more is kept of them than is asked for: a group can hold many operations, and large ones.
         let groups = first_of_each(self.groups()?).into_iter();
         let asked = groups.map(|partition| async move {
-            let operations = self.operations_at(partition, listing()).await?;
+            let operations = self.operations_at(partition, active(None)).await?;
             let kept = self.kept_at(partition).await?;
             let copies = kept.iter().flat_map(|kept| up_on(kept, node));
             Ok::<_, FrontError>(

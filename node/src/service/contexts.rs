@@ -9,6 +9,7 @@ use longshore_storage::{BlobDigest, BlobError, BlobInfo};
 use super::Service;
 use crate::api::service::ApiStream;
 use crate::api::types::*;
+use crate::builds::ContextError;
 
 fn view(info: BlobInfo) -> ContextView {
     ContextView { digest: info.digest.to_string(), bytes: info.bytes }
@@ -18,23 +19,41 @@ fn parse_digest(text: &str) -> Result<BlobDigest, ApiError> {
     text.parse().map_err(|error: String| ApiError::new(ErrorCode::Invalid, error))
 }
 
-fn too_large(limit: u64) -> ApiError {
-    ApiError::new(ErrorCode::TooLarge, format!("the folder is over this node's limit of {limit} bytes"))
-        .hint("list what a build does not need in .dockerignore, or raise limits.build_context")
+fn too_large(bytes: u64, limit: u64) -> ApiError {
+    let message = format!("the folder has {bytes} bytes or more, and this node takes {limit} at most");
+    ApiError::new(ErrorCode::TooLarge, message).hint(
+        "list what a build does not need in .dockerignore, ask another node with --host, or raise limits.build_context",
+    )
 }
 
-fn blob_error(error: BlobError) -> ApiError {
+fn context_error(error: impl Into<ContextError>) -> ApiError {
+    let error = match error.into() {
+        ContextError::Blob(error) => error,
+        error @ ContextError::Unsure { .. } => {
+            return ApiError::new(ErrorCode::Busy, format!("the folder can not be kept: {error}"))
+                .hint("try again in a moment, ask another node with --host, or raise limits.build_contexts");
+        }
+    };
     match error {
-        BlobError::TooLarge { limit } => too_large(limit),
+        BlobError::TooLarge { bytes, limit } => too_large(bytes, limit),
         BlobError::Full { limit } => {
-            let message =
-                format!("this node keeps {limit} bytes of build contexts, and all of them are in use");
+            let message = format!(
+                "this node keeps {limit} bytes of build contexts, room for one that it has to build included, and what is there is needed by builds that have not ended, or was sent a moment ago"
+            );
+            ApiError::new(ErrorCode::Busy, message).hint(
+                "try again when builds have ended (see `longshore op ls --active`), cancel one, ask another node with --host, or raise limits.build_contexts",
+            )
+        }
+        BlobError::NoSpace { free, floor } => {
+            let message = format!(
+                "the disk of this node's data has {free} bytes left, and {floor} of them are not for build contexts"
+            );
             ApiError::new(ErrorCode::Busy, message)
-                .hint("try again when a build has ended, ask another node with --host, or raise limits.build_contexts")
+                .hint("make room on that disk, ask another node with --host, or lower limits.disk_floor")
         }
         BlobError::Io { .. } => {
             ApiError::new(ErrorCode::Internal, format!("the folder can not be kept: {error}"))
-                .hint("see whether this node's disk is full, and its log")
+                .hint("see whether this node's disk is full and its data folder is its own, and its log")
         }
     }
 }
@@ -50,7 +69,7 @@ impl<R: Runtime> Service<R> {
     }
 
     pub(super) async fn context(&self, digest: &str) -> Result<ContextView, ApiError> {
-        let found = self.work.contexts.find(parse_digest(digest)?).await.map_err(blob_error)?;
+        let found = self.work.contexts.claim(parse_digest(digest)?).await.map_err(context_error)?;
         found.map(view).ok_or_else(|| no_context(digest))
     }
 
@@ -61,18 +80,18 @@ impl<R: Runtime> Service<R> {
     ) -> Result<ContextView, ApiError> {
         let limit = self.work.contexts.limits().one_bytes;
         // Before any of it is read.
-        if announced.is_some_and(|bytes| bytes > limit) {
-            return Err(too_large(limit));
+        if let Some(bytes) = announced.filter(|bytes| *bytes > limit) {
+            return Err(too_large(bytes, limit));
         }
-        let Some(mut upload) = self.work.contexts.upload().await.map_err(blob_error)? else {
+        let Some(mut upload) = self.work.contexts.upload(announced).await.map_err(context_error)? else {
             let error =
                 ApiError::new(ErrorCode::Busy, "as many folders as can be are being sent to this node");
             return Err(error.hint("try again in a moment, or name another node with --host"));
         };
         while let Some(piece) = pieces.next().await {
-            upload.push(&piece?).await.map_err(blob_error)?;
+            upload.push(&piece?).await.map_err(context_error)?;
         }
-        let saved = upload.finish(None).await.map_err(blob_error)?;
+        let saved = upload.finish(None).await.map_err(context_error)?;
         saved.map(view).ok_or_else(|| ApiError::new(ErrorCode::Internal, "the folder was not kept"))
     }
 
@@ -97,7 +116,7 @@ impl<R: Runtime> Service<R> {
             pull,
         };
         spec.check().map_err(|error| invalid(error.to_string()))?;
-        let found = self.work.contexts.find(digest).await.map_err(blob_error)?;
+        let found = self.work.contexts.claim(digest).await.map_err(context_error)?;
         spec.context.bytes = found.ok_or_else(|| no_context(&context))?.bytes;
         Ok(spec)
     }

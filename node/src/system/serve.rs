@@ -11,6 +11,7 @@ use std::sync::Arc;
 use longshore_raft::consensus::config::Timings;
 use longshore_raft::consensus::runtime::TokioRuntime;
 use longshore_raft::model::ring::schedule::ScheduleLimits;
+use longshore_storage::DiskFloor;
 use longshore_storage::disk::RealDisk;
 use longshore_storage::log::{Committer, spawn_committer};
 use longshore_storage::tables::{SledTables, Tables};
@@ -133,6 +134,7 @@ pub async fn serve(config: NodeConfig, start: Start, log: LogHandle) -> Result<E
         docker_operations: config.docker_operations,
         build_context_bytes: config.build_context as u64,
         build_contexts_bytes: config.build_contexts as u64,
+        disk_floor: config.disk_floor.map_or(DiskFloor::Usual, |bytes| DiskFloor::Bytes(bytes as u64)),
         history_keep: config.history_keep,
         timings: Timings::control(),
         partition_timings: Timings {

@@ -20,6 +20,7 @@ use longshore_raft::transport::join::JoinError;
 use longshore_raft::transport::memory::MemoryNetwork;
 use longshore_raft::transport::pki::Identity;
 use longshore_raft::transport::{BoxFuture, Handler, JoinHandler, TransportRef};
+use longshore_storage::DiskFloor;
 use tokio_util::sync::CancellationToken;
 
 use super::*;
@@ -87,6 +88,7 @@ async fn with_node(disk: &HostDisk, number: u64, work: impl AsyncFnOnce(Client<S
         docker_operations: 4,
         build_context_bytes: 1 << 20,
         build_contexts_bytes: 4 << 20,
+        disk_floor: DiskFloor::Usual,
         history_keep: Duration::from_secs(24 * 3600),
         partition_timings: Timings::partition(),
         timings: Timings { snapshot_every_entries: 400, keep_entries: 100, ..Timings::control() },

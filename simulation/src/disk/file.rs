@@ -6,7 +6,7 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
-use longshore_storage::disk::DiskFile;
+use longshore_storage::disk::{DiskFile, DiskSpace};
 use longshore_storage::{Disk, MemDisk};
 
 use super::{BACKGROUND_SYNC_MS, DiskMutant, HostDisk, LIE_MS, LOG_DIR, SPARED_WRITES, is_in};
@@ -126,6 +126,11 @@ impl Disk for HostDisk {
         let synced = if is_skipped { Ok(()) } else { disk.sync_dir(dir) };
         self.done(&synced, format_args!("sync_dir {dir}"));
         synced
+    }
+
+    fn space(&self) -> io::Result<DiskSpace> {
+        let (disk, _) = self.enter(None, "space")?;
+        disk.space()
     }
 }
 

@@ -16,6 +16,7 @@ use longshore_raft::consensus::machine::Role;
 use longshore_raft::model::ring::Ring;
 use longshore_raft::model::token::JoinToken;
 use longshore_raft::{NodeId, ReplicaId};
+use longshore_storage::DiskFloor;
 use tokio_util::sync::CancellationToken;
 
 use super::World;
@@ -142,6 +143,7 @@ impl World {
             docker_operations: 4,
             build_context_bytes: 1 << 20,
             build_contexts_bytes: 4 << 20,
+            disk_floor: DiskFloor::Usual,
             history_keep: HISTORY_KEEP,
             partition_timings: Timings {
                 snapshot_every_entries: timings.snapshot_every_entries,

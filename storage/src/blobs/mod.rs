@@ -2,11 +2,12 @@
 //! long.
 //!
 //! A blob has its name only when it is whole and durable (temporary, sync, rename, sync of the folder), so a crash in the middle leaves nothing
-//! to be seen. Room is limited: the one that was used longest ago goes first. Holds what can be sent again; what nothing else has must be on
-//! other nodes too before anything names it. Must never: drop a blob that is being read, hold one in memory whole, or know a clock: whoever
-//! calls says what time it is.
+//! to be seen. Room is limited: the one that was used longest ago goes first, of those that nothing needs ([`BlobNeeds`]). Holds what can be sent
+//! again; what nothing else has must be on other nodes too before anything names it. Must never: drop a blob that is being read, hold one in
+//! memory whole, or know a clock: whoever calls says what time it is.
 
 pub mod conformance;
+mod room;
 #[cfg(test)]
 mod tests;
 mod writer;
@@ -21,9 +22,10 @@ use std::time::Duration;
 use bytes::Bytes;
 use parking_lot::Mutex;
 
+use crate::Disk;
 use crate::disk::{DiskFile, make_dir};
-use crate::{Disk, StorageError, StorageResult};
 
+pub use room::{BlobNeeds, BlobRoom, DiskFloor};
 pub use writer::BlobWriter;
 
 const SUFFIX: &str = ".blob";
@@ -38,11 +40,14 @@ pub type BlobResult<T> = Result<T, BlobError>;
 #[derive(Debug, thiserror::Error)]
 pub enum BlobError {
     /// Do not try again with the same bytes.
-    #[error("it is over the limit of {limit} bytes")]
-    TooLarge { limit: u64 },
-    /// All that is there is in use. Try again later.
-    #[error("{limit} bytes are kept at most, and all that is kept is in use")]
+    #[error("it has {bytes} bytes or more, and the limit is {limit}")]
+    TooLarge { bytes: u64, limit: u64 },
+    /// All that is there is in use or needed. Try again later.
+    #[error("{limit} bytes are kept at most, and all that is kept is in use or needed")]
     Full { limit: u64 },
+    /// The disk would be left with less than its floor. Try again when there is more.
+    #[error("the disk has {free} bytes left, and {floor} of them are not for blobs")]
+    NoSpace { free: u64, floor: u64 },
     #[error("{context}: {source}")]
     Io { context: String, source: io::Error },
 }
@@ -50,6 +55,11 @@ pub enum BlobError {
 impl BlobError {
     fn io(context: impl Into<String>, source: io::Error) -> Self {
         Self::Io { context: context.into(), source }
+    }
+
+    /// Whether other needs ([`BlobStore::set_needs`]) may make it succeed.
+    pub fn is_want_of_room(&self) -> bool {
+        matches!(self, Self::Full { .. } | Self::NoSpace { .. })
     }
 }
 
@@ -90,6 +100,10 @@ pub struct BlobLimits {
     pub all_bytes: u64,
     /// How long one is kept after its last use.
     pub keep: Duration,
+    /// How long after somebody was told that one is here what is to name it may be on its way.
+    pub settle: Duration,
+    /// What of the disk is not for blobs.
+    pub floor: DiskFloor,
 }
 
 /// A blob that is there.
@@ -103,6 +117,8 @@ pub struct BlobInfo {
 struct Known {
     bytes: u64,
     used: Duration,
+    /// When somebody was told that it is here, who may be about to name it.
+    claimed: Option<Duration>,
     /// One beside the store's own for each that reads it.
     readers: Arc<()>,
 }
@@ -116,8 +132,11 @@ impl Known {
 #[derive(Debug, Default)]
 struct State {
     known: BTreeMap<BlobDigest, Known>,
-    /// Of blobs that are being written.
+    /// Room that blobs have taken which are being written, and what of it is not on the disk yet.
     reserved: u64,
+    unwritten: u64,
+    /// None until somebody has said what is needed.
+    needs: Option<BlobNeeds>,
     next_temporary: u64,
 }
 
@@ -133,14 +152,16 @@ pub struct BlobStore {
     disk: Arc<dyn Disk>,
     dir: String,
     limits: BlobLimits,
+    /// Held while a name is given or taken away and noted, so that a file and what is known of it do not part. Taken before `state`.
+    naming: Mutex<()>,
     state: Mutex<State>,
 }
 
 impl BlobStore {
     /// Opens the blobs in a folder of the disk, made if it is missing; removes what was left of blobs that were being written. `now` is a
     /// moment of the caller's clock, as in all calls: each blob that is there counts as used then.
-    pub fn open(disk: Arc<dyn Disk>, dir: &str, limits: BlobLimits, now: Duration) -> StorageResult<Self> {
-        let failed = |error| StorageError::io(format!("opening the blobs in {dir}"), error);
+    pub fn open(disk: Arc<dyn Disk>, dir: &str, limits: BlobLimits, now: Duration) -> BlobResult<Self> {
+        let failed = |error| BlobError::io(format!("opening the folder {dir}"), error);
         make_dir(&*disk, dir).map_err(failed)?;
         let mut known = BTreeMap::new();
         let mut is_changed = false;
@@ -151,14 +172,14 @@ impl BlobStore {
                 is_changed = true;
             } else if let Some(digest) = name.strip_suffix(SUFFIX).and_then(|name| name.parse().ok()) {
                 let bytes = disk.open(&path, false).and_then(|file| file.len()).map_err(failed)?;
-                known.insert(digest, Known { bytes, used: now, readers: Arc::new(()) });
+                known.insert(digest, Known { bytes, used: now, claimed: Some(now), readers: Arc::new(()) });
             }
         }
         if is_changed {
             disk.sync_dir(dir).map_err(failed)?;
         }
         let state = Mutex::new(State { known, ..State::default() });
-        Ok(Self { disk, dir: dir.to_owned(), limits, state })
+        Ok(Self { disk, dir: dir.to_owned(), limits, naming: Mutex::default(), state })
     }
 
     pub fn limits(&self) -> BlobLimits {
@@ -172,17 +193,17 @@ impl BlobStore {
     }
 
     /// Begins a blob. What is not [finished](BlobWriter::finish) is removed when the writer is dropped.
-    pub fn begin(self: &Arc<Self>, now: Duration) -> BlobResult<BlobWriter> {
+    pub fn begin(self: &Arc<Self>, room: BlobRoom) -> BlobResult<BlobWriter> {
         let number = {
             let mut state = self.state.lock();
             state.next_temporary += 1;
             state.next_temporary
         };
         let path = format!("{}/{number:016x}{TEMPORARY}", self.dir);
-        BlobWriter::open(Arc::clone(self), path, now)
+        BlobWriter::open(Arc::clone(self), path, room)
     }
 
-    /// The blob for reading, if it is there. It stays until the reader is dropped.
+    /// The blob for reading, if it is there as long as it was. It stays until the reader is dropped.
     pub fn read(self: &Arc<Self>, digest: BlobDigest, now: Duration) -> BlobResult<Option<BlobReader>> {
         let (bytes, reading) = {
             let mut state = self.state.lock();
@@ -190,15 +211,32 @@ impl BlobStore {
             known.used = known.used.max(now);
             (known.bytes, Arc::clone(&known.readers))
         };
-        match self.disk.open(&self.path(digest), false) {
-            Ok(file) => Ok(Some(BlobReader { file, bytes, digest, _reading: reading })),
+        let failed = |error| BlobError::io(format!("opening blob {digest}"), error);
+        let file = match self.disk.open(&self.path(digest), false) {
+            Ok(file) => file,
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 tracing::warn!(%digest, "a blob's file is gone");
-                self.state.lock().known.remove(&digest);
-                Ok(None)
+                self.remove(digest, &reading)?;
+                return Ok(None);
             }
-            Err(error) => Err(BlobError::io(format!("opening blob {digest}"), error)),
+            Err(error) => return Err(failed(error)),
+        };
+        let found = file.len().map_err(failed)?;
+        if found != bytes {
+            tracing::error!(%digest, bytes, found, "a blob has another length than before; it is removed");
+            self.remove(digest, &reading)?;
+            return Ok(None);
         }
+        Ok(Some(BlobReader { file, bytes, digest, reading }))
+    }
+
+    /// Whether it is there, for somebody who may be about to name it: it stays for [`BlobLimits::settle`].
+    pub fn claim(self: &Arc<Self>, digest: BlobDigest, now: Duration) -> BlobResult<Option<BlobInfo>> {
+        let Some(reader) = self.read(digest, now)? else { return Ok(None) };
+        if let Some(known) = self.state.lock().known.get_mut(&digest) {
+            known.claimed = known.claimed.max(Some(now));
+        }
+        Ok(Some(BlobInfo { digest, bytes: reader.bytes }))
     }
 
     /// As [`Self::read`], once all of it has been read and has the digest. One that has not is damaged, and is removed.
@@ -221,30 +259,21 @@ impl BlobStore {
             return Ok(Some(reader));
         }
         tracing::error!(%digest, "a blob is damaged; it is removed");
-        drop(reader);
-        self.remove(digest)?;
+        self.remove(digest, &reader.reading)?;
         Ok(None)
     }
 
-    /// Drops those that nobody has used for [`BlobLimits::keep`]. How many.
-    pub fn sweep(&self, now: Duration) -> BlobResult<usize> {
-        let old: Vec<BlobDigest> = {
-            let state = self.state.lock();
-            let is_old = |known: &Known| !known.is_read() && now >= known.used + self.limits.keep;
-            state.known.iter().filter(|(_, known)| is_old(known)).map(|(digest, _)| *digest).collect()
-        };
-        for digest in &old {
-            self.remove(*digest)?;
-        }
-        Ok(old.len())
-    }
-
-    /// Removes a blob, whoever reads it: who has it open reads on.
-    fn remove(&self, digest: BlobDigest) -> BlobResult<()> {
+    /// Removes a blob, whoever reads it: who has it open reads on. Unless it was written anew since `found` was read off what is known.
+    fn remove(&self, digest: BlobDigest, found: &Arc<()>) -> BlobResult<()> {
+        let _turn = self.naming.lock();
         let mut state = self.state.lock();
-        self.remove_locked(&mut state, digest)
+        match state.known.get(&digest).is_some_and(|known| Arc::ptr_eq(&known.readers, found)) {
+            true => self.remove_locked(&mut state, digest),
+            false => Ok(()),
+        }
     }
 
+    /// `naming` is held, too.
     fn remove_locked(&self, state: &mut State, digest: BlobDigest) -> BlobResult<()> {
         let removed = match self.disk.remove(&self.path(digest)) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
@@ -253,21 +282,6 @@ impl BlobStore {
         // A name that is not durably gone is found again at the next start: no harm is done by that.
         removed.map_err(|error| BlobError::io(format!("removing blob {digest}"), error))?;
         state.known.remove(&digest);
-        Ok(())
-    }
-
-    /// Makes room for so many more bytes of a blob that is being written, and takes it.
-    fn reserve(&self, bytes: u64) -> BlobResult<()> {
-        let limit = self.limits.all_bytes;
-        let mut state = self.state.lock();
-        while state.bytes() + bytes > limit {
-            let unread = state.known.iter().filter(|(_, known)| !known.is_read());
-            let oldest =
-                unread.min_by_key(|(digest, known)| (known.used, **digest)).map(|(digest, _)| *digest);
-            let Some(oldest) = oldest else { return Err(BlobError::Full { limit }) };
-            self.remove_locked(&mut state, oldest)?;
-        }
-        state.reserved += bytes;
         Ok(())
     }
 
@@ -282,7 +296,7 @@ pub struct BlobReader {
     file: Arc<dyn DiskFile>,
     bytes: u64,
     digest: BlobDigest,
-    _reading: Arc<()>,
+    reading: Arc<()>,
 }
 
 impl BlobReader {

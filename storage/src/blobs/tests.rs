@@ -2,7 +2,7 @@
 
 use super::conformance::{at, get, open, put};
 use super::*;
-use crate::disk::{DiskCall, MemDisk, RealDisk, SeededChance};
+use crate::disk::{DiskCall, DiskSpace, MemDisk, RealDisk, SeededChance};
 
 fn in_memory() -> (MemDisk, Arc<dyn Disk>) {
     let disk = MemDisk::new();
@@ -35,7 +35,7 @@ fn a_finished_blob_survives_every_crash_and_one_in_the_middle_is_not_seen() {
         disk.fail_nth(calls[(seed % 4) as usize], 1);
         assert!(matches!(put(&store, &[2; 3_000], at(2)), Err(BlobError::Io { .. })), "seed {seed}");
         disk.clear_faults();
-        let mut writer = store.begin(at(3)).unwrap();
+        let mut writer = store.begin(BlobRoom::default()).unwrap();
         writer.append(&[3; 3_000]).unwrap();
         std::mem::forget(writer);
         disk.crash(&mut chance);
@@ -86,4 +86,70 @@ fn what_is_no_digest() {
     for bad in ["", "ab", &"g".repeat(64), &"A".repeat(64), &"a".repeat(65)] {
         assert!(bad.parse::<BlobDigest>().is_err(), "{bad:?}");
     }
+}
+
+#[test]
+fn what_is_written_while_a_damaged_one_is_found_out_stays() {
+    let (disk, shared) = in_memory();
+    let store = open(&shared);
+    let digest = put(&store, &[5; 1_000], at(1)).unwrap();
+    disk.flip_bit(&store.path(digest), 1, 3).unwrap();
+    let reader = store.read(digest, at(2)).unwrap().unwrap();
+    assert_eq!(put(&store, &[5; 1_000], at(2)).unwrap(), digest);
+    store.remove(digest, &reader.reading).unwrap();
+    assert_eq!(get(&store, digest, at(3)), Some(vec![5; 1_000]));
+}
+
+#[test]
+fn who_saves_the_same_at_once_does_not_take_it_away_when_it_fails() {
+    let (disk, shared) = in_memory();
+    let store = open(&shared);
+    let writer = || {
+        let mut writer = store.begin(BlobRoom::default()).unwrap();
+        writer.append(b"same").unwrap();
+        writer
+    };
+    let (one, other) = (writer(), writer());
+    let digest = one.finish(None, at(1)).unwrap().unwrap().digest;
+    disk.fail_nth(DiskCall::SyncDir, 1);
+    other.finish(None, at(1)).unwrap_err();
+    assert_eq!(get(&store, digest, at(2)).unwrap(), b"same");
+    assert_eq!((store.list().len(), shared.list("blobs").unwrap().len()), (1, 1));
+    let state = store.state.lock();
+    assert_eq!((state.reserved, state.unwritten), (0, 0));
+}
+
+#[test]
+fn the_floor_of_the_disk_is_left_free() {
+    const MIB: u64 = 1 << 20;
+    let (disk, shared) = in_memory();
+    let limits = BlobLimits { floor: DiskFloor::Bytes(10 * MIB), ..conformance::LIMITS };
+    let store = Arc::new(BlobStore::open(Arc::clone(&shared), "blobs", limits, at(0)).unwrap());
+    disk.set_capacity(Some(13 * MIB));
+    let room = |bytes| BlobRoom { bytes: Some(bytes), ..BlobRoom::default() };
+    let one = store.begin(room(2 * MIB)).unwrap();
+    let second = store.begin(room(2 * MIB)).unwrap_err();
+    assert!(matches!(second, BlobError::NoSpace { free, floor } if (free, floor) == (13 * MIB, 10 * MIB)));
+    drop(one);
+    // One that grows is stopped, too; what can go makes room, if that is enough.
+    let first = put(&store, &vec![1; 2 << 20], at(1)).unwrap();
+    assert!(matches!(put(&store, &vec![2; 2 << 20], at(2)), Err(BlobError::NoSpace { .. })));
+    conformance::needed(&store, at(100), &[], &[]);
+    shared.open("log", true).unwrap().write_at(&vec![0; 2 << 20], 0).unwrap();
+    assert!(matches!(store.begin(room(2 * MIB)), Err(BlobError::NoSpace { .. })));
+    assert_eq!(store.list().len(), 1, "it would not have been enough");
+    shared.remove("log").unwrap();
+    let second = put(&store, &vec![2; 2 << 20], at(2)).unwrap();
+    assert_eq!(store.list().iter().map(|info| info.digest).collect::<Vec<_>>(), [second]);
+    assert_ne!(first, second);
+}
+
+#[test]
+fn the_usual_floor_goes_with_the_disk_within_bounds() {
+    const GIB: u64 = 1 << 30;
+    for (gib, floor) in [(4, 1), (20, 1), (100, 5), (320, 16), (10_000, 16)] {
+        let space = DiskSpace { bytes: gib * GIB, free_bytes: 0 };
+        assert_eq!(DiskFloor::Usual.of(space), floor * GIB, "{gib}");
+    }
+    assert_eq!(DiskFloor::Bytes(7).of(DiskSpace { bytes: GIB, free_bytes: 0 }), 7);
 }

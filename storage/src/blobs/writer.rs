@@ -4,7 +4,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{BlobDigest, BlobError, BlobInfo, BlobResult, BlobStore, Known};
+use super::{BlobDigest, BlobError, BlobInfo, BlobResult, BlobRoom, BlobStore, Known, State};
 use crate::disk::DiskFile;
 
 /// Room is taken in steps of so many bytes: a blob of many small pieces does not look for room at each.
@@ -21,15 +21,42 @@ pub struct BlobWriter {
     file: Option<Arc<dyn DiskFile>>,
     hasher: blake3::Hasher,
     bytes: u64,
+    /// Room that it has taken; never less than it has bytes.
     reserved: u64,
-    now: Duration,
+    spare_bytes: u64,
+    is_claimed: bool,
 }
 
 impl BlobWriter {
-    pub(super) fn open(store: Arc<BlobStore>, path: String, now: Duration) -> BlobResult<Self> {
-        let opened = store.disk.open(&path, true);
-        let file = opened.map_err(|error| BlobError::io(format!("making {path}"), error))?;
-        Ok(Self { store, path, file: Some(file), hasher: blake3::Hasher::new(), bytes: 0, reserved: 0, now })
+    pub(super) fn open(store: Arc<BlobStore>, path: String, room: BlobRoom) -> BlobResult<Self> {
+        let BlobRoom { bytes, spare_bytes, is_claimed } = room;
+        let hasher = blake3::Hasher::new();
+        let mut writer =
+            Self { store, path, file: None, hasher, bytes: 0, reserved: 0, spare_bytes, is_claimed };
+        writer.take_room(bytes.unwrap_or(0))?;
+        let opened = writer.store.disk.open(&writer.path, true);
+        writer.file = Some(opened.map_err(|error| BlobError::io(format!("making {}", writer.path), error))?);
+        Ok(writer)
+    }
+
+    /// Room for so many bytes in all.
+    fn take_room(&mut self, bytes: u64) -> BlobResult<()> {
+        let limit = self.store.limits.one_bytes;
+        if bytes > limit {
+            return Err(BlobError::TooLarge { bytes, limit });
+        }
+        if bytes > self.reserved {
+            self.store.reserve(bytes - self.reserved, self.spare_bytes)?;
+            self.reserved = bytes;
+        }
+        Ok(())
+    }
+
+    /// What was taken and is not needed any more.
+    fn leave_room(&mut self, state: &mut State) {
+        state.unwritten -= self.reserved - self.bytes;
+        state.reserved -= std::mem::take(&mut self.reserved);
+        self.bytes = 0;
     }
 
     /// Bytes so far.
@@ -37,17 +64,14 @@ impl BlobWriter {
         self.bytes
     }
 
-    /// Adds to its end. After an error the writer is of no use any more.
+    /// Adds to its end. It may be tried again if there was no room ([`BlobError::is_want_of_room`]); after another error the writer is of no use any
+    /// more.
     pub fn append(&mut self, piece: &[u8]) -> BlobResult<()> {
         let after = self.bytes + piece.len() as u64;
-        if after > self.store.limits.one_bytes {
-            return Err(BlobError::TooLarge { limit: self.store.limits.one_bytes });
-        }
         if after > self.reserved {
             // The last step of a blob that is nearly as large as all may be has to fit, too.
             let steps = after.next_multiple_of(STEP_BYTES).min(self.store.limits.one_bytes);
-            self.store.reserve(steps - self.reserved)?;
-            self.reserved = steps;
+            self.take_room(steps.max(after))?;
         }
         let Some(file) = &self.file else {
             let closed = io::Error::other("it is finished");
@@ -61,51 +85,50 @@ impl BlobWriter {
             let synced = file.sync_data();
             synced.map_err(|error| BlobError::io(format!("writing {}", self.path), error))?;
         }
+        self.store.state.lock().unwritten -= piece.len() as u64;
         self.bytes = after;
         Ok(())
     }
 
-    /// Makes it durable and gives it its name. The same bytes again are the same blob. `expected`: a blob with another digest is not kept,
-    /// and there is none.
+    /// Makes it durable and gives it its name. The same bytes again are the same blob, and take its place: it may be damaged. `expected`: a blob with
+    /// another digest is not kept, and there is none.
     pub fn finish(mut self, expected: Option<BlobDigest>, now: Duration) -> BlobResult<Option<BlobInfo>> {
-        self.now = now;
         let digest = BlobDigest(*self.hasher.finalize().as_bytes());
         if expected.is_some_and(|expected| expected != digest) {
             return Ok(None);
         }
         let info = BlobInfo { digest, bytes: self.bytes };
-        if let Some(known) = self.store.state.lock().known.get_mut(&digest) {
-            known.used = known.used.max(now);
-            return Ok(Some(info));
-        }
-        let Some(file) = self.file.take() else { return Ok(None) };
-        let saved = file.sync_data().and_then(|()| {
-            let path = self.store.path(digest);
-            self.store.disk.rename(&self.path, &path)?;
-            self.store.disk.sync_dir(&self.store.dir)
-        });
-        if let Err(error) = saved {
-            // Under whichever name it is now: it does not count, unless somebody else has written the same.
-            if !self.store.state.lock().known.contains_key(&digest) {
-                let _ = self.store.disk.remove(&self.store.path(digest));
+        let failed = |error| BlobError::io(format!("saving blob {digest}"), error);
+        let Some(file) = &self.file else { return Ok(None) };
+        file.sync_data().map_err(failed)?;
+        let store = Arc::clone(&self.store);
+        let _turn = store.naming.lock();
+        let named =
+            store.disk.rename(&self.path, &store.path(digest)).and_then(|()| store.disk.sync_dir(&store.dir));
+        let mut state = store.state.lock();
+        if let Err(error) = named {
+            // It does not count, under whichever name it is now; unless the same was there before, whose bytes these are, too.
+            if !state.known.contains_key(&digest) {
+                let _ = store.disk.remove(&store.path(digest));
             }
-            self.file = Some(file);
-            return Err(BlobError::io(format!("saving blob {digest}"), error));
+            return Err(failed(error));
         }
-        let known = Known { bytes: self.bytes, used: now, readers: Arc::new(()) };
-        let mut state = self.store.state.lock();
-        state.reserved -= std::mem::take(&mut self.reserved);
-        state.known.entry(digest).or_insert(known);
-        drop(state);
+        self.file = None;
+        self.leave_room(&mut state);
+        let claimed = state.known.get(&digest).and_then(|known| known.claimed);
+        let claimed = claimed.max(self.is_claimed.then_some(now));
+        let known = Known { bytes: info.bytes, used: now, claimed, readers: Arc::new(()) };
+        state.known.insert(digest, known);
         Ok(Some(info))
     }
 }
 
 impl Drop for BlobWriter {
     fn drop(&mut self) {
-        self.store.state.lock().reserved -= self.reserved;
+        let store = Arc::clone(&self.store);
+        self.leave_room(&mut store.state.lock());
         if self.file.take().is_some()
-            && let Err(error) = self.store.disk.remove(&self.path)
+            && let Err(error) = store.disk.remove(&self.path)
             && error.kind() != io::ErrorKind::NotFound
         {
             tracing::debug!(path = self.path, %error, "a temporary file is left until the next start");

@@ -13,7 +13,7 @@ pub type Fixture = (Arc<dyn Disk>, Box<dyn Any>);
 
 type Case = fn(&dyn Disk);
 
-const CASES: [(&str, Case); 10] = [
+const CASES: [(&str, Case); 11] = [
     ("files are made only when asked", files_are_made_only_when_asked),
     ("reads and writes are positioned", reads_and_writes_are_positioned),
     ("a gap reads as zeros", a_gap_reads_as_zeros),
@@ -24,6 +24,7 @@ const CASES: [(&str, Case); 10] = [
     ("removing is final", removing_is_final),
     ("folders nest and list in order", folders_nest_and_list_in_order),
     ("paths stay inside", paths_stay_inside),
+    ("room is told", room_is_told),
 ];
 
 /// Runs every case, each on a disk of its own.
@@ -172,4 +173,11 @@ fn paths_stay_inside(disk: &dyn Disk) {
     }
     assert_eq!(kind(disk.list("..")), ErrorKind::InvalidInput);
     assert_eq!(kind(disk.sync_dir("/")), ErrorKind::InvalidInput);
+}
+
+fn room_is_told(disk: &dyn Disk) {
+    let before = ok(disk.space());
+    assert!(before.free_bytes > 0 && before.free_bytes <= before.bytes, "{before:?}");
+    ok(open(disk, "file").write_at(&[1; 4_096], 0));
+    assert_eq!(ok(disk.space()).bytes, before.bytes);
 }

@@ -30,6 +30,16 @@ pub trait Disk: Send + Sync + Debug + 'static {
     fn create_dir(&self, dir: &str) -> io::Result<()>;
     /// Makes the entries of a folder durable.
     fn sync_dir(&self, dir: &str) -> io::Result<()>;
+    /// How large the medium is, and what of it can still be written.
+    fn space(&self) -> io::Result<DiskSpace>;
+}
+
+/// Room on a medium, in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DiskSpace {
+    pub bytes: u64,
+    /// That whoever runs this process can still fill.
+    pub free_bytes: u64,
 }
 
 /// Most zeros that go to the operating system in one call.

@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use rustix::fs::{AtFlags, Dir, Mode, OFlags};
 
-use super::{Disk, DiskFile, path};
+use super::{Disk, DiskFile, DiskSpace, path};
 
 /// A folder of the operating system's file system.
 #[derive(Debug)]
@@ -103,6 +103,14 @@ impl Disk for RealDisk {
 
     fn sync_dir(&self, dir: &str) -> io::Result<()> {
         Ok(rustix::fs::fsync(self.dir(&path::dir_components(dir)?)?)?)
+    }
+
+    fn space(&self) -> io::Result<DiskSpace> {
+        let found = rustix::fs::fstatvfs(&self.root)?;
+        Ok(DiskSpace {
+            bytes: found.f_blocks.saturating_mul(found.f_frsize),
+            free_bytes: found.f_bavail.saturating_mul(found.f_frsize),
+        })
     }
 }
 

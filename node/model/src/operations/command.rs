@@ -12,8 +12,18 @@ use crate::container::Origin;
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
 pub struct Failure {
     pub error: String,
-    /// Worth another attempt.
-    pub transient: bool,
+    pub kind: FailureKind,
+}
+
+/// Whether another attempt is worth it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
+pub enum FailureKind {
+    /// No.
+    Final,
+    /// Yes, a few.
+    Transient,
+    /// Yes, as long as the operation has time: nothing was tried yet, since something that it needs is away.
+    Waiting,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]

@@ -19,7 +19,7 @@ pub mod table;
 pub mod upkeep;
 
 pub use build::{BuildArg, BuildContext, BuildError, BuildSpec};
-pub use command::{Failure, OperationCommand, OperationReply};
+pub use command::{Failure, FailureKind, OperationCommand, OperationReply};
 pub use kind::*;
 pub use record::*;
 pub use table::{CancelError, ClaimReply, Listed, Listing, Operations, SUBS_MAX, Submission, SubmitError};

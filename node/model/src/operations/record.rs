@@ -189,6 +189,8 @@ pub struct SubOperation {
     pub state: SubState,
     /// Times it was started.
     pub attempts: u32,
+    /// Of those, how many ended because something was away that they need.
+    pub waited: u32,
     pub progress: Progress,
     /// Why the last attempt did not succeed, while another one is still to come.
     pub last_error: Option<String>,

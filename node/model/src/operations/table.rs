@@ -6,7 +6,7 @@ use bincode::{Decode, Encode};
 use longshore_raft::NodeId;
 use longshore_raft::consensus::machine::LogTime;
 
-use super::command::Failure;
+use super::command::{Failure, FailureKind};
 use super::kind::{OperationKind, Upkeep, Work};
 use super::placement::Places;
 use super::record::*;
@@ -214,6 +214,7 @@ impl Operations {
                 why: part.why.map(clip_why),
                 state: SubState::Assigned { not_before: now },
                 attempts: 0,
+                waited: 0,
                 progress: Progress::default(),
                 last_error: None,
                 started_unix_ms: None,
@@ -308,7 +309,7 @@ impl Operations {
         lost
     }
 
-    /// The end of an attempt. A transient failure is tried again while attempts are left.
+    /// The end of an attempt. A transient failure is tried again while attempts are left, one that waits for something until the operation is late.
     pub fn finish(
         &mut self,
         key: SubKey,
@@ -331,7 +332,12 @@ impl Operations {
                 sub.progress.layers_done = sub.progress.layers_total;
                 sub.progress.current_bytes = sub.progress.total_bytes;
             }
-            Err(Failure { error, transient: true }) if sub.attempts < ATTEMPTS_MAX => {
+            Err(Failure { error, kind })
+                if kind == FailureKind::Waiting
+                    || kind == FailureKind::Transient
+                        && sub.attempts.saturating_sub(sub.waited) < ATTEMPTS_MAX =>
+            {
+                sub.waited += u32::from(kind == FailureKind::Waiting);
                 let again_ms = backoff_ms(sub.attempts);
                 sub.last_error = Some(clip_to(error, error_max));
                 sub.state = SubState::Assigned { not_before: LogTime(now.0 + again_ms) };

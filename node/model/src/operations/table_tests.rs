@@ -51,7 +51,8 @@ fn table() -> (Operations, SubKey) {
 }
 
 fn failure(error: &str, transient: bool) -> Result<String, Failure> {
-    Err(Failure { error: error.into(), transient })
+    let kind = if transient { FailureKind::Transient } else { FailureKind::Final };
+    Err(Failure { error: error.into(), kind })
 }
 
 /// Through a snapshot and back.
@@ -117,6 +118,32 @@ fn transient_failures_back_off_and_end_after_the_last_attempt() {
     let op = t.get(id(1)).unwrap();
     assert_eq!(op.state(), OperationState::Failed);
     assert_eq!(op.subs[0].state, SubState::Failed { error: "registry down".into() });
+}
+
+#[test]
+fn what_waits_for_something_is_tried_until_the_operation_is_late() {
+    let (mut t, key) = table();
+    let mut now = LogTime(0);
+    let away = || Err(Failure { error: "its holder is away".into(), kind: FailureKind::Waiting });
+    for attempt in 1..=2 * ATTEMPTS_MAX {
+        let token = granted(t.claim(key, NODE, 7, now, 0));
+        let finished = t.finish(key, token, away(), now, 0);
+        assert_eq!(finished, Finished::Again { after_ms: backoff_ms(attempt) });
+        now.0 += backoff_ms(attempt);
+    }
+    // They do not count as attempts that were in vain.
+    for left in (0..ATTEMPTS_MAX).rev() {
+        let token = granted(t.claim(key, NODE, 7, now, 0));
+        let finished = t.finish(key, token, failure("registry down", true), now, 0);
+        assert_eq!(finished == Finished::Ended, left == 0, "{left} left");
+        now.0 += backoff_ms(u32::MAX);
+    }
+    let (mut t, key) = table();
+    let token = granted(t.claim(key, NODE, 7, LogTime(0), 0));
+    t.finish(key, token, away(), LogTime(0), 0);
+    t.sweep(LogTime(600_000), 0, &[]);
+    let SubState::Failed { error } = &t.get(id(1)).unwrap().subs[0].state else { panic!("not failed") };
+    assert_eq!(error, "timed out; the last attempt said: its holder is away");
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use proptest::prelude::{Just, any, prop, prop_assert, prop_assert_eq, prop_oneof, proptest};
 use proptest::strategy::Strategy as _;
 
-use super::super::command::Failure;
+use super::super::command::{Failure, FailureKind};
 use super::super::table::ClaimReply;
 use super::*;
 use crate::blocks::{BlockReader, BlockWriter};
@@ -156,7 +156,7 @@ fn a_part_that_fails_leaves_a_copy_that_is_down() {
     let mut t = Operations::default();
     t.submit(id(1), LogTime(0), run(&[A], Upkeep::Keep)).unwrap();
     let token = claim(&mut t, key(1, 0), A, 0);
-    let failure = Failure { error: "port taken".into(), transient: false };
+    let failure = Failure { error: "port taken".into(), kind: FailureKind::Final };
     t.finish(key(1, 0), token, Err(failure), LogTime(5), 0);
     let kept = t.kept_run(id(1)).unwrap();
     assert!(matches!(&kept.copies[0].state, CopyState::Down { why, .. } if why == "port taken"));
@@ -319,7 +319,7 @@ proptest! {
                 }
                 Event::Finish(at, fine) if !made.is_empty() => {
                     let (_, origin) = made[at % made.len()];
-                    let failure = Failure { error: "no".into(), transient: false };
+                    let failure = Failure { error: "no".into(), kind: FailureKind::Final };
                     let outcome = if fine { Ok("id".to_owned()) } else { Err(failure) };
                     t.finish(origin.sub, origin.token, outcome, LogTime(now), 0);
                 }

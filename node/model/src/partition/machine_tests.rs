@@ -8,8 +8,8 @@ use super::*;
 use crate::blocks;
 use crate::keys::{Condition, KeyCommand, KeyReply, Lifetime, Value};
 use crate::operations::{
-    ClaimReply, Failure, Listing, OperationCommand, OperationKind, OperationReply, Part, Progress, SessionId,
-    Strategy, SubKey, SubState, Submission, Work,
+    ClaimReply, Failure, FailureKind, Listing, OperationCommand, OperationKind, OperationReply, Part,
+    Progress, SessionId, Strategy, SubKey, SubState, Submission, Work,
 };
 
 /// The machine of the first of 32 groups, with a log that the test writes.
@@ -248,7 +248,7 @@ fn an_operation_lives_in_the_log_of_its_group() {
         work: Box::new(Work::Pull("busybox".parse().unwrap())),
     }));
     assert_eq!(log.apply(1, operate(5, claim)), granted);
-    let outcome = Err(Failure { error: "no route".into(), transient: true });
+    let outcome = Err(Failure { error: "no route".into(), kind: FailureKind::Transient });
     let finish =
         OperationCommand::Finish { sub, token: 1, progress: Progress::default(), outcome, unix_ms: 0 };
     let finished = OperationReply::Finished { counted: true, again_ms: Some(1_000) };

@@ -17,7 +17,7 @@ pub(in crate::api) async fn list_contexts(
     api.service.list_contexts().await.map(Json)
 }
 
-/// Whether this node has a folder. It is kept for an hour more.
+/// Whether this node has a folder. It is kept for an hour more, and as long as a build needs it that has not ended.
 #[utoipa::path(get, path = "/v1/contexts/{digest}", tag = "operations", params(("digest" = String, Path)), responses(
     (status = 200, body = ContextView), (status = "default", body = ApiError)))]
 pub(in crate::api) async fn find_context(
@@ -28,7 +28,7 @@ pub(in crate::api) async fn find_context(
 }
 
 /// Sends a folder to this node, as a tar, for builds that are submitted to it. `limits.build_context` is the most bytes; there is no limit of time as
-/// long as bytes come. Kept for an hour after its last use.
+/// long as bytes come. Kept for an hour after its last use, and as long as a build needs it that has not ended. `busy` if there is no room.
 #[utoipa::path(post, path = "/v1/contexts", tag = "operations",
     request_body(content = Vec<u8>, content_type = "application/x-tar"), responses(
     (status = 201, body = ContextView), (status = "default", body = ApiError)))]

@@ -1,14 +1,17 @@
 //! A folder that is to be built: what of it is sent, and what is wrong with it, before anything is.
 //!
-//! Must never: follow a link, or open what is left out.
+//! A Dockerfile or `.dockerignore` that is a link counts as what it points to, if that is in the folder: as with Docker, for the Dockerfile.
+//! Must never: follow another link, or open what is left out.
 
 use std::fmt;
-use std::fs::{self, Metadata};
 use std::io::{self, Read};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Component, Path, PathBuf};
+use std::rc::Rc;
 
+use rustix::fs::{FileType, Stat};
+
+use super::beneath::{Listed, Root, kind};
 use super::ignore::{IGNORE_BYTES_MAX, Ignore, IgnoreError};
 
 const IGNORE_FILE: &str = ".dockerignore";
@@ -22,7 +25,7 @@ const NAMED_MAX: usize = 5;
 /// What is sent of a folder, in the order in which it is sent.
 #[derive(Debug)]
 pub(super) struct Folder {
-    pub(super) root: PathBuf,
+    pub(super) root: Root,
     pub(super) entries: Vec<Entry>,
     /// Path of the Dockerfile in it.
     pub(super) dockerfile: String,
@@ -55,6 +58,8 @@ pub(super) enum FolderError {
     NoDockerfile(String),
     #[error("the Dockerfile {0} is not in the folder")]
     DockerfileOutside(String),
+    #[error("{path} is no regular file")]
+    NoFile { path: String },
     #[error("{path} leads out of the folder, to {target}")]
     LeadsOut { path: String, target: String },
     #[error("{path} is {what}, which can not be sent")]
@@ -78,6 +83,7 @@ impl FolderError {
             Self::NoFolder(_) => "give the folder that is to be built; the Dockerfile in it with -f",
             Self::NoDockerfile(_) => "name another with -f",
             Self::DockerfileOutside(_) => "copy it into the folder, or name one that is there with -f",
+            Self::NoFile { .. } => "put a file in its place",
             Self::LeadsOut { .. } => "list it in .dockerignore, or copy what it points to into the folder",
             Self::Special { .. } => "list it in .dockerignore",
             Self::Unreadable { .. } => "list it in .dockerignore, or make it readable",
@@ -103,36 +109,44 @@ impl Folder {
     /// Looks through the folder. `dockerfile`: from the working folder, as it was given.
     pub(super) fn look(root: &Path, dockerfile: Option<&Path>) -> Result<Self, FolderError> {
         let no_folder = |why: &dyn fmt::Display| FolderError::NoFolder(format!("{} ({why})", shown(root)));
-        let root = root.canonicalize().map_err(|error| no_folder(&error))?;
-        if !root.is_dir() {
+        let path = root.canonicalize().map_err(|error| no_folder(&error))?;
+        if !path.is_dir() {
             return Err(no_folder(&"it is a file"));
         }
-        let dockerfile = dockerfile_in(&root, dockerfile)?;
-        let ignore = read_ignore(&root)?;
+        let root = Root::open(&path).map_err(|error| no_folder(&error))?;
+        let dockerfile = dockerfile_in(&root, &path, dockerfile)?;
+        let ignore = read_ignore(&root, &path)?;
         let always = |path: &str| path == dockerfile || path == IGNORE_FILE;
         let mut entries = Vec::new();
-        let mut open = vec![PathBuf::new()];
-        while let Some(folder) = open.pop() {
-            let listed = fs::read_dir(root.join(&folder)).map_err(|error| unreadable(&folder, error))?;
-            for found in listed {
-                let found = found.map_err(|error| unreadable(&folder, error))?;
-                let path = folder.join(found.file_name());
+        let mut open = vec![(PathBuf::new(), Rc::new(ignore.of_root()))];
+        while let Some((folder, above)) = open.pop() {
+            let mut listed = root.list(&folder).map_err(|error| unreadable(&folder, error))?;
+            while let Some(name) = listed.next() {
+                let name = name.map_err(|error| unreadable(&folder, error))?;
+                let path = folder.join(&name);
                 let text = path.to_string_lossy();
-                let is_sent = always(&text) || !ignore.leaves_out(&text);
-                let metadata = match found.metadata() {
-                    Ok(metadata) => metadata,
+                let stat = listed.stat(&name);
+                let is_folder = stat.as_ref().is_ok_and(|stat| kind(stat) == FileType::Directory);
+                let judged = is_folder.then(|| ignore.of_folder(&above, &text));
+                let leaves_out = match &judged {
+                    Some(judged) => judged.leaves_out(),
+                    None => ignore.leaves_out(&above, &text),
+                };
+                let is_sent = always(&text) || !leaves_out;
+                let stat = match stat {
+                    Ok(stat) => stat,
                     // Gone since it was listed, or nobody's business.
                     Err(error) if error.kind() == io::ErrorKind::NotFound || !is_sent => continue,
                     Err(error) => return Err(unreadable(&path, error)),
                 };
-                if metadata.is_dir() {
+                if let Some(judged) = judged {
                     let holds_dockerfile = dockerfile.starts_with(&format!("{text}/"));
                     if is_sent || holds_dockerfile || ignore.may_take_out_below(&text) {
-                        open.push(path.clone());
+                        open.push((path.clone(), Rc::new(judged)));
                     }
                 }
                 if is_sent {
-                    entries.push(entry(&root, path, &metadata)?);
+                    entries.push(entry(&listed, &name, path, &stat)?);
                 }
                 if entries.len() > ENTRIES_MAX {
                     return Err(FolderError::TooMany);
@@ -168,24 +182,36 @@ impl Entry {
     }
 }
 
-fn dockerfile_in(root: &Path, given: Option<&Path>) -> Result<String, FolderError> {
-    let path = given.map_or_else(|| root.join(DOCKERFILE), Path::to_owned);
-    let found = path.canonicalize().ok().filter(|found| found.is_file());
-    let found = found.ok_or_else(|| FolderError::NoDockerfile(shown(&path)))?;
-    let inside = found.strip_prefix(root).map_err(|_| FolderError::DockerfileOutside(shown(&path)))?;
+/// The Dockerfile's path from the root. Of a link, that of its target: the engine would not follow it.
+fn dockerfile_in(root: &Root, root_path: &Path, given: Option<&Path>) -> Result<String, FolderError> {
+    let path = given.map_or_else(|| root_path.join(DOCKERFILE), Path::to_owned);
+    let missing = |_| FolderError::NoDockerfile(shown(&path));
+    let found = path.canonicalize().map_err(missing)?;
+    let inside = found.strip_prefix(root_path).map_err(|_| FolderError::DockerfileOutside(shown(&path)))?;
+    match root.file(inside) {
+        Ok(Some(_)) => {}
+        Ok(None) => return Err(FolderError::NoFile { path: shown(&path) }),
+        Err(error) => return Err(unreadable(inside, error)),
+    }
     inside.to_str().map(str::to_owned).ok_or_else(|| {
         unreadable(inside, io::Error::new(io::ErrorKind::InvalidData, "its name is not valid UTF-8"))
     })
 }
 
-fn read_ignore(root: &Path) -> Result<Ignore, FolderError> {
+fn read_ignore(root: &Root, root_path: &Path) -> Result<Ignore, FolderError> {
     let failed = |error| unreadable(Path::new(IGNORE_FILE), error);
-    let mut text = Vec::new();
-    match fs::File::open(root.join(IGNORE_FILE)) {
-        Ok(file) => file.take(IGNORE_BYTES_MAX + 1).read_to_end(&mut text).map_err(failed)?,
+    let found = match root_path.join(IGNORE_FILE).canonicalize() {
+        Ok(found) => found,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Ignore::default()),
         Err(error) => return Err(failed(error)),
     };
+    let path = || IGNORE_FILE.to_owned();
+    let inside = found
+        .strip_prefix(root_path)
+        .map_err(|_| FolderError::LeadsOut { path: path(), target: shown(&found) })?;
+    let file = root.file(inside).map_err(failed)?.ok_or_else(|| FolderError::NoFile { path: path() })?;
+    let mut text = Vec::new();
+    file.take(IGNORE_BYTES_MAX + 1).read_to_end(&mut text).map_err(failed)?;
     if text.len() as u64 > IGNORE_BYTES_MAX {
         let error =
             io::Error::new(io::ErrorKind::InvalidData, format!("it has over {IGNORE_BYTES_MAX} bytes"));
@@ -194,28 +220,24 @@ fn read_ignore(root: &Path) -> Result<Ignore, FolderError> {
     Ok(Ignore::parse(&String::from_utf8_lossy(&text))?)
 }
 
-fn entry(root: &Path, path: PathBuf, metadata: &Metadata) -> Result<Entry, FolderError> {
-    let kind = metadata.file_type();
+fn entry(listed: &Listed, name: &Path, path: PathBuf, stat: &Stat) -> Result<Entry, FolderError> {
     let special = |what| Err(FolderError::Special { path: shown(&path), what });
-    let what = if kind.is_dir() {
-        What::Folder
-    } else if kind.is_file() {
-        What::File { bytes: metadata.len() }
-    } else if kind.is_symlink() {
-        let target = fs::read_link(root.join(&path)).map_err(|error| unreadable(&path, error))?;
-        if leads_out(&path, &target) {
-            return Err(FolderError::LeadsOut { path: shown(&path), target: shown(&target) });
+    let what = match kind(stat) {
+        FileType::Directory => What::Folder,
+        FileType::RegularFile => What::File { bytes: u64::try_from(stat.st_size).unwrap_or(0) },
+        FileType::Symlink => {
+            let target = listed.target(name).map_err(|error| unreadable(&path, error))?;
+            if leads_out(&path, &target) {
+                return Err(FolderError::LeadsOut { path: shown(&path), target: shown(&target) });
+            }
+            What::Link(target)
         }
-        What::Link(target)
-    } else if kind.is_socket() {
-        return special("a socket");
-    } else if kind.is_fifo() {
-        return special("a named pipe");
-    } else {
-        return special("a device");
+        FileType::Socket => return special("a socket"),
+        FileType::Fifo => return special("a named pipe"),
+        _ => return special("a device"),
     };
-    let modified = u64::try_from(metadata.mtime()).unwrap_or(0);
-    Ok(Entry { path, what, mode: metadata.mode() & 0o7777, modified })
+    let modified = u64::try_from(stat.st_mtime).unwrap_or(0);
+    Ok(Entry { path, what, mode: stat.st_mode & 0o7777, modified })
 }
 
 /// Whether a link at `path` points out of the folder.
@@ -237,6 +259,7 @@ fn leads_out(path: &Path, target: &Path) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
     use std::os::unix::fs::symlink;
     use std::os::unix::net::UnixListener;
 
@@ -306,6 +329,10 @@ mod tests {
         assert!(outside.to_string().contains("not in the folder"), "{outside}");
         symlink(other.path().join("Dockerfile"), dir.path().join("Dockerfile")).unwrap();
         assert!(matches!(look(&dir), Err(FolderError::DockerfileOutside(_))));
+        fs::remove_file(dir.path().join("Dockerfile")).unwrap();
+        symlink("docker/app", dir.path().join("Dockerfile")).unwrap();
+        let linked = look(&dir).unwrap();
+        assert_eq!(linked.dockerfile, "docker/app", "what it points to is what is built");
         let none = Folder::look(&dir.path().join("none"), None).unwrap_err();
         assert!(none.to_string().contains("is no folder"), "{none}");
         let file = Folder::look(&other.path().join("Dockerfile"), None).unwrap_err();
@@ -337,5 +364,32 @@ mod tests {
         look(&dir).unwrap();
         fs::write(dir.path().join(".dockerignore"), "[").unwrap();
         assert!(matches!(look(&dir), Err(FolderError::Ignore(_))));
+    }
+
+    #[test]
+    fn the_two_files_that_are_read_are_files_in_the_folder() {
+        let fifo = |path: &Path| {
+            rustix::fs::mkfifoat(rustix::fs::CWD, path, rustix::fs::Mode::RWXU).unwrap();
+        };
+        let other = folder(&[("ignore", "x")]);
+        for name in [DOCKERFILE, IGNORE_FILE] {
+            let dir = folder(&[("Dockerfile", "FROM scratch"), ("x", "x")]);
+            let path = dir.path().join(name);
+            let _ = fs::remove_file(&path);
+            fifo(&path);
+            // Nobody writes to it, and nobody waits for that.
+            let refused = look(&dir).unwrap_err();
+            assert!(matches!(refused, FolderError::NoFile { .. }), "{refused}");
+            assert!(refused.to_string().contains(name) && refused.hint().contains("a file"), "{refused}");
+        }
+        let dir = folder(&[("Dockerfile", "FROM scratch"), ("x", "x"), ("docker/ignore", "x\n")]);
+        let link = dir.path().join(IGNORE_FILE);
+        symlink(other.path().join("ignore"), &link).unwrap();
+        let refused = look(&dir).unwrap_err();
+        assert!(matches!(refused, FolderError::LeadsOut { .. }), "{refused}");
+        fs::remove_file(&link).unwrap();
+        symlink("docker/ignore", &link).unwrap();
+        let found = look(&dir).unwrap();
+        assert_eq!(paths(&found), [".dockerignore", "Dockerfile", "docker", "docker/ignore"]);
     }
 }

@@ -1,7 +1,8 @@
 //! `.dockerignore`: which files of a folder are not sent. Pure.
 //!
 //! Docker's rules: a pattern is one of Go's `filepath.Match`, with `**` for any number of folders; it holds for all that is below what it names;
-//! `!` takes out again; of the patterns that match, the last one decides.
+//! `!` takes out again; of the patterns that match, the last one decides. What was found of a folder is kept for what is below it, and what the plain
+//! text of a pattern rules out is not followed through: folders have 100,000s of files.
 
 /// Largest file that is read, and most patterns in it.
 pub(super) const IGNORE_BYTES_MAX: u64 = 1 << 20;
@@ -10,14 +11,35 @@ pub(super) const IGNORE_BYTES_MAX: u64 = 1 << 20;
 #[derive(Debug, Default, Clone)]
 pub(super) struct Ignore {
     patterns: Vec<Pattern>,
+    /// How often a pattern was followed through a path.
+    #[cfg(test)]
+    followed: std::cell::Cell<u64>,
+}
+
+/// What the patterns say of a folder, and so of all that is below it.
+#[derive(Debug, Clone)]
+pub(super) struct Judged {
+    /// Of each pattern: whether it matches the folder, or one above it.
+    matched: Vec<bool>,
+    leaves_out: bool,
+}
+
+impl Judged {
+    /// Whether the folder itself is left out.
+    pub(super) fn leaves_out(&self) -> bool {
+        self.leaves_out
+    }
 }
 
 #[derive(Debug, Clone)]
 struct Pattern {
     tokens: Vec<Token>,
     takes_out: bool,
-    /// As far as it is plain text.
+    /// As far as it is plain text, from its front and from its end.
     prefix: String,
+    suffix: String,
+    /// It is nothing else.
+    is_plain: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -47,7 +69,7 @@ pub(super) struct IgnoreError {
 
 impl Ignore {
     pub(super) fn parse(text: &str) -> Result<Self, IgnoreError> {
-        let mut patterns = Vec::new();
+        let mut ignore = Self::default();
         for (line, text) in text.trim_start_matches('\u{feff}').lines().enumerate() {
             if text.starts_with('#') {
                 continue;
@@ -69,25 +91,48 @@ impl Ignore {
                     Token::Char(c) => Some(*c),
                     _ => None,
                 };
-                let prefix = tokens.iter().map_while(plain).collect();
-                patterns.push(Pattern { tokens, takes_out, prefix });
+                let prefix: String = tokens.iter().map_while(plain).collect();
+                let end: Vec<char> = tokens.iter().rev().map_while(plain).collect();
+                let is_plain = end.len() == tokens.len();
+                let suffix = end.into_iter().rev().collect();
+                ignore.patterns.push(Pattern { tokens, takes_out, prefix, suffix, is_plain });
             }
         }
-        Ok(Self { patterns })
+        Ok(ignore)
     }
 
-    /// Whether this path, relative and with `/`, is left out.
-    pub(super) fn leaves_out(&self, path: &str) -> bool {
-        let parents = path.match_indices('/').map(|(slash, _)| &path[..slash]);
-        let all: Vec<&str> = parents.chain([path]).collect();
-        let mut left_out = false;
-        for pattern in &self.patterns {
-            // Another that says the same changes nothing.
-            if pattern.takes_out == left_out && all.iter().any(|path| pattern.matches(path)) {
-                left_out = !pattern.takes_out;
-            }
+    /// The folder that is sent: nothing matches it.
+    pub(super) fn of_root(&self) -> Judged {
+        Judged { matched: vec![false; self.patterns.len()], leaves_out: false }
+    }
+
+    /// Of a folder: its path, relative and with `/`, and what was found of the one that it is in.
+    pub(super) fn of_folder(&self, above: &Judged, path: &str) -> Judged {
+        let pairs = self.patterns.iter().zip(&above.matched);
+        let matched: Vec<bool> =
+            pairs.map(|(pattern, matched)| *matched || self.matches(pattern, path)).collect();
+        let last = self.patterns.iter().zip(&matched).rev().find(|(_, matched)| **matched);
+        let leaves_out = last.is_some_and(|(pattern, _)| !pattern.takes_out);
+        Judged { matched, leaves_out }
+    }
+
+    /// Likewise, whether something else than a folder is left out.
+    pub(super) fn leaves_out(&self, above: &Judged, path: &str) -> bool {
+        let mut pairs = self.patterns.iter().zip(&above.matched).rev();
+        let last = pairs.find(|(pattern, matched)| **matched || self.matches(pattern, path));
+        last.is_some_and(|(pattern, _)| !pattern.takes_out)
+    }
+
+    fn matches(&self, pattern: &Pattern, path: &str) -> bool {
+        if pattern.is_plain {
+            return path == pattern.prefix;
         }
-        left_out
+        if !path.starts_with(&pattern.prefix) || !path.ends_with(&pattern.suffix) {
+            return false;
+        }
+        #[cfg(test)]
+        self.followed.set(self.followed.get() + 1);
+        pattern.matches(path)
     }
 
     /// Whether something below a folder that is left out may be taken out again.
@@ -157,13 +202,15 @@ fn tokens(pattern: &str) -> Option<Vec<Token>> {
 impl Pattern {
     /// Follows all ways through the pattern at once, so that no pattern takes long.
     fn matches(&self, path: &str) -> bool {
+        let places = self.tokens.len();
         // Before each token; and within a `Folders` that has begun.
-        let (mut before, mut within) = (vec![false; self.tokens.len() + 1], vec![false; self.tokens.len()]);
+        let (mut before, mut within) = (vec![false; places + 1], vec![false; places]);
+        let (mut next, mut next_within) = (before.clone(), within.clone());
         before[0] = true;
         self.skip_empty(&mut before);
         for c in path.chars() {
-            let (mut next, mut next_within) =
-                (vec![false; self.tokens.len() + 1], vec![false; self.tokens.len()]);
+            next.fill(false);
+            next_within.fill(false);
             for (at, token) in self.tokens.iter().enumerate() {
                 match token {
                     Token::Folders if before[at] || within[at] => {
@@ -182,9 +229,10 @@ impl Pattern {
                 }
             }
             self.skip_empty(&mut next);
-            (before, within) = (next, next_within);
+            std::mem::swap(&mut before, &mut next);
+            std::mem::swap(&mut within, &mut next_within);
         }
-        before[self.tokens.len()]
+        before[places]
     }
 
     /// What may stand for nothing is passed over.
@@ -200,6 +248,58 @@ impl Pattern {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// From the root down.
+    fn leaves_out(ignore: &Ignore, path: &str) -> bool {
+        let mut judged = ignore.of_root();
+        for (slash, _) in path.match_indices('/') {
+            judged = ignore.of_folder(&judged, &path[..slash]);
+        }
+        let is_left_out = ignore.leaves_out(&judged, path);
+        assert_eq!(ignore.of_folder(&judged, path).leaves_out(), is_left_out, "{path}: a folder or not");
+        is_left_out
+    }
+
+    #[test]
+    fn of_many_files_few_are_followed_through_many_patterns() {
+        let patterns: Vec<String> = (0..100)
+            .flat_map(|n| {
+                [
+                    format!("build{n}/*"),
+                    format!("**/*.x{n}"),
+                    format!("**/node_modules{n}"),
+                    format!("plain{n}"),
+                ]
+            })
+            .collect();
+        let ignore = Ignore::parse(&patterns.join("\n")).unwrap();
+        let mut above = ignore.of_root();
+        let mut folder = String::from("src");
+        for depth in 0..10 {
+            above = ignore.of_folder(&above, &folder);
+            for file in 0..1_000 {
+                assert!(!ignore.leaves_out(&above, &format!("{folder}/file{file}.c")));
+            }
+            folder = format!("{folder}/{depth}");
+        }
+        assert_eq!(ignore.followed.get(), 0, "their plain text rules them out");
+
+        // Where it does not, a path is followed once, not once more for each folder above it; and not at all below one that matches.
+        let ignore = Ignore::parse("**/[a-f]*/**\n**/t?rget*\n").unwrap();
+        let deep = "x/".repeat(50) + "target";
+        let mut above = ignore.of_root();
+        for (slash, _) in deep.match_indices('/') {
+            above = ignore.of_folder(&above, &deep[..slash]);
+        }
+        above = ignore.of_folder(&above, &deep);
+        assert!(above.leaves_out());
+        let before = ignore.followed.get();
+        assert_eq!(before, 2 * 51);
+        for file in 0..1_000 {
+            assert!(ignore.leaves_out(&above, &format!("{deep}/{file}")));
+        }
+        assert_eq!(ignore.followed.get(), before, "the last pattern matches the folder");
+    }
 
     /// Cases of Docker's own tests (moby/patternmatcher), and some more.
     #[test]
@@ -252,7 +352,7 @@ mod tests {
         ];
         for (pattern, path, expected) in cases {
             let ignore = Ignore::parse(pattern).unwrap();
-            assert_eq!(ignore.leaves_out(path), expected, "{pattern:?} {path:?}");
+            assert_eq!(leaves_out(&ignore, path), expected, "{pattern:?} {path:?}");
         }
     }
 
@@ -269,13 +369,13 @@ mod tests {
             ("README.md", true),
             ("docs/x.md", true),
         ] {
-            assert_eq!(ignore.leaves_out(path), expected, "{path}");
+            assert_eq!(leaves_out(&ignore, path), expected, "{path}");
         }
         assert!(ignore.may_take_out_below("src") && ignore.may_take_out_below("docs"));
         let ignore = Ignore::parse("node_modules\n!node_modules/own\n").unwrap();
-        assert!(ignore.leaves_out("node_modules/x") && !ignore.leaves_out("node_modules/own/y"));
+        assert!(leaves_out(&ignore, "node_modules/x") && !leaves_out(&ignore, "node_modules/own/y"));
         assert!(ignore.may_take_out_below("node_modules") && !ignore.may_take_out_below("target"));
-        assert!(!Ignore::default().may_take_out_below("a") && !Ignore::default().leaves_out("a"));
+        assert!(!Ignore::default().may_take_out_below("a") && !leaves_out(&Ignore::default(), "a"));
     }
 
     #[test]
@@ -289,6 +389,6 @@ mod tests {
     #[test]
     fn no_pattern_takes_long() {
         let ignore = Ignore::parse(&("**/*a".repeat(200) + "b")).unwrap();
-        assert!(!ignore.leaves_out(&"a/".repeat(500)));
+        assert!(!leaves_out(&ignore, &"a/".repeat(500)));
     }
 }

@@ -1,5 +1,6 @@
 //! `longshore op build`: sends a folder to the node, once, and has engines build it.
 
+mod beneath;
 mod folder;
 mod ignore;
 mod pack;
@@ -38,7 +39,7 @@ pub(super) struct BuildArgs {
     /// What the image is called; may be repeated
     #[arg(long = "tag", short, value_name = "NAME[:TAG]", required = true)]
     tags: Vec<String>,
-    /// The Dockerfile, which must be in the folder [default: DIR/Dockerfile]
+    /// The Dockerfile, which must be in the folder; a link counts as what it points to [default: DIR/Dockerfile]
     #[arg(long, short, value_name = "FILE")]
     file: Option<PathBuf>,
     /// Set an argument of the Dockerfile, or take it from the environment if there is no value; may be repeated. They are in the fleet's records and in
@@ -196,7 +197,9 @@ async fn send(
         }
         (Err(_), Some(error @ PackError::Folder(_))) => Err(failed(error)),
         (Err(error), _) => {
-            Err(CliError { hint: Some("nothing was submitted; try again".to_owned()), ..error.into() })
+            let error = CliError::from(error);
+            let what_to_do = error.hint.as_deref().unwrap_or("try again");
+            Err(CliError { hint: Some(format!("nothing was submitted; {what_to_do}")), ..error })
         }
     }
 }

@@ -2,9 +2,8 @@
 //!
 //! The same files are the same bytes: names in order, no owners, times as they are. Must never: hold a file in memory.
 
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io::{self, Read, Write};
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use tar::{Builder, EntryType, Header};
@@ -81,24 +80,16 @@ fn append(tar: &mut Builder<impl Write>, folder: &Folder, entry: &Entry) -> Resu
         What::File { bytes } => {
             header.set_entry_type(EntryType::Regular);
             header.set_size(*bytes);
-            let file = open(&folder.root.join(&entry.path));
             let path = || entry.path.display().to_string();
             let unreadable = |source| PackError::Folder(FolderError::Unreadable { path: path(), source });
-            let file = file.map_err(unreadable)?;
+            // A link or a pipe that has taken its place meanwhile is not opened, nor one that has taken a folder's above it.
+            let file = folder.root.file(&entry.path).map_err(unreadable)?;
+            let file = file.ok_or_else(|| unreadable(io::Error::other("it is no file any more")))?;
             let mut failed = None;
             let content = Exactly { file, left: *bytes, failed: &mut failed, path: &entry.path };
             let appended = tar.append_data(&mut header, &entry.path, content);
             appended.map_err(|error| failed.map_or(PackError::Out(error), PackError::Folder))
         }
-    }
-}
-
-/// A link or a pipe that has taken the file's place meanwhile is not opened.
-fn open(path: &Path) -> io::Result<File> {
-    let file = OpenOptions::new().read(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(path)?;
-    match file.metadata()?.is_file() {
-        true => Ok(file),
-        false => Err(io::Error::other("it is no file any more")),
     }
 }
 
@@ -204,6 +195,16 @@ mod tests {
         symlink("/etc/passwd", dir.path().join("bin/run")).unwrap();
         let PackError::Folder(FolderError::Unreadable { path, .. }) = error(&folder) else {
             panic!("a link now")
+        };
+        assert_eq!(path, "bin/run");
+
+        // Of the folder above it, too: what is there now is none of it.
+        let elsewhere = tempfile::tempdir().unwrap();
+        fs::write(elsewhere.path().join("run"), "#!/bin/sh").unwrap();
+        fs::remove_dir_all(dir.path().join("bin")).unwrap();
+        symlink(elsewhere.path(), dir.path().join("bin")).unwrap();
+        let PackError::Folder(FolderError::Unreadable { path, .. }) = error(&folder) else {
+            panic!("a link above it now")
         };
         assert_eq!(path, "bin/run");
     }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use bollard::auth::DockerCredentials;
 use bollard::body_try_stream;
 use bollard::errors::Error as BollardError;
-use bollard::query_parameters::BuildImageOptions;
+use bollard::query_parameters::{BuildImageOptions, TagImageOptions};
 use futures_util::StreamExt;
 
 use super::super::builds::{BuildOrder, BuildTracker, ContextBytes};
@@ -13,6 +13,7 @@ use super::super::classify;
 use super::super::connection::Connection;
 use super::super::{Credentials, EngineError, LocalImage, OnProgress};
 use super::BollardEngine;
+use super::images::pulled_image;
 
 /// What Docker Hub is called in the credentials of a build.
 const HUB: &str = "https://index.docker.io/v1/";
@@ -28,7 +29,7 @@ impl BollardEngine {
         on_progress: OnProgress,
     ) -> Result<LocalImage, EngineError> {
         let endpoint = self.endpoint();
-        let Some((first, others)) = order.tags.split_first() else {
+        let Some(first) = order.tags.first() else {
             return Err(EngineError::BuildFailed { detail: "the image has no name".to_owned() });
         };
         let connection = Connection::open(&self.socket, self.limits).await?;
@@ -50,18 +51,24 @@ impl BollardEngine {
                 }
                 Err(error) => return Err(self.interrupted(classify::describe(&error))),
             };
+            if let Some(id) = message.aux.and_then(|aux| aux.id) {
+                tracker.observe_image(id);
+            }
             if let Some(progress) = message.stream.as_deref().and_then(|text| tracker.observe(text)) {
                 on_progress(progress);
             }
         }
         drop(messages);
-        // As for pulls: the stream's end is no proof.
-        let built = self
-            .inspect(&connection, first)
-            .await?
-            .ok_or_else(|| self.interrupted("the build ended, but the image is not there".to_owned()))?;
-        for tag in others {
-            self.tag_image(first, tag).await?;
+        // As for pulls: the stream's end is no proof. Nor is the name: an earlier build may have given it, or another one meanwhile.
+        let missing = || self.interrupted("the build ended, and its image is not there".to_owned());
+        let id = tracker.image.ok_or_else(missing)?;
+        let built = self.ask(connection.docker.inspect_image(&id)).await?.ok_or_else(missing)?;
+        let built = pulled_image(first, built);
+        for tag in &order.tags {
+            if self.inspect(&connection, tag).await?.is_none_or(|found| found.id != built.id) {
+                let options = TagImageOptions { repo: Some(tag.name()), tag: tag.tag().map(str::to_owned) };
+                self.ask(connection.docker.tag_image(&built.id, Some(options))).await?.ok_or_else(missing)?;
+            }
         }
         Ok(built)
     }
@@ -100,3 +107,7 @@ fn shown_to_builder(credentials: &Credentials) -> (String, DockerCredentials) {
     };
     (registry, shown)
 }
+
+#[cfg(test)]
+#[path = "builds_tests.rs"]
+mod tests;

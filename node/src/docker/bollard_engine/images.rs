@@ -150,7 +150,7 @@ fn pinned_name(image: &ImageReference) -> String {
     }
 }
 
-fn pulled_image(image: &ImageReference, found: ImageInspect) -> LocalImage {
+pub(super) fn pulled_image(image: &ImageReference, found: ImageInspect) -> LocalImage {
     let digests = found.repo_digests.unwrap_or_default();
     // An image has a digest for each repository it was pulled from, in the engine's own spelling.
     let digest = digests.iter().filter_map(|text| text.parse::<ImageReference>().ok()).find_map(|known| {

@@ -28,10 +28,12 @@ use self::faults::Faults;
 pub use self::faults::{DiskCall, DiskHook};
 use self::file::Inode;
 use self::names::{Names, Node};
-use super::{Disk, DiskFile, path};
+use super::{Disk, DiskFile, DiskSpace, path};
 
 /// Bytes that a disk writes whole or not at all.
 pub const SECTOR_BYTES: usize = 512;
+/// What a disk says it has room for if nobody has given it a capacity.
+const UNLIMITED_BYTES: u64 = 1 << 50;
 
 /// Where the choices of a crash come from. `below(n)` returns a number in `0..n`.
 pub trait Chance {
@@ -234,6 +236,12 @@ impl Disk for MemDisk {
         let mut state = self.state.lock();
         state.names.sync(dir, failed.is_err())?;
         failed
+    }
+
+    fn space(&self) -> io::Result<DiskSpace> {
+        let used = self.used_bytes();
+        let bytes = self.faults.capacity().unwrap_or(UNLIMITED_BYTES);
+        Ok(DiskSpace { bytes, free_bytes: bytes.saturating_sub(used) })
     }
 }
 
