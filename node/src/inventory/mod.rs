@@ -3,12 +3,14 @@
 //! Level-triggered: an event only says what to ask the engine about; the answer is compared with the rows, and what differs is written. When the engine
 //! begins to be heard, after a break, and now and then, all there is is compared. What this node's own calls to the engine do is marked before they
 //! return, and a listing waits for what is marked, so that whoever did something sees it. One task for each kind reads and writes, so that an older
-//! answer never comes after a newer one. Tables that are missing, damaged or of another format are begun empty and made anew.
+//! answer never comes after a newer one. Tables that are missing, damaged or of another format are begun empty and made anew. An engine that leaves
+//! anybody without an answer is doubted: until its next answer or event the rows are what it had when it was heard last.
 //! Must never: be believed over the engine (rows are shown, and decide nothing), hold up a call to the engine, or keep its rows in memory.
 
 mod engine;
 mod items;
 mod marks;
+mod pulse;
 mod rows;
 mod shelf;
 mod store;
@@ -28,6 +30,7 @@ use crate::node::OpenTables;
 
 use engine::NotedEngine;
 pub(crate) use items::Item;
+use pulse::Pulse;
 use shelf::Shelf;
 use store::Store;
 pub(crate) use watch::{Heard, Listener, listen};
@@ -54,6 +57,7 @@ pub(crate) struct LastSeen<T> {
 pub(crate) struct Inventory<R: Runtime> {
     engine: Arc<dyn ContainerEngine>,
     store: Arc<Store<R>>,
+    pulse: Arc<Pulse>,
     containers: Arc<Shelf<R, Container>>,
     images: Arc<Shelf<R, ListedImage>>,
     volumes: Arc<Shelf<R, ListedVolume>>,
@@ -61,13 +65,14 @@ pub(crate) struct Inventory<R: Runtime> {
 
 impl<R: Runtime> Inventory<R> {
     pub(crate) fn new(engine: Arc<dyn ContainerEngine>, open: OpenTables) -> Arc<Self> {
-        let store = Store::new(open);
+        let (store, pulse) = (Store::new(open), Arc::new(Pulse::default()));
         Arc::new(Self {
-            containers: Shelf::new(Arc::clone(&engine), Arc::clone(&store)),
-            images: Shelf::new(Arc::clone(&engine), Arc::clone(&store)),
-            volumes: Shelf::new(Arc::clone(&engine), Arc::clone(&store)),
+            containers: Shelf::new(Arc::clone(&engine), Arc::clone(&store), Arc::clone(&pulse)),
+            images: Shelf::new(Arc::clone(&engine), Arc::clone(&store), Arc::clone(&pulse)),
+            volumes: Shelf::new(Arc::clone(&engine), Arc::clone(&store), Arc::clone(&pulse)),
             engine,
             store,
+            pulse,
         })
     }
 
@@ -108,18 +113,24 @@ impl<R: Runtime> Inventory<R> {
 
     /// Takes word of the engine. Returns at once.
     pub(crate) fn hear(&self, heard: &Heard) {
+        let now_ms = R::unix_time_ms();
         match heard {
-            Heard::Changed(Changed::Everything) => {
-                self.containers.marks().hears();
-                self.images.marks().hears();
-                self.volumes.marks().hears();
+            Heard::Changed(changed) => {
+                self.pulse.beat(now_ms);
+                match changed {
+                    Changed::Everything => {
+                        self.containers.marks().hears();
+                        self.images.marks().hears();
+                        self.volumes.marks().hears();
+                    }
+                    changed => self.touch(changed.clone()),
+                }
             }
-            Heard::Changed(changed) => self.touch(changed.clone()),
             Heard::BrokeOff => {
-                let now_ms = R::unix_time_ms();
-                self.containers.marks().broke_off(now_ms);
-                self.images.marks().broke_off(now_ms);
-                self.volumes.marks().broke_off(now_ms);
+                let sure_ms = self.pulse.sure_until(now_ms);
+                self.containers.marks().broke_off(sure_ms);
+                self.images.marks().broke_off(sure_ms);
+                self.volumes.marks().broke_off(sure_ms);
             }
         }
     }
@@ -138,7 +149,7 @@ impl<R: Runtime> Inventory<R> {
         }
     }
 
-    /// The engine did not answer somebody.
+    /// The engine did not answer somebody: what it does not tell of is looked for, when it does again.
     fn doubt(&self) {
         let now_ms = R::unix_time_ms();
         self.containers.marks().doubt(now_ms);
@@ -152,14 +163,20 @@ impl<R: Runtime> Inventory<R> {
     }
 
     async fn is_current<T: Item>(&self) -> bool {
-        let marks = T::shelf(self).marks();
-        self.store.is_open() && matches!(R::timeout(SETTLE_PATIENCE, marks.current()).await, Ok(true))
+        if !self.store.is_open() {
+            return false;
+        }
+        tokio::select! {
+            biased;
+            () = self.pulse.doubted() => false,
+            is_current = R::timeout(SETTLE_PATIENCE, T::shelf(self).marks().current()) => matches!(is_current, Ok(true)),
+        }
     }
 
     /// Likewise, as the engine had it when it was heard last; `None` if that never was.
     pub(crate) async fn last_seen<T: Item>(&self, bytes_max: usize) -> Option<LastSeen<T>> {
         let now_ms = R::unix_time_ms();
-        let as_of_ms = T::shelf(self).marks().as_of(now_ms)?;
+        let as_of_ms = T::shelf(self).marks().as_of(now_ms)?.min(self.pulse.sure_until(now_ms));
         let rows = self.rows(bytes_max).await?;
         Some(LastSeen { rows, age_ms: now_ms.saturating_sub(as_of_ms) })
     }

@@ -9,6 +9,7 @@ use longshore_raft::Runtime;
 use longshore_raft::consensus::runtime::Instant as _;
 
 use super::marks::{KEYS_MAX, Marks, Work};
+use super::pulse::{FIND_WITHIN, LIST_WITHIN, Pulse};
 use super::store::Store;
 use super::{Item, rows};
 use crate::docker::{ContainerEngine, EngineError};
@@ -29,6 +30,7 @@ const LIST_PATIENCE: Duration = Duration::from_secs(60);
 pub(crate) struct Shelf<R: Runtime, T> {
     engine: Arc<dyn ContainerEngine>,
     store: Arc<Store<R>>,
+    pulse: Arc<Pulse>,
     marks: Marks,
     kind: PhantomData<fn() -> T>,
 }
@@ -47,8 +49,12 @@ impl From<EngineError> for Fault {
 }
 
 impl<R: Runtime, T: Item> Shelf<R, T> {
-    pub(super) fn new(engine: Arc<dyn ContainerEngine>, store: Arc<Store<R>>) -> Arc<Self> {
-        Arc::new(Self { engine, store, marks: Marks::default(), kind: PhantomData })
+    pub(super) fn new(
+        engine: Arc<dyn ContainerEngine>,
+        store: Arc<Store<R>>,
+        pulse: Arc<Pulse>,
+    ) -> Arc<Self> {
+        Arc::new(Self { engine, store, pulse, marks: Marks::default(), kind: PhantomData })
     }
 
     pub(super) fn marks(&self) -> &Marks {
@@ -98,7 +104,7 @@ impl<R: Runtime, T: Item> Shelf<R, T> {
                 Err(Fault::Tables) => return,
                 Err(Fault::Engine(why)) => {
                     tracing::debug!(%why, "the engine does not say which {} it has; trying again", T::WHAT);
-                    self.marks.unanswered(R::unix_time_ms());
+                    self.marks.unanswered(self.pulse.sure_until(R::unix_time_ms()));
                     R::sleep(AGAIN).await;
                 }
             }
@@ -129,7 +135,7 @@ impl<R: Runtime, T: Item> Shelf<R, T> {
             if asked.len() >= 2 * KEYS_MAX {
                 return Ok(false);
             }
-            let found = answer::<R, _>(FIND_PATIENCE, T::find(&*self.engine, &key)).await?;
+            let found = self.answer(FIND_WITHIN, FIND_PATIENCE, T::find(&*self.engine, &key)).await?;
             if found.as_ref().is_some_and(|item| !item.is_listed()) {
                 return Ok(false);
             }
@@ -144,21 +150,24 @@ impl<R: Runtime, T: Item> Shelf<R, T> {
     }
 
     async fn list_all(&self) -> Result<(), Fault> {
-        let items = answer::<R, _>(LIST_PATIENCE, T::list(&*self.engine)).await?;
+        let items = self.answer(LIST_WITHIN, LIST_PATIENCE, T::list(&*self.engine)).await?;
         let changed = self.store.write(move |tables| rows::replace(tables, items)).await;
         let changed = changed.map_err(|_| Fault::Tables)?;
         tracing::debug!(changed, "the engine's {} were compared with the inventory", T::WHAT);
         Ok(())
     }
-}
 
-/// What the engine answers in time.
-async fn answer<R: Runtime, A: Send>(
-    patience: Duration,
-    question: impl Future<Output = Result<A, EngineError>> + Send,
-) -> Result<A, Fault> {
-    match R::timeout(patience, question).await {
-        Ok(answered) => Ok(answered?),
-        Err(_) => Err(Fault::Engine(format!("no answer within {} s", patience.as_secs()))),
+    /// What the engine answers in time. `within`: how long it may take before it is doubted.
+    async fn answer<A: Send>(
+        &self,
+        within: Duration,
+        patience: Duration,
+        question: impl Future<Output = Result<A, EngineError>> + Send,
+    ) -> Result<A, Fault> {
+        let question = self.pulse.sense::<R, _>(Some(within), || {}, question);
+        match R::timeout(patience, question).await {
+            Ok(answered) => Ok(answered?),
+            Err(_) => Err(Fault::Engine(format!("no answer within {} s", patience.as_secs()))),
+        }
     }
 }

@@ -290,8 +290,6 @@ async fn an_engine_that_stands_still_holds_nobody_up() {
     assert_eq!(yard.inventory.current::<Container>(BYTES_MAX).await, None);
     assert!(waits.elapsed() < Duration::from_secs(1), "it is known not to answer");
     assert_eq!(yard.inventory.last_seen::<Container>(BYTES_MAX).await.unwrap().rows.items.len(), 1);
-    yard.inventory.doubt();
-    assert_eq!(yard.inventory.current::<ListedImage>(BYTES_MAX).await.map(|rows| rows.items.len()), Some(1));
     yard.fake.stand_still(false);
     yard.settle().await;
     yard.is_right().await;
@@ -305,13 +303,57 @@ async fn an_engine_that_does_not_answer_anybody_is_doubted() {
     inventory.hear(&Heard::Changed(Changed::Everything));
     marks.take().unwrap();
     engine.info().await.unwrap();
-    assert!(!marks.has_work());
+    assert!(!marks.has_work() && !inventory.pulse.is_doubted());
     fake.stand_still(true);
-    assert!(TokioRuntime::timeout(Duration::from_secs(1), engine.info()).await.is_err());
-    assert!(marks.take().unwrap().all, "it was given up");
+    assert!(TokioRuntime::timeout(Duration::from_secs(3), engine.info()).await.is_err());
+    assert!(marks.take().unwrap().all && inventory.pulse.is_doubted(), "it was given up");
+    fake.stand_still(false);
+    engine.info().await.unwrap();
+    assert!(!inventory.pulse.is_doubted());
     fake.crash();
     engine.info().await.unwrap_err();
-    assert!(marks.has_work());
+    assert!(marks.has_work() && inventory.pulse.is_doubted());
+}
+
+#[tokio::test(start_paused = true)]
+async fn whatever_gets_no_answer_the_rows_are_as_last_seen_until_the_engine_is_heard() {
+    let yard = Yard::new().await;
+    run(&*yard.engine, "web").await;
+    yard.settle().await;
+    let none = |yard: &Yard| {
+        let inventory = Arc::clone(&yard.inventory);
+        async move {
+            let waits = <TokioRuntime as longshore_raft::consensus::runtime::AsyncRuntime>::Instant::now();
+            assert_eq!(inventory.current::<Container>(BYTES_MAX).await, None);
+            assert_eq!(inventory.current::<ListedImage>(BYTES_MAX).await, None);
+            assert_eq!(inventory.current::<ListedVolume>(BYTES_MAX).await, None);
+            assert_eq!(waits.elapsed(), Duration::ZERO, "nobody waits for it");
+        }
+    };
+    // The listing is young, and stands against nothing.
+    pass(Duration::from_secs(1)).await;
+    yard.fake.stand_still(true);
+    let asked = yard.fake.asked();
+    let engine = Arc::clone(&yard.engine);
+    let mut stuck = std::pin::pin!(engine.inspect_container("web"));
+    assert!(TokioRuntime::timeout(pulse::FIND_WITHIN, stuck.as_mut()).await.is_err());
+    pass(Duration::from_millis(1)).await;
+    drop(TokioRuntime::timeout(Duration::ZERO, stuck.as_mut()).await);
+    none(&yard).await;
+    let seen = yard.inventory.last_seen::<Container>(BYTES_MAX).await.unwrap();
+    assert_eq!(seen.rows.items.len(), 1);
+    pass(Duration::from_secs(20)).await;
+    none(&yard).await;
+    // One answer of any kind will do, and nothing has to be listed for it.
+    yard.fake.stand_still(false);
+    engine.info().await.unwrap();
+    yard.is_right().await;
+    assert_eq!(yard.fake.asked().lists - asked.lists, 3, "those are this test's own");
+    // So does an event.
+    yard.inventory.pulse.doubt();
+    none(&yard).await;
+    yard.fake.exit("web", 0).unwrap();
+    assert_eq!(yard.shown().await, "-web");
 }
 
 #[tokio::test(start_paused = true)]
