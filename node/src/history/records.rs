@@ -15,7 +15,7 @@ const OPERATIONS: Table = Table::new("operations");
 /// The time of each, by id.
 const TIMES: Table = Table::new("times");
 /// First byte of a record.
-const RECORD_VERSION: u8 = 2;
+const RECORD_VERSION: u8 = 3;
 
 /// Most operations that a node records; the oldest go first.
 pub(super) const RECORDS_MAX: u64 = 100_000;

@@ -33,6 +33,7 @@ fn submitted(unix_ms: &[u64]) -> Operations {
             strategy: longshore_model::operations::Strategy::Local,
             places: Default::default(),
             parts: vec![Part { node: NodeId(1), work: 0, why: None }],
+            left_out: Vec::new(),
             timeout_ms: 60_000,
             submitted_by: NodeId(1),
             unix_ms: *unix_ms,

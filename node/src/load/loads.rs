@@ -11,6 +11,7 @@ use longshore_raft::consensus::runtime::Instant as _;
 use longshore_raft::{NodeId, Runtime};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
+use tokio::sync::futures::Notified;
 
 use crate::docker::Changed;
 use crate::inventory::Heard;
@@ -67,6 +68,8 @@ pub(crate) struct Loads<R: Runtime> {
     others: Mutex<BTreeMap<NodeId, Told<R>>>,
     /// This node is not as it was.
     stirred: Notify,
+    /// A node told something, this one included.
+    heard: Notify,
     images_changed: Notify,
 }
 
@@ -78,6 +81,7 @@ impl<R: Runtime> Loads<R> {
             own: Mutex::new(own),
             others: Mutex::default(),
             stirred: Notify::new(),
+            heard: Notify::new(),
             images_changed: Notify::new(),
         })
     }
@@ -90,6 +94,12 @@ impl<R: Runtime> Loads<R> {
         own.host = Some((HostSample { cpu_busy, ..sample }, R::Instant::now()));
         drop(own);
         self.stirred.notify_one();
+        self.heard.notify_waiters();
+    }
+
+    /// Resolves when the next word of any node comes, this one included.
+    pub(crate) fn heard(&self) -> Notified<'_> {
+        self.heard.notified()
     }
 
     /// How many attempts are under way here.
@@ -158,6 +168,7 @@ impl<R: Runtime> Loads<R> {
             Message::Load { stamp, load, images } => {
                 if told.load.as_ref().is_none_or(|(last, ..)| *last < stamp) {
                     told.load = Some((stamp, load, R::Instant::now()));
+                    self.heard.notify_waiters();
                 }
                 let knows = told.images.as_ref().is_some_and(|(.., hash)| *hash == images);
                 Ok(if knows { Bytes::new() } else { Bytes::from_static(&[WANTS_IMAGES]) })

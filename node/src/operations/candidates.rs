@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use longshore_model::operations::OperationKind;
-use longshore_model::operations::placement::{Candidate, Capacity};
+use longshore_model::operations::placement::{Candidate, Capacity, Miss};
 use longshore_raft::model::detector::PeerState;
 use longshore_raft::model::membership::{EngineReport, NodeRecord, Standing};
 use longshore_raft::{NodeId, Runtime};
@@ -24,15 +24,12 @@ pub(crate) fn candidate<R: Runtime>(
         name: record.profile.name.clone(),
         zone: record.zone().map(str::to_owned),
         labels: record.profile.labels.clone(),
-        capacity: match &record.engine {
-            EngineReport::Ready { arch, cpus, memory_bytes, capabilities, .. } => Some(Capacity {
-                cpus: *cpus,
-                memory_bytes: *memory_bytes,
-                arch: arch.clone(),
-                capabilities: capabilities.clone(),
-            }),
-            _ => None,
-        },
+        capacity: record.engine_facts().map(|facts| Capacity {
+            cpus: facts.cpus,
+            memory_bytes: facts.memory_bytes,
+            arch: facts.arch.clone(),
+            capabilities: facts.capabilities.clone(),
+        }),
         load: core.loads.of(record.id).map(|seen| seen.load),
         has: core.loads.has(record.id, images),
         weight: record.weight(),
@@ -71,15 +68,15 @@ pub(crate) fn open_parts<R: Runtime>(core: &Core<R>, replicas: &Replicas<R>) -> 
 
 /// Why a node gets no work that was not meant for it by name. What goes to all of the nodes goes to those too whose engine does not answer just now:
 /// it is tried again for a while.
-pub(crate) fn unable(peer: PeerState, node: &NodeRecord, is_for_all: bool) -> Option<String> {
+pub(crate) fn unable(peer: PeerState, node: &NodeRecord, is_for_all: bool) -> Option<Miss> {
+    let unfit = |why: &str| Some(Miss::Unfit(why.to_owned()));
+    let away = |why: &str| Some(Miss::Away(why.to_owned()));
     match &node.engine {
-        _ if node.standing != Standing::Active => Some("is leaving".to_owned()),
-        _ if !node.is_available() => Some(format!("is {}", node.availability.in_words())),
-        _ if peer == PeerState::Failed => Some("is dead".to_owned()),
-        EngineReport::NotConfigured => Some("has no Docker engine".to_owned()),
-        EngineReport::Unavailable { .. } if !is_for_all => {
-            Some("has a Docker engine that does not answer".to_owned())
-        }
+        _ if node.standing != Standing::Active => unfit("is leaving"),
+        _ if !node.is_available() => unfit(&format!("is {}", node.availability.in_words())),
+        _ if peer == PeerState::Failed => away("is dead"),
+        EngineReport::NotConfigured => unfit("has no Docker engine"),
+        EngineReport::Unavailable { .. } if !is_for_all => away("has a Docker engine that does not answer"),
         _ => None,
     }
 }

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use longshore_model::container::{CopyOf, Origin};
 use longshore_model::control::ControlState;
-use longshore_model::operations::placement::{Candidate, Places, eligible};
+use longshore_model::operations::placement::{Candidate, Miss, Places, eligible};
 use longshore_model::operations::{
     CopyState, Kept, Move, OperationCommand, OperationKind, OperationReply, Operations, Part, Replaced,
     RunSpec, Strategy, SubKey, SubState, Submission, Upkeep,
@@ -317,8 +317,8 @@ impl<R: Runtime> Upkeeper<R> {
         let candidate = |node: &NodeRecord| {
             let peer = self.core.peer_state(node.id);
             let unable = match away.get(&node.id) {
-                Some(_) => Some("is away".to_owned()),
-                None if peer == PeerState::Suspect => Some("is not heard of".to_owned()),
+                Some(_) => Some(Miss::Away("is away".to_owned())),
+                None if peer == PeerState::Suspect => Some(Miss::Away("is not heard of".to_owned())),
                 None => unable(peer, node, false),
             };
             Candidate { unable, ..candidate(&self.core, node, open, images) }
@@ -378,6 +378,7 @@ impl<R: Runtime> Upkeeper<R> {
             strategy: Strategy::Distributed,
             places: kept.places.clone(),
             parts: vec![Part { node: chosen.node, work: 0, why: Some(why) }],
+            left_out: Vec::new(),
             timeout_ms: kept.timeout_ms,
             submitted_by: self.core.me,
             unix_ms: R::unix_time_ms(),

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use longshore_model::operations::placement::Places;
 use longshore_model::operations::{
@@ -12,7 +13,7 @@ use longshore_raft::{NodeId, Runtime};
 
 use super::asking::{AskedFor, each_at};
 use super::keys::front_error;
-use super::placing::{Asked, Wanted, named};
+use super::placing::{Asked, Placed, Wanted, named};
 use super::views::operation_view;
 use super::{Service, operation_watch};
 use crate::api::service::ApiStream;
@@ -23,6 +24,8 @@ use crate::ring::FrontError;
 
 /// Time an operation may take if none is asked for.
 const TIMEOUT_DEFAULT_MS: u64 = 30 * 60_000;
+/// How long a submission waits for nodes to tell what it asks for.
+const TOLD_WITHIN: Duration = Duration::from_secs(4);
 /// Operations in a listing if no limit is asked for, and at most.
 const LIST_DEFAULT: u32 = 100;
 const LIST_MAX: u32 = 1_000;
@@ -57,23 +60,26 @@ impl<R: Runtime> Service<R> {
         let key = checked_key(&session, key)?;
         // Names are resolved against what this node knows; a name made a moment ago elsewhere may need the barrier.
         self.linearize().await?;
+        if !matches!(asked_for, AskedFor::Containers(..)) {
+            self.until_told(&wanted).await;
+        }
         let open = open_parts(&self.core, &self.replicas);
         let images = images_of(&asked_for.kind());
         let known = Asked { open: &open, images: &images };
         let placed = self.core.group.with_state(|state| match &asked_for {
             AskedFor::Images(kind) => wanted.parts(&self.core, state, &known, kind.works() as u32),
             AskedFor::Run(run) => wanted.copies(&self.core, state, &known, run.copies),
-            AskedFor::Containers(_, nodes) => Ok(each_at(nodes)),
+            AskedFor::Containers(_, nodes) => Ok(Placed { parts: each_at(nodes), left_out: Vec::new() }),
         });
         let places = self.core.group.with_state(|state| match &asked_for {
             // It is done where the containers are.
             AskedFor::Containers(..) => Ok(Places::default()),
             AskedFor::Images(_) | AskedFor::Run(_) => wanted.places(self.core.me, state),
         });
-        let (parts, places, unplaced) = match (placed, places, unreadable) {
-            (Ok(parts), Ok(places), None) => (parts, places, None),
+        let (Placed { parts, left_out }, places, unplaced) = match (placed, places, unreadable) {
+            (Ok(placed), Ok(places), None) => (placed, places, None),
             (_, _, Some(error)) | (Err(error), _, None) | (_, Err(error), None) => {
-                (Vec::new(), Places::default(), Some(error))
+                (Placed::default(), Places::default(), Some(error))
             }
         };
         let kind = asked_for.into_kind(parts.len() as u32);
@@ -89,6 +95,7 @@ impl<R: Runtime> Service<R> {
             strategy,
             places,
             parts,
+            left_out,
             timeout_ms,
             submitted_by: self.core.me,
             unix_ms: R::unix_time_ms(),
@@ -97,6 +104,28 @@ impl<R: Runtime> Service<R> {
             key,
         };
         self.commit(submission, unplaced).await
+    }
+
+    /// Waits for nodes to tell what is asked for, if that could change where it goes: those that were started just now, or that this one has not heard
+    /// of since it was.
+    async fn until_told(&self, wanted: &Wanted) {
+        let told = async {
+            let mut seen = 0;
+            loop {
+                let mut heard = std::pin::pin!(self.core.loads.heard());
+                heard.as_mut().enable();
+                if !self.core.group.with_state(|state| wanted.is_untold(&self.core, state)) {
+                    return;
+                }
+                tokio::select! {
+                    biased;
+                    () = heard.as_mut() => {}
+                    version = self.core.group.changed(seen) => seen = version,
+                }
+            }
+        };
+        // Whoever is still not known then is named.
+        let _ = R::timeout(TOLD_WITHIN, told).await;
     }
 
     /// `unplaced`: why it has no parts. With a key it is brought to the log all the same: the operation may be there already, submitted
@@ -231,6 +260,7 @@ impl<R: Runtime> Service<R> {
             strategy: of.strategy,
             places: of.places,
             parts: if gone.is_some() { Vec::new() } else { parts },
+            left_out: Vec::new(),
             timeout_ms: of.timeout_ms,
             submitted_by: self.core.me,
             unix_ms: R::unix_time_ms(),

@@ -5,9 +5,9 @@ use std::collections::BTreeMap;
 use longshore_model::control::ControlState;
 use longshore_model::operations::placement::{
     Candidate, LabelRequirement, PlaceError, Places, REQUIREMENTS_MAX, Requirements, check_preference,
-    eligible,
+    eligible, is_untold,
 };
-use longshore_model::operations::{Part, SUBS_MAX};
+use longshore_model::operations::{LeftOut, Part, SUBS_MAX};
 use longshore_raft::model::membership::{CAPABILITY_BYTES_MAX, NodeRecord, PLACE_BYTES_MAX, Standing};
 use longshore_raft::{NodeId, Runtime};
 
@@ -24,6 +24,13 @@ pub(super) struct Asked<'a> {
     pub(super) open: &'a BTreeMap<NodeId, u32>,
     /// The images that its engines had better have.
     pub(super) images: &'a [ImageName],
+}
+
+/// Who does what, and who does nothing of what is meant for all.
+#[derive(Debug, Default)]
+pub(super) struct Placed {
+    pub(super) parts: Vec<Part>,
+    pub(super) left_out: Vec<LeftOut>,
 }
 
 /// What of a request says where its work goes.
@@ -136,9 +143,11 @@ impl Wanted {
         state: &ControlState,
         asked: &Asked<'_>,
         copies: u32,
-    ) -> Result<Vec<Part>, ApiError> {
-        let number =
-            |parts: Vec<Part>| parts.into_iter().zip(0..).map(|(part, work)| Part { work, ..part }).collect();
+    ) -> Result<Placed, ApiError> {
+        let number = |placed: Placed| {
+            let parts = placed.parts.into_iter().zip(0..).map(|(part, work)| Part { work, ..part });
+            Placed { parts: parts.collect(), ..placed }
+        };
         match self.strategy {
             Strategy::Local => self.parts(core, state, asked, copies).map(number),
             Strategy::Replicated => self.parts(core, state, asked, 1).map(number),
@@ -149,9 +158,28 @@ impl Wanted {
                     if self.in_turn { able.deal(copies) } else { able.spread(copies, &BTreeMap::new()) };
                 // There was nothing to choose: it is that node's, come what may.
                 let chosen = |part: Part| Part { why: part.why.filter(|_| self.on.len() != 1), ..part };
-                Ok(parts.into_iter().map(chosen).collect())
+                Ok(Placed { parts: parts.into_iter().map(chosen).collect(), left_out: Vec::new() })
             }
         }
+    }
+
+    /// Whether it goes to all nodes that can do it.
+    fn is_for_all(&self) -> bool {
+        self.strategy == Strategy::Replicated && self.replicas.is_none()
+    }
+
+    /// Whether to wait, not for long: nodes have not told yet whether they meet the requirements, and it is for all of them, or for more than can do it
+    /// as far as is known.
+    pub(super) fn is_untold<R: Runtime>(&self, core: &Core<R>, state: &ControlState) -> bool {
+        let asked = Asked { open: &BTreeMap::new(), images: &[] };
+        let Ok(candidates) = self.candidates(core, state, &asked, self.is_for_all()) else { return false };
+        let wanted = match self.strategy {
+            Strategy::Replicated => self.replicas.unwrap_or(1),
+            Strategy::Local | Strategy::Distributed => 1,
+        };
+        let suffice =
+            || eligible(&candidates, &self.requirements).is_ok_and(|able| able.all().len() >= wanted);
+        is_untold(&candidates, &self.requirements) && (self.is_for_all() || !suffice())
     }
 
     fn candidates<R: Runtime>(
@@ -184,12 +212,13 @@ impl Wanted {
         state: &ControlState,
         asked: &Asked<'_>,
         works: u32,
-    ) -> Result<Vec<Part>, ApiError> {
+    ) -> Result<Placed, ApiError> {
         let Self { strategy, on, requirements, replicas, in_turn } = self;
         let named = on.iter().map(|name| named(core.me, state, name)).collect::<Result<Vec<_>, _>>()?;
-        let is_for_all = *strategy == Strategy::Replicated && replicas.is_none();
+        let is_for_all = self.is_for_all();
         if *strategy == Strategy::Local && on.is_empty() && *requirements == Requirements::default() {
-            return Ok(each_does_all(vec![(self::named(core.me, state, "self")?, None)], works));
+            let parts = each_does_all(vec![(self::named(core.me, state, "self")?, None)], works);
+            return Ok(Placed { parts, left_out: Vec::new() });
         }
         let candidates = self.candidates(core, state, asked, is_for_all)?;
         let eligible = eligible(&candidates, requirements).map_err(place_error)?;
@@ -204,7 +233,7 @@ impl Wanted {
             );
             return Err(invalid(message).hint("submit several operations"));
         }
-        Ok(match (strategy, replicas) {
+        let parts = match (strategy, replicas) {
             (Strategy::Distributed, _) if *in_turn => eligible.deal(works),
             (Strategy::Distributed, _) => eligible.distribute(works),
             (Strategy::Replicated, None) => {
@@ -215,7 +244,9 @@ impl Wanted {
                 each_does_all(named.into_iter().map(|node| (node, None)).collect(), works)
             }
             (Strategy::Local, _) => chosen(eligible.choose(1), works)?,
-        })
+        };
+        let left_out = if is_for_all { eligible.left_out() } else { Vec::new() };
+        Ok(Placed { parts, left_out })
     }
 }
 
@@ -243,6 +274,9 @@ fn place_error(error: PlaceError) -> ApiError {
         }
         PlaceError::UnknownZone(..) => "`longshore node ls --format json` tells the zone of each",
         PlaceError::UnknownCapability(..) => "`longshore node inspect NODE` tells what its engine can do",
+        error if error.may_pass() => {
+            "try again in a moment: nodes tell what they have when they start, and every ten seconds"
+        }
         PlaceError::Nobody(_) => "start a node that can, ask for less, or name nodes with --on",
         PlaceError::TooFew { .. } => "ask for fewer replicas, or for less of each",
     };
@@ -277,6 +311,7 @@ mod tests {
         Availability, AvailabilityNote, AvailabilityOrder, NodeChange, NodeProfile,
     };
 
+    use longshore_model::operations::placement::Miss;
     use longshore_raft::model::detector::PeerState;
 
     use super::*;
@@ -336,7 +371,7 @@ mod tests {
                 assert_eq!((refused.code, refused.message), (ErrorCode::Conflict, says));
             }
             let birch = state.membership.get(NodeId(2)).unwrap();
-            assert_eq!(unable(PeerState::Alive, birch, true), Some(format!("is {word}")));
+            assert_eq!(unable(PeerState::Alive, birch, true), Some(Miss::Unfit(format!("is {word}"))));
         }
         assert_eq!(named(NodeId(2), &state, "alder").unwrap(), NodeId(1));
     }

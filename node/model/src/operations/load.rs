@@ -23,7 +23,7 @@ pub struct Load {
     /// Of the host, and what of it could be had without swapping.
     pub memory_bytes: u64,
     pub memory_free_bytes: u64,
-    /// Of the disk that holds the engine's images.
+    /// Of the disk that holds the engine's images; nothing of nothing if that is not known.
     pub disk_bytes: u64,
     pub disk_free_bytes: u64,
     /// Parts of operations that it is at.
@@ -43,6 +43,11 @@ impl Load {
         let whole = u128::from(WHOLE);
         let share = u128::from(self.memory_free_bytes) * whole / u128::from(self.memory_bytes).max(1);
         if self.memory_bytes == 0 { WHOLE } else { share.min(whole) as u32 }
+    }
+
+    /// Bytes that are free on the disk; `None` if that is not known.
+    pub fn disk_free(&self) -> Option<u64> {
+        (self.disk_bytes > 0).then_some(self.disk_free_bytes)
     }
 
     /// What is free of whichever of the two there is less, in per mille.
@@ -84,6 +89,7 @@ mod tests {
     #[test]
     fn what_is_free_is_the_scarcer_of_processors_and_memory() {
         assert_eq!((LOAD.cpu_free(), LOAD.memory_free(), LOAD.free()), (750, 500, 500));
+        assert_eq!((LOAD.disk_free(), Load { disk_bytes: 0, ..LOAD }.disk_free()), (Some(50 * GIB), None));
         assert_eq!(Load { cpu_busy: 990, ..LOAD }.free(), 10);
         assert_eq!(Load { cpu_busy: u16::MAX, ..LOAD }.free(), 0);
         let nonsense = Load { memory_free_bytes: u64::MAX, ..LOAD };

@@ -13,8 +13,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use longshore_raft::NodeId;
 
 use super::load::Load;
-use super::record::Part;
-pub use requirements::{Capacity, LabelRequirement, Places, REQUIREMENTS_MAX, Requirements, arch_of_go};
+use super::record::{LeftOut, Part};
+pub use requirements::{
+    Capacity, LabelRequirement, Miss, Places, REQUIREMENTS_MAX, Requirements, arch_of_go,
+};
 use score::{Able, Bid, beyond_the_least};
 
 /// Nodes that an error names; the others are counted.
@@ -27,7 +29,7 @@ pub struct Candidate {
     pub name: String,
     pub zone: Option<String>,
     pub labels: BTreeMap<String, String>,
-    /// `None`: its engine has not told.
+    /// As its engine told last, though it may be away now. `None`: it has not told.
     pub capacity: Option<Capacity>,
     /// `None`: it has not told for a while.
     pub load: Option<Load>,
@@ -40,7 +42,7 @@ pub struct Candidate {
     /// It is not heard of just now.
     pub is_suspect: bool,
     /// Why it can do no work now, if it can't: `is dead`, `has no Docker engine`.
-    pub unable: Option<String>,
+    pub unable: Option<Miss>,
 }
 
 /// Why there is no node, or too few. The text is shown to people.
@@ -53,9 +55,9 @@ pub enum PlaceError {
     #[error("no node of the fleet has the capability {0:?}{known}", known = known(.1))]
     UnknownCapability(String, Vec<String>),
     #[error("no node can do this: {}", reasons(.0))]
-    Nobody(Vec<(String, String)>),
+    Nobody(Vec<(String, Miss)>),
     #[error("{wanted} nodes are asked for, and {able} can do this: {}", reasons(.misses))]
-    TooFew { wanted: usize, able: usize, misses: Vec<(String, String)> },
+    TooFew { wanted: usize, able: usize, misses: Vec<(String, Miss)> },
 }
 
 fn known(values: &[String]) -> String {
@@ -69,12 +71,24 @@ fn known(values: &[String]) -> String {
     }
 }
 
-fn reasons(misses: &[(String, String)]) -> String {
+impl PlaceError {
+    /// Whether it may be over in a moment, since a node has not told yet, or is away.
+    pub fn may_pass(&self) -> bool {
+        match self {
+            Self::UnknownLabel(..) | Self::UnknownZone(..) | Self::UnknownCapability(..) => false,
+            Self::Nobody(misses) | Self::TooFew { misses, .. } => {
+                misses.iter().any(|(_, miss)| miss.may_pass())
+            }
+        }
+    }
+}
+
+fn reasons(misses: &[(String, Miss)]) -> String {
     if misses.is_empty() {
         return "the fleet has no others".to_owned();
     }
     let named: Vec<String> =
-        misses.iter().take(NAMED_MAX).map(|(name, why)| format!("{name} {why}")).collect();
+        misses.iter().take(NAMED_MAX).map(|(name, miss)| format!("{name} {}", miss.why())).collect();
     match misses.len().saturating_sub(NAMED_MAX) {
         0 => named.join(", "),
         more => format!("{} and {more} more", named.join(", ")),
@@ -85,7 +99,7 @@ fn reasons(misses: &[(String, String)]) -> String {
 #[derive(Debug)]
 pub struct Eligible<'a> {
     able: Vec<Able<'a>>,
-    misses: Vec<(String, String)>,
+    misses: Vec<(&'a Candidate, Miss)>,
 }
 
 /// Filters by hard requirements. An error if that leaves nobody, or if a requirement names something that no node has: a typing mistake
@@ -103,21 +117,31 @@ pub fn eligible<'a>(candidates: &'a [Candidate], wanted: &Requirements) -> Resul
         check_zone(candidates, zone)?;
     }
     let capabilities = || candidates.iter().filter_map(|c| c.capacity.as_ref()).flat_map(|c| &c.capabilities);
-    if let Some(unknown) = wanted.capabilities.iter().find(|name| !capabilities().any(|known| known == *name))
-    {
+    let unknown = wanted.capabilities.iter().find(|name| !capabilities().any(|known| known == *name));
+    // It may be a capability of a node that has not told yet.
+    if let Some(unknown) = unknown.filter(|_| !is_untold(candidates, wanted)) {
         return Err(PlaceError::UnknownCapability(unknown.clone(), unique(capabilities().cloned())));
     }
     let (mut able, mut misses) = (Vec::new(), Vec::new());
     for candidate in candidates {
         match candidate.misses(wanted) {
             None => able.push(Able::new(candidate, wanted.preferred_zone.as_ref())),
-            Some(why) => misses.push((candidate.name.clone(), why)),
+            Some(miss) => misses.push((candidate, miss)),
         }
     }
     match able.is_empty() {
-        true => Err(PlaceError::Nobody(misses)),
+        true => Err(PlaceError::Nobody(named(&misses))),
         false => Ok(Eligible { able, misses }),
     }
+}
+
+fn named(misses: &[(&Candidate, Miss)]) -> Vec<(String, Miss)> {
+    misses.iter().map(|(candidate, miss)| (candidate.name.clone(), miss.clone())).collect()
+}
+
+/// Whether a node has not told yet whether it meets the requirements, as far as all else is known of it.
+pub fn is_untold(candidates: &[Candidate], wanted: &Requirements) -> bool {
+    candidates.iter().any(|candidate| matches!(candidate.misses(wanted), Some(Miss::Untold(_))))
 }
 
 /// Whether some node is in the preferred zone, dead or alive: one that is in none is a typing mistake. Work that was placed before does not care.
@@ -140,6 +164,12 @@ fn unique(values: impl Iterator<Item = String>) -> Vec<String> {
 }
 
 impl<'a> Eligible<'a> {
+    /// Those that would do it as well, were they not away, or if they had told that they can. For what is meant for all.
+    pub fn left_out(&self) -> Vec<LeftOut> {
+        let passing = self.misses.iter().filter(|(_, miss)| miss.may_pass());
+        passing.map(|(node, miss)| LeftOut { node: node.node, why: miss.why().to_owned() }).collect()
+    }
+
     /// All of them, each to do all of the work.
     pub fn all(&self) -> Vec<NodeId> {
         self.able.iter().map(|able| able.candidate.node).collect()
@@ -155,7 +185,7 @@ impl<'a> Eligible<'a> {
     /// node, with the reason.
     pub fn choose(&self, count: usize) -> Result<Vec<(NodeId, String)>, PlaceError> {
         if count > self.able.len() {
-            let (able, misses) = (self.able.len(), self.misses.clone());
+            let (able, misses) = (self.able.len(), named(&self.misses));
             return Err(PlaceError::TooFew { wanted: count, able, misses });
         }
         let against = beyond_the_least(self.able.iter().map(Able::against_all));

@@ -39,6 +39,8 @@ pub struct Submission {
     pub places: Places,
     /// Who does what.
     pub parts: Vec<Part>,
+    /// See [`Operation::left_out`]; the first ones are kept.
+    pub left_out: Vec<LeftOut>,
     pub timeout_ms: u64,
     pub submitted_by: NodeId,
     pub unix_ms: u64,
@@ -222,6 +224,8 @@ impl Operations {
         };
         let subs: Option<Vec<_>> = submission.parts.into_iter().map(sub).collect();
         let subs = subs.ok_or(SubmitError::Part)?;
+        let left_out = submission.left_out.into_iter().take(LEFT_OUT_MAX);
+        let left_out = left_out.map(|left_out| LeftOut { why: clip_why(left_out.why), ..left_out });
         let record = Operation {
             id,
             session: submission.session,
@@ -238,6 +242,7 @@ impl Operations {
             deadline: LogTime(now.0 + submission.timeout_ms),
             ended: None,
             ended_unix_ms: None,
+            left_out: left_out.collect(),
         };
         self.forget_old(now);
         let previous = self.records.insert(id, record);

@@ -23,6 +23,7 @@ fn submission(nodes: &[u64], key: Option<u8>) -> Submission {
         strategy: Strategy::Replicated,
         places: Default::default(),
         parts: nodes.iter().map(|n| part(NodeId(*n), 0)).collect(),
+        left_out: Vec::new(),
         timeout_ms: 600_000,
         submitted_by: NODE,
         unix_ms: 0,

@@ -12,7 +12,7 @@ use crate::operations::table::Finished;
 use crate::operations::{OperationCommand, OperationId, OperationReply, Operations};
 
 /// Version of the encoded state and of commands. A node refuses a snapshot of a version it does not know.
-pub const STATE_VERSION: u16 = 6;
+pub const STATE_VERSION: u16 = 7;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PartitionMachine {
