@@ -166,6 +166,10 @@ impl<R: Runtime> Loads<R> {
         let told = others.entry(from).or_default();
         match message {
             Message::Load { stamp, load, images } => {
+                if told.load.as_ref().is_none_or(|(last, ..)| last.incarnation < stamp.incarnation) {
+                    // Started anew, it knows nothing of this node.
+                    self.stirred.notify_one();
+                }
                 if told.load.as_ref().is_none_or(|(last, ..)| *last < stamp) {
                     told.load = Some((stamp, load, R::Instant::now()));
                     self.heard.notify_waiters();
@@ -187,6 +191,11 @@ impl<R: Runtime> Loads<R> {
     /// Forgets nodes that are gone.
     pub(super) fn retain(&self, is_member: impl Fn(NodeId) -> bool) {
         self.others.lock().retain(|node, _| is_member(*node));
+    }
+
+    /// Which start of a node told last; `None` if none has.
+    pub(super) fn start_of(&self, node: NodeId) -> Option<u64> {
+        self.others.lock().get(&node)?.load.as_ref().map(|(stamp, ..)| stamp.incarnation)
     }
 
     /// What is known of a node; `None` if that is nothing, or too old.
@@ -235,6 +244,7 @@ fn own_load<R: Runtime>(own: &Own<R>) -> Option<(Load, Duration)> {
 
 #[cfg(test)]
 mod tests {
+    use futures_util::FutureExt as _;
     use longshore_raft::consensus::runtime::TokioRuntime;
     use tokio::time::advance;
 
@@ -285,6 +295,24 @@ mod tests {
         loads.retain(|node| node != other);
         assert_eq!(running(), None);
         assert!(loads.receive(other, &[0xD8, 9]).is_err());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_node_that_was_started_anew_is_known_at_once() {
+        let loads = Known::new(NodeId(1));
+        let other = NodeId(2);
+        let say = |incarnation, number| {
+            let message = Message::Load { stamp: stamp(incarnation, number), load: load(0), images: 0 };
+            loads.receive(other, &message.encode()).unwrap();
+            (loads.start_of(other), loads.stirred().now_or_never().is_some())
+        };
+        assert_eq!(loads.start_of(other), None);
+        assert_eq!(say(1, 0), (Some(1), true));
+        assert_eq!(say(1, 1), (Some(1), false));
+        assert_eq!(say(2, 0), (Some(2), true), "it is looked at whom to tell");
+        assert_eq!(say(1, 9), (Some(2), false), "what came late is of the start before");
+        loads.retain(|node| node != other);
+        assert_eq!((loads.start_of(other), say(2, 1)), (None, (Some(2), true)));
     }
 
     #[tokio::test(start_paused = true)]
