@@ -8,6 +8,7 @@
 //! Must never: be believed over the engine (rows are shown, and decide nothing), hold up a call to the engine, or keep its rows in memory.
 
 mod engine;
+mod flight;
 mod items;
 mod marks;
 mod pulse;
@@ -25,7 +26,7 @@ use std::time::Duration;
 use longshore_raft::Runtime;
 use tokio_util::sync::CancellationToken;
 
-use crate::docker::{Changed, Container, ContainerEngine, ListedImage, ListedVolume};
+use crate::docker::{BoxFuture, Changed, Container, ContainerEngine, EngineError, ListedImage, ListedVolume};
 use crate::node::OpenTables;
 
 use engine::NotedEngine;
@@ -37,6 +38,12 @@ pub(crate) use watch::{Heard, Listener, listen};
 
 /// How long a listing waits for what is marked. After that the engine itself is asked.
 const SETTLE_PATIENCE: Duration = Duration::from_secs(2);
+
+/// How long the engine may take to say which images it has, for whoever wants their names.
+const IMAGES_PATIENCE: Duration = Duration::from_secs(10);
+
+/// Pause before tables that can not be used are opened again.
+const OPEN_AGAIN: Duration = Duration::from_secs(60);
 
 /// Rows of a listing, in the engine's own order.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -81,11 +88,27 @@ impl<R: Runtime> Inventory<R> {
         Arc::new(NotedEngine::new(Arc::clone(&self.engine), Arc::clone(self)))
     }
 
-    /// Keeps the tables up until stopped, or until they can not be used any more.
+    /// Keeps the tables up until stopped. When they can not be used any more they are opened again, and made anew.
     pub(crate) async fn run(self: Arc<Self>, stop: CancellationToken) {
-        if !self.store.open().await {
-            return;
+        let kept = async {
+            loop {
+                if self.store.open().await {
+                    self.containers.marks().begin_anew();
+                    self.images.marks().begin_anew();
+                    self.volumes.marks().begin_anew();
+                    self.keep_while_open().await;
+                }
+                R::sleep(OPEN_AGAIN).await;
+            }
+        };
+        tokio::select! {
+            biased;
+            () = stop.cancelled() => {}
+            () = kept => {}
         }
+    }
+
+    async fn keep_while_open(self: &Arc<Self>) {
         let kept = async {
             tokio::join!(
                 biased;
@@ -97,7 +120,7 @@ impl<R: Runtime> Inventory<R> {
         };
         tokio::select! {
             biased;
-            () = stop.cancelled() => {}
+            () = self.store.gone() => {}
             _ = kept => {}
         }
     }
@@ -181,17 +204,40 @@ impl<R: Runtime> Inventory<R> {
         Some(LastSeen { rows, age_ms: now_ms.saturating_sub(as_of_ms) })
     }
 
+    /// All of a kind by the engine's own word of this moment; whoever asks at the same time shares it.
+    pub(crate) async fn ask<T: Item>(
+        self: &Arc<Self>,
+        patience: Duration,
+    ) -> Result<Arc<Vec<T>>, EngineError> {
+        let late = move || EngineError::Unavailable {
+            endpoint: "its socket".to_owned(),
+            detail: format!("there was no answer within {} s", patience.as_secs()),
+        };
+        let engine = self.engine();
+        let question = || -> BoxFuture<'static, _> {
+            Box::pin(
+                async move { R::timeout(patience, T::list(&*engine)).await.unwrap_or_else(|_| Err(late())) },
+            )
+        };
+        let answer = T::shelf(self).flights().join(question);
+        R::timeout(patience, answer).await.unwrap_or_else(|_| Err(late()))
+    }
+
     async fn rows<T: Item>(&self, bytes_max: usize) -> Option<Rows<T>> {
         // A disk that stands still holds up no listing: the engine is asked.
         let read = self.store.read(move |tables| rows::list(tables, bytes_max));
         R::timeout(SETTLE_PATIENCE, read).await.ok()?.ok()
     }
 
-    /// Names of images that the engine has, the first ones up to so many; `None` if the engine would have to be asked.
-    pub(crate) async fn image_names(&self, most: usize) -> Option<BTreeSet<String>> {
-        if !self.is_current::<ListedImage>().await {
-            return None;
+    /// Names of images that the engine has, the first ones up to so many; `None` if it does not say.
+    pub(crate) async fn image_names(self: &Arc<Self>, most: usize) -> Option<BTreeSet<String>> {
+        if self.is_current::<ListedImage>().await
+            && let Ok(names) = self.store.read(move |tables| rows::names::<ListedImage>(tables, most)).await
+        {
+            return Some(names);
         }
-        self.store.read(move |tables| rows::names::<ListedImage>(tables, most)).await.ok()
+        let images = self.ask::<ListedImage>(IMAGES_PATIENCE).await.ok()?;
+        let names: BTreeSet<String> = images.iter().flat_map(|image| image.tags.iter().cloned()).collect();
+        Some(names.into_iter().take(most).collect())
     }
 }

@@ -1,14 +1,14 @@
 //! Keeps the rows of one kind what the engine has.
 
 use std::collections::BTreeSet;
-use std::marker::PhantomData;
 use std::sync::Arc;
 use std::time::Duration;
 
 use longshore_raft::Runtime;
 use longshore_raft::consensus::runtime::Instant as _;
 
-use super::marks::{KEYS_MAX, Marks, Work};
+use super::flight::Flights;
+use super::marks::{Marks, Work};
 use super::pulse::{FIND_WITHIN, LIST_WITHIN, Pulse};
 use super::store::Store;
 use super::{Item, rows};
@@ -32,7 +32,7 @@ pub(crate) struct Shelf<R: Runtime, T> {
     store: Arc<Store<R>>,
     pulse: Arc<Pulse>,
     marks: Marks,
-    kind: PhantomData<fn() -> T>,
+    flights: Flights<T>,
 }
 
 /// Why an answer could not be recorded.
@@ -54,11 +54,17 @@ impl<R: Runtime, T: Item> Shelf<R, T> {
         store: Arc<Store<R>>,
         pulse: Arc<Pulse>,
     ) -> Arc<Self> {
-        Arc::new(Self { engine, store, pulse, marks: Marks::default(), kind: PhantomData })
+        let (marks, flights) = (Marks::default(), Flights::default());
+        Arc::new(Self { engine, store, pulse, marks, flights })
     }
 
     pub(super) fn marks(&self) -> &Marks {
         &self.marks
+    }
+
+    /// For those who want the engine's own answer.
+    pub(super) fn flights(&self) -> &Flights<T> {
+        &self.flights
     }
 
     /// Asks the engine about what is marked, until the tables can not be used any more.
@@ -98,7 +104,7 @@ impl<R: Runtime, T: Item> Shelf<R, T> {
                 Ok(listed) => {
                     self.marks.answered(&work, listed, R::unix_time_ms());
                     let now = R::Instant::now();
-                    due = if listed { now + LIST_EVERY } else { due };
+                    due = if listed.is_some() { now + LIST_EVERY } else { due };
                     pause = (now - began).clamp(GATHER, PAUSE_MAX);
                 }
                 Err(Fault::Tables) => return,
@@ -119,20 +125,19 @@ impl<R: Runtime, T: Item> Shelf<R, T> {
         Some(as_of)
     }
 
-    /// Whether all were listed.
-    async fn carry_out(&self, work: &Work) -> Result<bool, Fault> {
-        if work.all || !self.ask_for(work.keys.clone()).await? {
-            self.list_all().await?;
-            return Ok(true);
+    /// How many there are, if all were listed.
+    async fn carry_out(&self, work: &Work) -> Result<Option<usize>, Fault> {
+        match work.all || !self.ask_for(work.keys.clone()).await? {
+            true => self.list_all().await.map(Some),
+            false => Ok(None),
         }
-        Ok(false)
     }
 
     /// Asks for things one by one. False if all have to be listed instead.
     async fn ask_for(&self, mut keys: BTreeSet<String>) -> Result<bool, Fault> {
-        let mut asked = BTreeSet::new();
+        let (mut asked, most) = (BTreeSet::new(), 2 * self.marks.keys_max());
         while let Some(key) = keys.pop_first() {
-            if asked.len() >= 2 * KEYS_MAX {
+            if asked.len() >= most {
                 return Ok(false);
             }
             let found = self.answer(FIND_WITHIN, FIND_PATIENCE, T::find(&*self.engine, &key)).await?;
@@ -149,12 +154,13 @@ impl<R: Runtime, T: Item> Shelf<R, T> {
         Ok(true)
     }
 
-    async fn list_all(&self) -> Result<(), Fault> {
+    async fn list_all(&self) -> Result<usize, Fault> {
         let items = self.answer(LIST_WITHIN, LIST_PATIENCE, T::list(&*self.engine)).await?;
+        let count = items.len();
         let changed = self.store.write(move |tables| rows::replace(tables, items)).await;
         let changed = changed.map_err(|_| Fault::Tables)?;
         tracing::debug!(changed, "the engine's {} were compared with the inventory", T::WHAT);
-        Ok(())
+        Ok(count)
     }
 
     /// What the engine answers in time. `within`: how long it may take before it is doubted.

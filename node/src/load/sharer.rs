@@ -108,7 +108,8 @@ mod tests {
 
     #[test]
     fn whoever_was_started_anew_was_not_told() {
-        let others = |of: &[(u64, Option<u64>)]| of.iter().map(|(node, start)| (NodeId(*node), *start)).collect();
+        let others =
+            |of: &[(u64, Option<u64>)]| of.iter().map(|(node, start)| (NodeId(*node), *start)).collect();
         let told = Told(others(&[(2, Some(1)), (3, None)]));
         for (now, lacks) in [
             (&[(2, Some(1)), (3, None)][..], false),

@@ -13,6 +13,8 @@ use std::path::{Path, PathBuf};
 const CURRENT: &str = "current";
 /// The last batch that is durable; beside the store, since what tells of damage has to be outside of it.
 const SAVED: &str = "saved";
+/// Says why a store must not be used any more: found while it was open, and it may not show when it is opened.
+const DAMAGE: &str = "damage";
 /// sled's log, in a generation's folder; the only file of it that has to be there.
 const LOG_FILE: &str = "db";
 /// Damaged stores that are kept for whoever wants to look.
@@ -31,6 +33,18 @@ pub(super) fn current(dir: &Path) -> Result<Option<u32>, String> {
     match generation(dir, number).join(LOG_FILE).is_file() {
         true => Ok(Some(number)),
         false => Err(format!("generation {number} has no file {LOG_FILE}")),
+    }
+}
+
+/// Why the store in a folder was given up while it was in use; none if it was not.
+pub(super) fn damage(dir: &Path) -> Option<String> {
+    fs::read(dir.join(DAMAGE)).ok().map(|why| String::from_utf8_lossy(&why).into_owned())
+}
+
+/// Notes that a store is given up. Whatever comes of that: a disk that takes no note may take no store either.
+pub(super) fn note_damage(dir: &Path, why: &str) {
+    if let Err(error) = fs::write(dir.join(DAMAGE), why) {
+        tracing::warn!(dir = %dir.display(), %error, "it can not be noted that tables are damaged");
     }
 }
 

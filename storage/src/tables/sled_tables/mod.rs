@@ -236,6 +236,9 @@ impl SledTables {
     }
 
     fn open_kept(dir: &Path) -> Fault<Option<Store>> {
+        if let Some(why) = folder::damage(dir) {
+            return Err(format!("it was found while it was in use: {why}"));
+        }
         let Some(number) = folder::current(dir)? else { return Ok(None) };
         folder::remove_others(dir, number).map_err(in_words)?;
         let mut store = Store::open(&folder::generation(dir, number), number)?;
@@ -271,6 +274,7 @@ impl SledTables {
         let error = self.damaged(&why);
         let before = std::mem::replace(&mut *self.state.write(), State::Damaged(why));
         if let State::Open(store) = before {
+            folder::note_damage(&self.dir, error.to_string().as_str());
             abandon(*store);
         }
         error
