@@ -41,6 +41,7 @@ fn fleet(nodes: u64, weight: impl Fn(u64) -> u32) -> Vec<Candidate> {
         has: vec![id % 10 == 0],
         weight: weight(id),
         open: 0,
+        placed: 0,
         is_suspect: id % 23 == 0,
         unable: (id % 17 == 0).then(|| Miss::Away("is dead".to_owned())),
     };

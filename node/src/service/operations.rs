@@ -19,7 +19,7 @@ use super::{Service, operation_watch};
 use crate::api::service::ApiStream;
 use crate::api::types::*;
 use crate::history::{merged, reaches_beyond};
-use crate::operations::{OFFERED_MAX, Offer, images_of, open_parts};
+use crate::operations::{OFFERED_MAX, Offer, Ticket, images_of, is_logged, lot, open_parts};
 use crate::ring::FrontError;
 
 /// Time an operation may take if none is asked for.
@@ -63,14 +63,7 @@ impl<R: Runtime> Service<R> {
         if !matches!(asked_for, AskedFor::Containers(..)) {
             self.until_told(&wanted).await;
         }
-        let open = open_parts(&self.core, &self.replicas);
-        let images = images_of(&asked_for.kind());
-        let known = Asked { open: &open, images: &images };
-        let placed = self.core.group.with_state(|state| match &asked_for {
-            AskedFor::Images(kind) => wanted.parts(&self.core, state, &known, kind.works() as u32),
-            AskedFor::Run(run) => wanted.copies(&self.core, state, &known, run.copies),
-            AskedFor::Containers(_, nodes) => Ok(Placed { parts: each_at(nodes), left_out: Vec::new() }),
-        });
+        let (placed, ticket) = self.place(&wanted, &asked_for, &[session.as_str().as_bytes(), &asked]);
         let places = self.core.group.with_state(|state| match &asked_for {
             // It is done where the containers are.
             AskedFor::Containers(..) => Ok(Places::default()),
@@ -103,7 +96,31 @@ impl<R: Runtime> Service<R> {
             asked,
             key,
         };
-        self.commit(submission, unplaced).await
+        self.commit(submission, unplaced, ticket).await
+    }
+
+    /// Who does what, with all that was decided here a moment ago. `of`: what tells the request from others.
+    fn place(
+        &self,
+        wanted: &Wanted,
+        asked_for: &AskedFor,
+        of: &[&[u8]],
+    ) -> (Result<Placed, ApiError>, Option<Ticket<R>>) {
+        let told = |node| self.core.loads.of(node).map(|seen| seen.age);
+        let deciding = self.lately.decide(|operation| is_logged(&self.replicas, operation), told);
+        // What was seen in a log just now is counted there.
+        let open = open_parts(&self.core, &self.replicas);
+        let images = images_of(&asked_for.kind());
+        let number = [self.core.me.0.to_le_bytes(), deciding.number().to_le_bytes()].concat();
+        let lot = lot(&[of, &[&number[..]]].concat());
+        let known = Asked { open: &open, placed: &deciding.placed(), images: &images, lot };
+        let placed = self.core.group.with_state(|state| match asked_for {
+            AskedFor::Images(kind) => wanted.parts(&self.core, state, &known, kind.works() as u32),
+            AskedFor::Run(run) => wanted.copies(&self.core, state, &known, run.copies),
+            AskedFor::Containers(_, nodes) => Ok(Placed { parts: each_at(nodes), left_out: Vec::new() }),
+        });
+        let ticket = placed.as_ref().ok().map(|placed| deciding.note(&placed.parts));
+        (placed, ticket)
     }
 
     /// Waits for nodes to tell what is asked for, if that could change where it goes: those that were started just now, or that this one has not heard
@@ -134,6 +151,7 @@ impl<R: Runtime> Service<R> {
         &self,
         submission: Submission,
         unplaced: Option<ApiError>,
+        ticket: Option<Ticket<R>>,
     ) -> Result<OperationView, ApiError> {
         if submission.key.is_none()
             && let Some(error) = unplaced
@@ -145,6 +163,9 @@ impl<R: Runtime> Service<R> {
         let command = OperationCommand::Submit(Box::new(submission));
         match self.front.operate(partition, command).await.map_err(operation_error)? {
             OperationReply::Submitted(Ok(id)) => {
+                if let Some(ticket) = ticket {
+                    ticket.logged(id);
+                }
                 self.offer(id, &nodes);
                 // Whatever comes now, the record stands.
                 let operation = self.found(id).await.map_err(|error| {
@@ -267,7 +288,7 @@ impl<R: Runtime> Service<R> {
             retry_of: Some(of.id),
             key,
         };
-        self.commit(submission, gone).await
+        self.commit(submission, gone, None).await
     }
 
     pub(super) async fn operations(&self, query: OperationQuery) -> Result<Vec<OperationView>, ApiError> {

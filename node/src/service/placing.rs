@@ -22,8 +22,12 @@ use crate::operations::{candidate, unable};
 pub(super) struct Asked<'a> {
     /// How much each node has to do.
     pub(super) open: &'a BTreeMap<NodeId, u32>,
+    /// What it was given a moment ago, beside that.
+    pub(super) placed: &'a BTreeMap<NodeId, u32>,
     /// The images that its engines had better have.
     pub(super) images: &'a [ImageName],
+    /// Decides between nodes that are alike.
+    pub(super) lot: u64,
 }
 
 /// Who does what, and who does nothing of what is meant for all.
@@ -153,7 +157,8 @@ impl Wanted {
             Strategy::Replicated => self.parts(core, state, asked, 1).map(number),
             Strategy::Distributed => {
                 let candidates = self.candidates(core, state, asked, false)?;
-                let able = eligible(&candidates, &self.requirements).map_err(place_error)?;
+                let able =
+                    eligible(&candidates, &self.requirements).map_err(place_error)?.drawn_by(asked.lot);
                 let parts =
                     if self.in_turn { able.deal(copies) } else { able.spread(copies, &BTreeMap::new()) };
                 // There was nothing to choose: it is that node's, come what may.
@@ -171,7 +176,8 @@ impl Wanted {
     /// Whether to wait, not for long: nodes have not told yet whether they meet the requirements, and it is for all of them, or for more than can do it
     /// as far as is known.
     pub(super) fn is_untold<R: Runtime>(&self, core: &Core<R>, state: &ControlState) -> bool {
-        let asked = Asked { open: &BTreeMap::new(), images: &[] };
+        let nothing = BTreeMap::new();
+        let asked = Asked { open: &nothing, placed: &nothing, images: &[], lot: 0 };
         let Ok(candidates) = self.candidates(core, state, &asked, self.is_for_all()) else { return false };
         let wanted = match self.strategy {
             Strategy::Replicated => self.replicas.unwrap_or(1),
@@ -197,6 +203,7 @@ impl Wanted {
             } else {
                 None
             },
+            placed: asked.placed.get(&record.id).copied().unwrap_or(0),
             ..candidate(core, record, asked.open, asked.images)
         };
         let candidates: Vec<Candidate> =
@@ -221,7 +228,7 @@ impl Wanted {
             return Ok(Placed { parts, left_out: Vec::new() });
         }
         let candidates = self.candidates(core, state, asked, is_for_all)?;
-        let eligible = eligible(&candidates, requirements).map_err(place_error)?;
+        let eligible = eligible(&candidates, requirements).map_err(place_error)?.drawn_by(asked.lot);
         let nodes = match (strategy, replicas) {
             (Strategy::Replicated, None) => eligible.all().len(),
             (Strategy::Replicated, Some(count)) => *count,

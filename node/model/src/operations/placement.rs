@@ -39,6 +39,8 @@ pub struct Candidate {
     pub weight: u32,
     /// Parts that it was given and has not ended.
     pub open: u32,
+    /// Parts that it was given a moment ago, and that are not among those.
+    pub placed: u32,
     /// It is not heard of just now.
     pub is_suspect: bool,
     /// Why it can do no work now, if it can't: `is dead`, `has no Docker engine`.
@@ -163,7 +165,21 @@ fn unique(values: impl Iterator<Item = String>) -> Vec<String> {
     values.collect::<BTreeSet<String>>().into_iter().collect()
 }
 
+impl Candidate {
+    /// All that it has to do already.
+    fn under_way(&self) -> u32 {
+        self.open.saturating_add(self.placed)
+    }
+}
+
 impl<'a> Eligible<'a> {
+    /// Of nodes that are alike in all else the lot decides, and not who has the lowest id: many who decide in one moment must not all choose the same.
+    /// `lot`: of the operation, the same whenever it is decided about.
+    pub fn drawn_by(mut self, lot: u64) -> Self {
+        self.able.iter_mut().for_each(|able| able.draw(lot));
+        self
+    }
+
     /// Those that would do it as well, were they not away, or if they had told that they can. For what is meant for all.
     pub fn left_out(&self) -> Vec<LeftOut> {
         let passing = self.misses.iter().filter(|(_, miss)| miss.may_pass());
@@ -191,7 +207,7 @@ impl<'a> Eligible<'a> {
         let against = beyond_the_least(self.able.iter().map(Able::against_all));
         let bids = self.able.iter().zip(against);
         let mut left: Vec<Bid<'_>> =
-            bids.map(|(able, against)| Bid { able, open: able.candidate.open, against }).collect();
+            bids.map(|(able, against)| Bid { able, open: able.candidate.under_way(), against }).collect();
         let mut by_zone: BTreeMap<&Option<String>, u32> = BTreeMap::new();
         let mut chosen = Vec::new();
         while chosen.len() < count {
@@ -215,7 +231,7 @@ impl<'a> Eligible<'a> {
     /// can carry (D'Hondt's method of highest averages), so that none has more than its share by a whole piece.
     pub fn distribute(&self, works: u32) -> Vec<Part> {
         let able = self.preferred();
-        let mut open: Vec<u32> = able.iter().map(|able| able.candidate.open).collect();
+        let mut open: Vec<u32> = able.iter().map(|able| able.candidate.under_way()).collect();
         let part = |work| {
             let against = beyond_the_least(able.iter().map(|able| able.against(work)));
             let bid = |at: usize| Bid { able: &able[at], open: open[at], against: against[at] };
@@ -223,7 +239,7 @@ impl<'a> Eligible<'a> {
             let of = &able[next];
             let zone = if of.is_preferred { of.in_zone() } else { String::new() };
             let why = format!("{}{zone}", of.why(open[next], work));
-            open[next] += 1;
+            open[next] = open[next].saturating_add(1);
             Part { node: of.candidate.node, work, why: Some(why) }
         };
         (0..works).map(part).collect()
@@ -245,7 +261,7 @@ impl<'a> Eligible<'a> {
         let part = |work| {
             let bid = |at: usize| {
                 let (able, against) = (&able[at], against[at]);
-                Bid { able, open: able.candidate.open + has[at], against }
+                Bid { able, open: able.candidate.under_way().saturating_add(has[at]), against }
             };
             let rank = |at: usize| {
                 let zone = by_zone.get(&able[at].candidate.zone).copied().unwrap_or(0);
@@ -260,7 +276,7 @@ impl<'a> Eligible<'a> {
                 1 => "1 other copy".to_owned(),
                 has => format!("{has} other copies"),
             };
-            let why = format!("{others}, {}{}", of.why(of.candidate.open, 0), of.in_zone());
+            let why = format!("{others}, {}{}", of.why(of.candidate.under_way(), 0), of.in_zone());
             has[next] += 1;
             *by_zone.entry(&of.candidate.zone).or_default() += 1;
             Part { node: of.candidate.node, work, why: Some(why) }

@@ -18,6 +18,7 @@ fn node(id: u64, weight: u32) -> Candidate {
         has: Vec::new(),
         weight,
         open: 0,
+        placed: 0,
         is_suspect: false,
         unable: None,
     }

@@ -7,7 +7,7 @@ use std::str::FromStr;
 use bincode::{Decode, Encode};
 use longshore_raft::NodeId;
 
-use super::super::load::Load;
+use super::super::load::{Load, MEMORY_BYTES_MAX};
 use super::Candidate;
 
 /// Most requirements of one request, of each kind.
@@ -78,6 +78,16 @@ pub struct Capacity {
     pub memory_bytes: u64,
     pub arch: String,
     pub capabilities: BTreeSet<String>,
+}
+
+/// No host has more processors: whoever says so is mistaken.
+const CPUS_MAX: u32 = 65_536;
+
+impl Capacity {
+    /// With nothing in it that can not be, whoever told it.
+    pub fn bounded(self) -> Self {
+        Self { cpus: self.cpus.min(CPUS_MAX), memory_bytes: self.memory_bytes.min(MEMORY_BYTES_MAX), ..self }
+    }
 }
 
 /// Where work may go, later too: when its node dies, or is to be emptied.
