@@ -57,8 +57,18 @@ struct Own<R: Runtime> {
     host: Option<(HostSample, R::Instant)>,
     running: u32,
     engine: Option<Duration>,
-    engine_root: Option<PathBuf>,
+    root: EngineRoot,
     images: Images,
+}
+
+/// Where this node's engine keeps its images: of that disk a node tells how full it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum EngineRoot {
+    /// The engine has not said yet.
+    Untold,
+    /// There is no engine, or its folder is not on this host.
+    Elsewhere,
+    At(PathBuf),
 }
 
 /// See the module's docs. One per node.
@@ -71,11 +81,14 @@ pub(crate) struct Loads<R: Runtime> {
     /// A node told something, this one included.
     heard: Notify,
     images_changed: Notify,
+    /// The engine said where it keeps its images, for the first time.
+    root_told: Notify,
 }
 
 impl<R: Runtime> Loads<R> {
-    pub(crate) fn new(me: NodeId) -> Arc<Self> {
-        let own = Own { host: None, running: 0, engine: None, engine_root: None, images: Arc::default() };
+    pub(crate) fn new(me: NodeId, has_engine: bool) -> Arc<Self> {
+        let root = if has_engine { EngineRoot::Untold } else { EngineRoot::Elsewhere };
+        let own = Own { host: None, running: 0, engine: None, root, images: Arc::default() };
         Arc::new(Self {
             me,
             own: Mutex::new(own),
@@ -83,6 +96,7 @@ impl<R: Runtime> Loads<R> {
             stirred: Notify::new(),
             heard: Notify::new(),
             images_changed: Notify::new(),
+            root_told: Notify::new(),
         })
     }
 
@@ -114,7 +128,10 @@ impl<R: Runtime> Loads<R> {
         let mut own = self.own.lock();
         own.engine =
             Some(own.engine.map_or(took, |usual| (usual * (SMOOTHED_OVER - 1) + took) / SMOOTHED_OVER));
-        own.engine_root = Some(root.to_owned()).filter(|root| root.is_absolute());
+        let root = if root.is_absolute() { EngineRoot::At(root.to_owned()) } else { EngineRoot::Elsewhere };
+        if std::mem::replace(&mut own.root, root) == EngineRoot::Untold {
+            self.root_told.notify_one();
+        }
     }
 
     /// The engine gave none.
@@ -122,8 +139,13 @@ impl<R: Runtime> Loads<R> {
         self.own.lock().engine = None;
     }
 
-    pub(super) fn engine_root(&self) -> Option<PathBuf> {
-        self.own.lock().engine_root.clone()
+    pub(super) fn engine_root(&self) -> EngineRoot {
+        self.own.lock().root.clone()
+    }
+
+    /// Resolves when the engine has said it for the first time.
+    pub(super) async fn root_told(&self) {
+        self.root_told.notified().await;
     }
 
     /// Takes word of the engine: its images may be others.
@@ -171,7 +193,7 @@ impl<R: Runtime> Loads<R> {
                     self.stirred.notify_one();
                 }
                 if told.load.as_ref().is_none_or(|(last, ..)| *last < stamp) {
-                    told.load = Some((stamp, load, R::Instant::now()));
+                    told.load = Some((stamp, load.bounded(), R::Instant::now()));
                     self.heard.notify_waiters();
                 }
                 let knows = told.images.as_ref().is_some_and(|(.., hash)| *hash == images);
@@ -261,7 +283,7 @@ mod tests {
     }
 
     fn load(running: u32) -> Load {
-        let node = Known::new(NodeId(9));
+        let node = Known::new(NodeId(9), false);
         node.take_host(FixedHost::half_free().0);
         node.set_running(running);
         node.own_report().unwrap().load
@@ -273,7 +295,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn the_latest_word_of_each_node_counts_and_not_for_long() {
-        let loads = Known::new(NodeId(1));
+        let loads = Known::new(NodeId(1), true);
         let other = NodeId(2);
         let running = || loads.of(other).map(|seen| seen.load.running);
         let say = |incarnation, number, running| {
@@ -298,8 +320,19 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn what_can_not_be_is_not_taken_from_anybody() {
+        let loads = Known::new(NodeId(1), false);
+        let mad =
+            Load { running: u32::MAX, memory_free_bytes: u64::MAX, disk_free_bytes: u64::MAX, ..load(0) };
+        let message = Message::Load { stamp: stamp(1, 1), load: mad, images: 0 };
+        loads.receive(NodeId(2), &message.encode()).unwrap();
+        assert_eq!(loads.of(NodeId(2)).unwrap().load, mad.bounded());
+        assert_ne!(mad.bounded(), mad);
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn a_node_that_was_started_anew_is_known_at_once() {
-        let loads = Known::new(NodeId(1));
+        let loads = Known::new(NodeId(1), true);
         let other = NodeId(2);
         let say = |incarnation, number| {
             let message = Message::Load { stamp: stamp(incarnation, number), load: load(0), images: 0 };
@@ -317,7 +350,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn whoever_does_not_know_the_images_asks_for_them() {
-        let loads = Known::new(NodeId(1));
+        let loads = Known::new(NodeId(1), true);
         let other = NodeId(2);
         let mut number = 0;
         let mut say = |message: fn(Stamp, Vec<ImageName>) -> Message, names: &[ImageName]| {
@@ -344,7 +377,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn this_node_is_what_its_parts_say() {
-        let loads = Known::new(NodeId(1));
+        let loads = Known::new(NodeId(1), true);
         let seen = || loads.of(NodeId(1));
         loads.set_running(2);
         assert_eq!((seen(), loads.own_report()), (None, None), "the host was not asked yet");
@@ -359,9 +392,9 @@ mod tests {
         let ms = Duration::from_millis;
         loads.engine_answered(ms(40), Path::new("/var/lib/docker"));
         loads.engine_answered(ms(80), Path::new("/var/lib/docker"));
-        assert_eq!((engine(), loads.engine_root()), (Some(50), Some("/var/lib/docker".into())));
+        assert_eq!((engine(), loads.engine_root()), (Some(50), EngineRoot::At("/var/lib/docker".into())));
         loads.engine_answered(ms(50), Path::new(""));
-        assert_eq!(loads.engine_root(), None);
+        assert_eq!(loads.engine_root(), EngineRoot::Elsewhere);
         loads.engine_silent();
         assert_eq!(engine(), None);
         loads.take_own_images(names(&["a"]));
