@@ -23,7 +23,7 @@ const SUBMIT_ATTEMPTS: u32 = 6;
 pub(super) enum StrategyArg {
     /// One node: the one that is asked, the one named by --on, or the best of those that --label and --zone choose
     Local,
-    /// Every living node with an engine, those named by --on, or as many as --replicas says
+    /// Every living node with an engine (it says which it leaves out), those named by --on, or as many as --replicas says
     Replicated,
     /// Each image on one of the nodes: as many for each as it has capacity free
     Distributed,

@@ -4,6 +4,7 @@ use bincode::{Decode, Encode};
 use longshore_model::codec;
 
 use crate::docker::{Container, EngineError, ExecSpec, ListedImage, ListedVolume, LogQuery, Stream};
+use crate::inventory::Unanswered;
 use crate::wire::{Kind, Message};
 
 /// Most bytes of a listing of one node: it has to fit into a message of 4 MiB. Some thousand containers.
@@ -124,6 +125,17 @@ impl From<EngineError> for CallError {
             _ => CallErrorKind::Other,
         };
         Self { kind, message: error.to_string() }
+    }
+}
+
+impl From<Unanswered> for CallError {
+    fn from(error: Unanswered) -> Self {
+        match error {
+            Unanswered::Engine(error) => error.into(),
+            late @ Unanswered::Late(_) => {
+                Self { kind: CallErrorKind::Unavailable, message: late.to_string() }
+            }
+        }
     }
 }
 

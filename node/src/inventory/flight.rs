@@ -10,16 +10,17 @@ use futures_util::FutureExt as _;
 use futures_util::future::{Shared, WeakShared};
 use parking_lot::Mutex;
 
-use crate::docker::{BoxFuture, EngineError};
+use super::Unanswered;
+use crate::docker::BoxFuture;
 
 /// What the engine answered, for whoever waited for it.
-pub(super) type Answer<T> = Shared<BoxFuture<'static, Result<Arc<Vec<T>>, EngineError>>>;
+pub(super) type Answer<T> = Shared<BoxFuture<'static, Result<Arc<Vec<T>>, Unanswered>>>;
 
 #[derive(Debug)]
 struct Flight<T> {
     /// The engine is being asked, or was.
     begun: Arc<AtomicBool>,
-    answer: WeakShared<BoxFuture<'static, Result<Arc<Vec<T>>, EngineError>>>,
+    answer: WeakShared<BoxFuture<'static, Result<Arc<Vec<T>>, Unanswered>>>,
 }
 
 /// See the module's docs. One per kind.
@@ -38,7 +39,7 @@ impl<T: Send + Sync + 'static> Flights<T> {
     /// An answer that is not older than this moment. `question`: asks the engine; it must end.
     pub(super) fn join(
         &self,
-        question: impl FnOnce() -> BoxFuture<'static, Result<Vec<T>, EngineError>>,
+        question: impl FnOnce() -> BoxFuture<'static, Result<Vec<T>, Unanswered>>,
     ) -> Answer<T> {
         let mut last = self.last.lock();
         let before = last.as_ref().and_then(|flight| flight.answer.upgrade());
@@ -77,7 +78,7 @@ mod tests {
         answers: Notify,
     }
 
-    fn question(slow: &Arc<Slow>) -> BoxFuture<'static, Result<Vec<u32>, EngineError>> {
+    fn question(slow: &Arc<Slow>) -> BoxFuture<'static, Result<Vec<u32>, Unanswered>> {
         let slow = Arc::clone(slow);
         Box::pin(async move {
             let number = slow.asked.fetch_add(1, Ordering::Relaxed) + 1;

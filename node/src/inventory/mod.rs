@@ -53,6 +53,15 @@ pub(crate) struct Rows<T> {
     pub(crate) cut: bool,
 }
 
+/// Why the engine's own word can not be had.
+#[derive(Debug, Clone, thiserror::Error)]
+pub(crate) enum Unanswered {
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+    #[error("the Docker engine did not answer within {} s", .0.as_secs())]
+    Late(Duration),
+}
+
 /// What the engine had when it was heard last.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct LastSeen<T> {
@@ -208,19 +217,14 @@ impl<R: Runtime> Inventory<R> {
     pub(crate) async fn ask<T: Item>(
         self: &Arc<Self>,
         patience: Duration,
-    ) -> Result<Arc<Vec<T>>, EngineError> {
-        let late = move || EngineError::Unavailable {
-            endpoint: "its socket".to_owned(),
-            detail: format!("there was no answer within {} s", patience.as_secs()),
-        };
+    ) -> Result<Arc<Vec<T>>, Unanswered> {
+        let late = move |_| Unanswered::Late(patience);
         let engine = self.engine();
         let question = || -> BoxFuture<'static, _> {
-            Box::pin(
-                async move { R::timeout(patience, T::list(&*engine)).await.unwrap_or_else(|_| Err(late())) },
-            )
+            Box::pin(async move { Ok(R::timeout(patience, T::list(&*engine)).await.map_err(late)??) })
         };
         let answer = T::shelf(self).flights().join(question);
-        R::timeout(patience, answer).await.unwrap_or_else(|_| Err(late()))
+        R::timeout(patience, answer).await.map_err(late)?
     }
 
     async fn rows<T: Item>(&self, bytes_max: usize) -> Option<Rows<T>> {

@@ -3,6 +3,7 @@
 //! Must never: change anything but through the log of the control group, or of the group that it concerns.
 
 mod asking;
+mod choosing;
 mod contexts;
 mod credentials;
 mod departure;

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
 
 use longshore_model::operations::placement::Places;
 use longshore_model::operations::{
@@ -11,21 +10,19 @@ use longshore_model::operations::{
 };
 use longshore_raft::{NodeId, Runtime};
 
-use super::asking::{AskedFor, each_at};
+use super::asking::AskedFor;
 use super::keys::front_error;
-use super::placing::{Asked, Placed, Wanted, named};
+use super::placing::{Placed, Wanted, named};
 use super::views::operation_view;
 use super::{Service, operation_watch};
 use crate::api::service::ApiStream;
 use crate::api::types::*;
 use crate::history::{merged, reaches_beyond};
-use crate::operations::{OFFERED_MAX, Offer, Ticket, images_of, is_logged, lot, open_parts};
+use crate::operations::{OFFERED_MAX, Offer, Ticket};
 use crate::ring::FrontError;
 
 /// Time an operation may take if none is asked for.
 const TIMEOUT_DEFAULT_MS: u64 = 30 * 60_000;
-/// How long a submission waits for nodes to tell what it asks for.
-const TOLD_WITHIN: Duration = Duration::from_secs(4);
 /// Operations in a listing if no limit is asked for, and at most.
 const LIST_DEFAULT: u32 = 100;
 const LIST_MAX: u32 = 1_000;
@@ -97,52 +94,6 @@ impl<R: Runtime> Service<R> {
             key,
         };
         self.commit(submission, unplaced, ticket).await
-    }
-
-    /// Who does what, with all that was decided here a moment ago. `of`: what tells the request from others.
-    fn place(
-        &self,
-        wanted: &Wanted,
-        asked_for: &AskedFor,
-        of: &[&[u8]],
-    ) -> (Result<Placed, ApiError>, Option<Ticket<R>>) {
-        let told = |node| self.core.loads.of(node).map(|seen| seen.age);
-        let deciding = self.lately.decide(|operation| is_logged(&self.replicas, operation), told);
-        // What was seen in a log just now is counted there.
-        let open = open_parts(&self.core, &self.replicas);
-        let images = images_of(&asked_for.kind());
-        let number = [self.core.me.0.to_le_bytes(), deciding.number().to_le_bytes()].concat();
-        let lot = lot(&[of, &[&number[..]]].concat());
-        let known = Asked { open: &open, placed: &deciding.placed(), images: &images, lot };
-        let placed = self.core.group.with_state(|state| match asked_for {
-            AskedFor::Images(kind) => wanted.parts(&self.core, state, &known, kind.works() as u32),
-            AskedFor::Run(run) => wanted.copies(&self.core, state, &known, run.copies),
-            AskedFor::Containers(_, nodes) => Ok(Placed { parts: each_at(nodes), left_out: Vec::new() }),
-        });
-        let ticket = placed.as_ref().ok().map(|placed| deciding.note(&placed.parts));
-        (placed, ticket)
-    }
-
-    /// Waits for nodes to tell what is asked for, if that could change where it goes: those that were started just now, or that this one has not heard
-    /// of since it was.
-    async fn until_told(&self, wanted: &Wanted) {
-        let told = async {
-            let mut seen = 0;
-            loop {
-                let mut heard = std::pin::pin!(self.core.loads.heard());
-                heard.as_mut().enable();
-                if !self.core.group.with_state(|state| wanted.is_untold(&self.core, state)) {
-                    return;
-                }
-                tokio::select! {
-                    biased;
-                    () = heard.as_mut() => {}
-                    version = self.core.group.changed(seen) => seen = version,
-                }
-            }
-        };
-        // Whoever is still not known then is named.
-        let _ = R::timeout(TOLD_WITHIN, told).await;
     }
 
     /// `unplaced`: why it has no parts. With a key it is brought to the log all the same: the operation may be there already, submitted

@@ -71,6 +71,13 @@ pub struct Requirements {
     pub preferred_zone: Option<String>,
 }
 
+impl Requirements {
+    /// Whether it matters what engines told of their hosts and of themselves.
+    pub fn ask_for_capacity(&self) -> bool {
+        self.cpus > 0 || self.memory_bytes > 0 || self.arch.is_some() || !self.capabilities.is_empty()
+    }
+}
+
 /// What a node's engine tells of its host and of itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Capacity {
@@ -145,7 +152,7 @@ impl Candidate {
 
     fn is_too_small(&self, wanted: &Requirements) -> Option<Miss> {
         let Requirements { cpus, memory_bytes, arch, capabilities, .. } = wanted;
-        if *cpus == 0 && *memory_bytes == 0 && arch.is_none() && capabilities.is_empty() {
+        if !wanted.ask_for_capacity() {
             return None;
         }
         let Some(has) = &self.capacity else {
