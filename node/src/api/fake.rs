@@ -226,6 +226,7 @@ pub(crate) fn operation(id: &str, state: OperationState) -> OperationView {
         submitted_at_ms: 1_700_000_000_000,
         retry_of: None,
         cancelled_by: None,
+        left_out: Vec::new(),
         ended_at_ms: None,
         sub_operations: vec![sub(0, "alpha"), sub(1, "beta")],
     }
@@ -428,6 +429,7 @@ impl FleetService for FakeFleet {
             self.enter("cancel_operation", &id).await?;
             let view = OperationView {
                 cancelled_by: Some("alpha".into()),
+                left_out: Vec::new(),
                 ..operation(&id, OperationState::Cancelled)
             };
             self.publish(&view);

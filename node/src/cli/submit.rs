@@ -13,7 +13,7 @@ use super::op::is_json;
 use super::output;
 use super::session::{Client, Runtime, Session};
 use crate::api::client::ClientError;
-use crate::api::types::{Action, ErrorCode, OperationRequest, OperationView, Strategy};
+use crate::api::types::{Action, ErrorCode, MissingNode, OperationRequest, OperationView, Strategy};
 use crate::config::units::{parse_duration, parse_size};
 
 /// How often a submission whose outcome is unknown is repeated, with the same key.
@@ -23,7 +23,7 @@ const SUBMIT_ATTEMPTS: u32 = 6;
 pub(super) enum StrategyArg {
     /// One node: the one that is asked, the one named by --on, or the best of those that --label and --zone choose
     Local,
-    /// Every living node with an engine, those named by --on, or as many as --replicas says
+    /// Every living node with an engine (it says which it leaves out), those named by --on, or as many as --replicas says
     Replicated,
     /// Each image on one of the nodes: as many for each as it has capacity free
     Distributed,
@@ -261,6 +261,11 @@ async fn submit_what(
         }
         submitted = submit(&session.client, &what, &key, PAUSES) => submitted?,
     };
+    if !quiet {
+        for MissingNode { node, why } in &operation.left_out {
+            session.terminal.report(&format!("note: {node} is left out: it {why}\n"));
+        }
+    }
     if detach {
         return match is_json(format) {
             true => session.print(&output::json(&operation)),

@@ -4,6 +4,7 @@ use bincode::{Decode, Encode};
 use longshore_model::codec;
 
 use crate::docker::{Container, EngineError, ExecSpec, ListedImage, ListedVolume, LogQuery, Stream};
+use crate::inventory::Unanswered;
 use crate::wire::{Kind, Message};
 
 /// Most bytes of a listing of one node: it has to fit into a message of 4 MiB. Some thousand containers.
@@ -63,19 +64,17 @@ pub(crate) struct SeenLast {
     pub(crate) why: String,
 }
 
-impl<T: Encode> Listing<T> {
-    pub(crate) fn of(mut items: Vec<T>) -> Self {
+impl<T: Encode + Clone> Listing<T> {
+    pub(crate) fn of(items: &[T]) -> Self {
         let (mut bytes, mut fit) = (Vec::new(), 0);
-        for item in &items {
+        for item in items {
             codec::encode_into(item, &mut bytes);
             if bytes.len() > LISTED_BYTES_MAX {
                 break;
             }
             fit += 1;
         }
-        let cut = fit < items.len();
-        items.truncate(fit);
-        Self { items, cut, last_seen: None }
+        Self { items: items[..fit].to_vec(), cut: fit < items.len(), last_seen: None }
     }
 }
 
@@ -129,6 +128,17 @@ impl From<EngineError> for CallError {
     }
 }
 
+impl From<Unanswered> for CallError {
+    fn from(error: Unanswered) -> Self {
+        match error {
+            Unanswered::Engine(error) => error.into(),
+            late @ Unanswered::Late(_) => {
+                Self { kind: CallErrorKind::Unavailable, message: late.to_string() }
+            }
+        }
+    }
+}
+
 impl Message for EngineCall {
     const KIND: Kind = Kind::Engine;
 }
@@ -150,8 +160,8 @@ mod tests {
 
     #[test]
     fn a_listing_is_cut_where_a_message_ends() {
-        let long = Listing::of(vec![0_u8; LISTED_BYTES_MAX + 1]);
+        let long = Listing::of(&vec![0_u8; LISTED_BYTES_MAX + 1]);
         assert_eq!((long.items.len(), long.cut), (LISTED_BYTES_MAX, true));
-        assert!(!Listing::of(vec![0_u8; LISTED_BYTES_MAX]).cut);
+        assert!(!Listing::of(&vec![0_u8; LISTED_BYTES_MAX]).cut);
     }
 }

@@ -35,17 +35,13 @@ struct Host<R: Runtime> {
 }
 
 impl<R: Runtime> Host<R> {
-    async fn list<T: Item>(&self) -> Result<Listing<T>, CallError> {
+    async fn list<T: Item + Clone>(&self) -> Result<Listing<T>, CallError> {
         if let Some(rows) = self.inventory.current(LISTED_BYTES_MAX).await {
             return Ok(Listing { items: rows.items, cut: rows.cut, last_seen: None });
         }
-        let error = match R::timeout(LISTING_PATIENCE, T::list(&*self.engine)).await {
-            Ok(Ok(items)) => return Ok(Listing::of(items)),
-            Ok(Err(error)) => CallError::from(error),
-            Err(_) => CallError {
-                kind: CallErrorKind::Unavailable,
-                message: format!("the Docker engine did not answer within {} s", LISTING_PATIENCE.as_secs()),
-            },
+        let error = match self.inventory.ask::<T>(LISTING_PATIENCE).await {
+            Ok(items) => return Ok(Listing::of(&items)),
+            Err(error) => CallError::from(error),
         };
         if error.kind != CallErrorKind::Unavailable {
             return Err(error);

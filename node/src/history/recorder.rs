@@ -10,7 +10,7 @@ use longshore_raft::consensus::runtime::Instant as _;
 use longshore_raft::transport::Replier;
 use longshore_raft::{GroupId, ReplicaId, Runtime};
 use longshore_storage::tables::{Opened, Tables, TablesError, TablesResult};
-use parking_lot::{Mutex, RwLock};
+use parking_lot::RwLock;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
@@ -37,7 +37,7 @@ const CALLS_MAX: usize = 16;
 /// See the module's docs. One per node.
 pub(crate) struct History<R: Runtime> {
     keep: Duration,
-    open: Mutex<Option<OpenTables>>,
+    open: OpenTables,
     /// None before they are open, and when they can not be used.
     tables: RwLock<Option<Arc<dyn Tables>>>,
     places: Semaphore,
@@ -81,7 +81,7 @@ impl<R: Runtime> History<R> {
     pub(crate) fn new(open: OpenTables, keep: Duration) -> Arc<Self> {
         Arc::new(Self {
             keep,
-            open: Mutex::new(Some(open)),
+            open,
             tables: RwLock::new(None),
             places: Semaphore::new(CALLS_MAX),
             runtime: std::marker::PhantomData,
@@ -129,7 +129,7 @@ impl<R: Runtime> History<R> {
     }
 
     pub(super) async fn open_tables(&self) -> bool {
-        let Some(open) = self.open.lock().take() else { return false };
+        let open = Arc::clone(&self.open);
         let opened = R::blocking(move || {
             let (tables, opened) = open()?;
             let count = records::count(&*tables)?;

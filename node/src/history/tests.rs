@@ -33,6 +33,7 @@ fn submitted(unix_ms: &[u64]) -> Operations {
             strategy: longshore_model::operations::Strategy::Local,
             places: Default::default(),
             parts: vec![Part { node: NodeId(1), work: 0, why: None }],
+            left_out: Vec::new(),
             timeout_ms: 60_000,
             submitted_by: NodeId(1),
             unix_ms: *unix_ms,
@@ -224,7 +225,7 @@ async fn what_is_kept_goes_by_the_time_of_day() {
 }
 
 async fn of_tables(tables: Arc<MemTables>, keep: Duration) -> Arc<History<TokioRuntime>> {
-    let history = History::new(Box::new(move || Ok((tables as Arc<dyn Tables>, Opened::Kept))), keep);
+    let history = History::new(Arc::new(move || Ok((tables.clone() as Arc<dyn Tables>, Opened::Kept))), keep);
     assert!(history.open_tables().await);
     history
 }
@@ -261,7 +262,7 @@ async fn a_listing_puts_the_histories_of_nodes_together() {
     network.attach(NodeId(1), Arc::new(Gate(Arc::clone(&mine))));
     // Its tables can not be opened.
     let broken = History::new(
-        Box::new(|| {
+        Arc::new(|| {
             let source = std::io::Error::other("a full disk");
             Err(TablesError::Io { context: "cannot make tables".into(), source })
         }),

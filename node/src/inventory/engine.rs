@@ -1,6 +1,6 @@
 //! The engine as this node's own parts call it: what a call may have changed is marked before whoever made it hears that it is over.
 //!
-//! Also when it failed, or was given up: the engine may have done it all the same.
+//! Also when it failed, or was given up: the engine may have done it all the same. And whether the engine answers is noted, whatever it is asked.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,6 +10,7 @@ use longshore_model::image::ImageReference;
 use longshore_raft::Runtime;
 
 use super::Inventory;
+use super::pulse::{CHANGE_WITHIN, FIND_WITHIN, LIST_WITHIN};
 use crate::docker::*;
 
 /// See the module's docs.
@@ -32,17 +33,6 @@ impl<R: Runtime> Drop for Note<R> {
     }
 }
 
-/// Has the inventory doubt its engine when it is dropped, unless it answered.
-struct Doubt<'a, R: Runtime>(Option<&'a Inventory<R>>);
-
-impl<R: Runtime> Drop for Doubt<'_, R> {
-    fn drop(&mut self) {
-        if let Some(inventory) = self.0 {
-            inventory.doubt();
-        }
-    }
-}
-
 impl<R: Runtime> NotedEngine<R> {
     pub(super) fn new(engine: Arc<dyn ContainerEngine>, inventory: Arc<Inventory<R>>) -> Self {
         Self { engine, inventory }
@@ -55,30 +45,36 @@ impl<R: Runtime> NotedEngine<R> {
     fn of_container(&self, container: &str) -> Note<R> {
         self.note(vec![Changed::Container(container.to_owned())])
     }
-}
 
-/// A call, with what is marked after it.
-fn noted<'a, R: Runtime, T: 'a>(
-    note: Note<R>,
-    call: BoxFuture<'a, Result<T, EngineError>>,
-) -> BoxFuture<'a, Result<T, EngineError>> {
-    Box::pin(async move {
-        let _note = note;
-        call.await
-    })
+    /// A call whose outcome says whether the engine answers, at the latest after this time.
+    fn sensed<'a, T: Send + 'a>(
+        &'a self,
+        within: impl Into<Option<Duration>>,
+        call: BoxFuture<'a, Result<T, EngineError>>,
+    ) -> BoxFuture<'a, Result<T, EngineError>> {
+        let within = within.into();
+        let inventory = &*self.inventory;
+        Box::pin(inventory.pulse.sense::<R, _>(within, || inventory.doubt(), call))
+    }
+
+    /// Likewise, with what is marked after it.
+    fn noted<'a, T: Send + 'a>(
+        &'a self,
+        note: Note<R>,
+        within: impl Into<Option<Duration>>,
+        call: BoxFuture<'a, Result<T, EngineError>>,
+    ) -> BoxFuture<'a, Result<T, EngineError>> {
+        let call = self.sensed(within, call);
+        Box::pin(async move {
+            let _note = note;
+            call.await
+        })
+    }
 }
 
 impl<R: Runtime> ContainerEngine for NotedEngine<R> {
-    /// One that does not answer may not tell of what happens either.
     fn info(&self) -> BoxFuture<'_, Result<EngineInfo, EngineError>> {
-        Box::pin(async move {
-            let mut doubt = Doubt(Some(&*self.inventory));
-            let answered = self.engine.info().await;
-            if answered.is_ok() {
-                doubt.0 = None;
-            }
-            answered
-        })
+        self.sensed(FIND_WITHIN, self.engine.info())
     }
 
     fn authorized(&self, credentials: Credentials) -> Arc<dyn ContainerEngine> {
@@ -90,7 +86,8 @@ impl<R: Runtime> ContainerEngine for NotedEngine<R> {
         image: &ImageReference,
         on_progress: OnProgress,
     ) -> BoxFuture<'_, Result<LocalImage, EngineError>> {
-        noted(self.note(vec![Changed::Image(image.familiar())]), self.engine.pull(image, on_progress))
+        let note = self.note(vec![Changed::Image(image.familiar())]);
+        self.noted(note, None, self.engine.pull(image, on_progress))
     }
 
     fn push(
@@ -98,7 +95,7 @@ impl<R: Runtime> ContainerEngine for NotedEngine<R> {
         image: &ImageReference,
         on_progress: OnProgress,
     ) -> BoxFuture<'_, Result<LocalImage, EngineError>> {
-        self.engine.push(image, on_progress)
+        self.sensed(None, self.engine.push(image, on_progress))
     }
 
     fn tag(
@@ -106,7 +103,8 @@ impl<R: Runtime> ContainerEngine for NotedEngine<R> {
         source: &ImageReference,
         target: &ImageReference,
     ) -> BoxFuture<'_, Result<LocalImage, EngineError>> {
-        noted(self.note(vec![Changed::Image(target.familiar())]), self.engine.tag(source, target))
+        let note = self.note(vec![Changed::Image(target.familiar())]);
+        self.noted(note, CHANGE_WITHIN, self.engine.tag(source, target))
     }
 
     /// The images that it begins with are pulled on the way; the engine tells of those.
@@ -117,14 +115,14 @@ impl<R: Runtime> ContainerEngine for NotedEngine<R> {
         on_progress: OnProgress,
     ) -> BoxFuture<'_, Result<LocalImage, EngineError>> {
         let named = order.tags.iter().map(|tag| Changed::Image(tag.familiar()));
-        noted(self.note(named.collect()), self.engine.build(order, context, on_progress))
+        self.noted(self.note(named.collect()), None, self.engine.build(order, context, on_progress))
     }
 
     fn inspect_image(
         &self,
         image: &ImageReference,
     ) -> BoxFuture<'_, Result<Option<LocalImage>, EngineError>> {
-        self.engine.inspect_image(image)
+        self.sensed(FIND_WITHIN, self.engine.inspect_image(image))
     }
 
     /// Of its volumes those with a name of their own are marked; the others the engine tells of.
@@ -136,7 +134,7 @@ impl<R: Runtime> ContainerEngine for NotedEngine<R> {
             }
         }
         let mut note = self.note(about);
-        let call = self.engine.create(container);
+        let call = self.sensed(CHANGE_WITHIN, self.engine.create(container));
         Box::pin(async move {
             let made = call.await;
             if let Ok(id) = &made {
@@ -148,39 +146,40 @@ impl<R: Runtime> ContainerEngine for NotedEngine<R> {
     }
 
     fn start(&self, container: &str) -> BoxFuture<'_, Result<(), EngineError>> {
-        noted(self.of_container(container), self.engine.start(container))
+        self.noted(self.of_container(container), CHANGE_WITHIN, self.engine.start(container))
     }
 
     fn stop(&self, container: &str, grace: Option<Duration>) -> BoxFuture<'_, Result<(), EngineError>> {
-        noted(self.of_container(container), self.engine.stop(container, grace))
+        let within = CHANGE_WITHIN + grace.unwrap_or_default();
+        self.noted(self.of_container(container), within, self.engine.stop(container, grace))
     }
 
     fn remove(&self, container: &str, force: bool) -> BoxFuture<'_, Result<(), EngineError>> {
-        noted(self.of_container(container), self.engine.remove(container, force))
+        self.noted(self.of_container(container), CHANGE_WITHIN, self.engine.remove(container, force))
     }
 
     fn inspect_container(&self, container: &str) -> BoxFuture<'_, Result<Option<Container>, EngineError>> {
-        self.engine.inspect_container(container)
+        self.sensed(FIND_WITHIN, self.engine.inspect_container(container))
     }
 
     fn list_containers(&self) -> BoxFuture<'_, Result<Vec<Container>, EngineError>> {
-        self.engine.list_containers()
+        self.sensed(LIST_WITHIN, self.engine.list_containers())
     }
 
     fn list_images(&self) -> BoxFuture<'_, Result<Vec<ListedImage>, EngineError>> {
-        self.engine.list_images()
+        self.sensed(LIST_WITHIN, self.engine.list_images())
     }
 
     fn find_image(&self, image: &str) -> BoxFuture<'_, Result<Option<ListedImage>, EngineError>> {
-        self.engine.find_image(image)
+        self.sensed(FIND_WITHIN, self.engine.find_image(image))
     }
 
     fn list_volumes(&self) -> BoxFuture<'_, Result<Vec<ListedVolume>, EngineError>> {
-        self.engine.list_volumes()
+        self.sensed(LIST_WITHIN, self.engine.list_volumes())
     }
 
     fn find_volume(&self, volume: &str) -> BoxFuture<'_, Result<Option<ListedVolume>, EngineError>> {
-        self.engine.find_volume(volume)
+        self.sensed(FIND_WITHIN, self.engine.find_volume(volume))
     }
 
     fn watch(&self, on_changed: OnChanged) -> BoxFuture<'_, Result<(), EngineError>> {
@@ -193,7 +192,7 @@ impl<R: Runtime> ContainerEngine for NotedEngine<R> {
         query: &LogQuery,
         output: OutputSink,
     ) -> BoxFuture<'_, Result<(), EngineError>> {
-        self.engine.logs(container, query, output)
+        self.sensed(None, self.engine.logs(container, query, output))
     }
 
     fn exec(
@@ -202,6 +201,6 @@ impl<R: Runtime> ContainerEngine for NotedEngine<R> {
         command: &ExecSpec,
         output: OutputSink,
     ) -> BoxFuture<'_, Result<i64, EngineError>> {
-        self.engine.exec(container, command, output)
+        self.sensed(None, self.engine.exec(container, command, output))
     }
 }

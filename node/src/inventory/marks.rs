@@ -8,8 +8,11 @@ use std::collections::BTreeSet;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
-/// Most things that are asked for one by one; with more marks all are listed.
-pub(super) const KEYS_MAX: usize = 32;
+/// Most things that are asked for one by one, where there are few of them; with more marks all are listed.
+pub(super) const KEYS_LEAST: usize = 32;
+/// A listing costs an engine as much as asking for one thing in so many of all there are; and whatever there are, not more are asked for than this.
+const ROWS_PER_KEY: usize = 16;
+const KEYS_MOST: usize = 1_024;
 /// How long a listing stands against doubts: a busy engine may be slow to answer, and is not helped by being asked for everything.
 const DOUBT_AFTER_MS: u64 = 60_000;
 
@@ -27,6 +30,8 @@ enum Standing {
 struct State {
     keys: BTreeSet<String>,
     all: bool,
+    /// Rows of the last listing.
+    rows: usize,
     /// Marks so far, and those that are answered.
     made: u64,
     answered: u64,
@@ -41,6 +46,10 @@ struct State {
 }
 
 impl State {
+    fn keys_max(&self) -> usize {
+        (self.rows / ROWS_PER_KEY).clamp(KEYS_LEAST, KEYS_MOST)
+    }
+
     /// Anything may have changed.
     fn mark_all(&mut self) {
         self.all = true;
@@ -77,7 +86,7 @@ impl Marks {
         let mut state = self.state.lock();
         if !state.all {
             state.keys.insert(key);
-            if state.keys.len() > KEYS_MAX {
+            if state.keys.len() > state.keys_max() {
                 state.all = true;
                 state.keys.clear();
             }
@@ -114,6 +123,16 @@ impl Marks {
         self.stirred.notify_one();
     }
 
+    /// The rows are others, or none: nothing of what was answered counts any more.
+    pub(super) fn begin_anew(&self) {
+        let mut state = self.state.lock();
+        state.complete = false;
+        state.as_of_unix_ms = None;
+        state.mark_all();
+        drop(state);
+        self.stirred.notify_one();
+    }
+
     /// It is not.
     pub(super) fn broke_off(&self, now_unix_ms: u64) {
         let mut state = self.state.lock();
@@ -125,6 +144,11 @@ impl Marks {
         drop(state);
         self.settled.notify_waiters();
         self.stirred.notify_one();
+    }
+
+    /// Most things that are asked for one by one now.
+    pub(super) fn keys_max(&self) -> usize {
+        self.state.lock().keys_max()
     }
 
     pub(super) fn has_work(&self) -> bool {
@@ -146,14 +170,15 @@ impl Marks {
         })
     }
 
-    /// The rows say what the engine answered. `listed`: to all.
-    pub(super) fn answered(&self, work: &Work, listed: bool, now_unix_ms: u64) {
+    /// The rows say what the engine answered. `listed`: all, and so many.
+    pub(super) fn answered(&self, work: &Work, listed: Option<usize>, now_unix_ms: u64) {
         let mut state = self.state.lock();
         if state.stretch == work.stretch && state.standing != Standing::Deaf {
             state.answered = work.made;
             state.standing = Standing::Hears;
-            state.complete |= listed;
-            if listed {
+            state.complete |= listed.is_some();
+            if let Some(rows) = listed {
+                state.rows = rows;
                 state.as_of_unix_ms = Some(now_unix_ms);
             }
         }
@@ -246,121 +271,5 @@ impl Drop for Waiting<'_> {
 }
 
 #[cfg(test)]
-mod tests {
-    use futures_util::FutureExt as _;
-
-    use super::*;
-
-    fn keys(work: &Work) -> Vec<&str> {
-        work.keys.iter().map(String::as_str).collect()
-    }
-
-    /// Marks of an engine that is heard, with everything listed once.
-    fn listed() -> Marks {
-        let marks = Marks::default();
-        marks.hears();
-        let work = marks.take().unwrap();
-        assert!(work.all && work.keys.is_empty());
-        marks.answered(&work, true, 10);
-        marks
-    }
-
-    #[test]
-    fn who_waits_waits_for_the_marks_of_its_moment() {
-        let marks = listed();
-        assert_eq!(marks.current().now_or_never(), Some(true));
-        marks.mark("a".into());
-        let mut first = std::pin::pin!(marks.current());
-        assert_eq!(first.as_mut().now_or_never(), None);
-        let work = marks.take().unwrap();
-        assert_eq!((keys(&work), work.all), (vec!["a"], false));
-        marks.mark("b".into());
-        let mut second = std::pin::pin!(marks.current());
-        assert_eq!(second.as_mut().now_or_never(), None);
-        marks.answered(&work, false, 20);
-        assert_eq!(first.now_or_never(), Some(true), "whatever came since");
-        assert_eq!(second.as_mut().now_or_never(), None);
-        let work = marks.take().unwrap();
-        marks.answered(&work, false, 30);
-        assert_eq!(second.now_or_never(), Some(true));
-        assert!(!marks.has_work() && marks.take().is_none());
-    }
-
-    #[test]
-    fn many_marks_are_one_listing() {
-        let marks = listed();
-        for _ in 0..2 {
-            (0..KEYS_MAX).for_each(|number| marks.mark(number.to_string()));
-        }
-        let work = marks.take().unwrap();
-        assert_eq!((work.keys.len(), work.all), (KEYS_MAX, false), "of some things, twice");
-        (0..1_000).for_each(|number| marks.mark(number.to_string()));
-        let work = marks.take().unwrap();
-        assert_eq!((work.keys.len(), work.all), (0, true));
-        assert!(marks.take().is_none());
-    }
-
-    #[test]
-    fn an_engine_that_is_not_heard_is_not_asked() {
-        let marks = Marks::default();
-        marks.mark("a".into());
-        assert!(marks.take().is_none());
-        assert_eq!((marks.current().now_or_never(), marks.as_of(5)), (Some(false), None));
-        let marks = listed();
-        assert_eq!(marks.as_of(50), Some(50));
-        marks.mark("a".into());
-        let work = marks.take().unwrap();
-        let mut waits = std::pin::pin!(marks.current());
-        assert_eq!(waits.as_mut().now_or_never(), None);
-        marks.broke_off(60);
-        assert_eq!(waits.now_or_never(), Some(false));
-        marks.broke_off(70);
-        assert_eq!((marks.as_of(80), marks.noted_as_of()), (Some(60), Some(60)));
-        marks.hears();
-        marks.answered(&work, true, 90);
-        assert_eq!(marks.as_of(100), Some(60), "what was asked before the break is no answer");
-        assert_eq!(marks.current().now_or_never(), None);
-        let work = marks.take().unwrap();
-        assert!(work.all);
-        marks.answered(&work, true, 100);
-        assert_eq!((marks.current().now_or_never(), marks.as_of(110)), (Some(true), Some(110)));
-    }
-
-    #[test]
-    fn after_an_answer_that_did_not_come_all_is_listed() {
-        let marks = listed();
-        marks.mark("a".into());
-        marks.take().unwrap();
-        marks.unanswered(50);
-        assert_eq!((marks.current().now_or_never(), marks.as_of(60)), (Some(false), Some(50)));
-        marks.take().unwrap();
-        marks.unanswered(70);
-        assert_eq!(marks.as_of(80), Some(50));
-        let work = marks.take().unwrap();
-        assert!(work.all);
-        marks.answered(&work, true, 90);
-        assert_eq!((marks.current().now_or_never(), marks.as_of(100)), (Some(true), Some(100)));
-    }
-
-    #[test]
-    fn a_listing_stands_against_doubts_for_a_while() {
-        let marks = listed();
-        marks.doubt(10 + DOUBT_AFTER_MS - 1);
-        assert!(!marks.has_work());
-        marks.doubt(10 + DOUBT_AFTER_MS);
-        assert!(marks.take().unwrap().all);
-    }
-
-    #[test]
-    fn whoever_works_hears_of_those_who_wait() {
-        let marks = listed();
-        assert_eq!(marks.hurried().now_or_never(), None);
-        marks.mark("a".into());
-        {
-            let mut waits = std::pin::pin!(marks.current());
-            assert_eq!(waits.as_mut().now_or_never(), None);
-            assert_eq!(marks.hurried().now_or_never(), Some(()));
-        }
-        assert_eq!(marks.hurried().now_or_never(), None, "it waits no more");
-    }
-}
+#[path = "marks_tests.rs"]
+mod tests;

@@ -1,14 +1,15 @@
 //! Keeps the rows of one kind what the engine has.
 
 use std::collections::BTreeSet;
-use std::marker::PhantomData;
 use std::sync::Arc;
 use std::time::Duration;
 
 use longshore_raft::Runtime;
 use longshore_raft::consensus::runtime::Instant as _;
 
-use super::marks::{KEYS_MAX, Marks, Work};
+use super::flight::Flights;
+use super::marks::{Marks, Work};
+use super::pulse::{FIND_WITHIN, LIST_WITHIN, Pulse};
 use super::store::Store;
 use super::{Item, rows};
 use crate::docker::{ContainerEngine, EngineError};
@@ -29,8 +30,9 @@ const LIST_PATIENCE: Duration = Duration::from_secs(60);
 pub(crate) struct Shelf<R: Runtime, T> {
     engine: Arc<dyn ContainerEngine>,
     store: Arc<Store<R>>,
+    pulse: Arc<Pulse>,
     marks: Marks,
-    kind: PhantomData<fn() -> T>,
+    flights: Flights<T>,
 }
 
 /// Why an answer could not be recorded.
@@ -47,12 +49,22 @@ impl From<EngineError> for Fault {
 }
 
 impl<R: Runtime, T: Item> Shelf<R, T> {
-    pub(super) fn new(engine: Arc<dyn ContainerEngine>, store: Arc<Store<R>>) -> Arc<Self> {
-        Arc::new(Self { engine, store, marks: Marks::default(), kind: PhantomData })
+    pub(super) fn new(
+        engine: Arc<dyn ContainerEngine>,
+        store: Arc<Store<R>>,
+        pulse: Arc<Pulse>,
+    ) -> Arc<Self> {
+        let (marks, flights) = (Marks::default(), Flights::default());
+        Arc::new(Self { engine, store, pulse, marks, flights })
     }
 
     pub(super) fn marks(&self) -> &Marks {
         &self.marks
+    }
+
+    /// For those who want the engine's own answer.
+    pub(super) fn flights(&self) -> &Flights<T> {
+        &self.flights
     }
 
     /// Asks the engine about what is marked, until the tables can not be used any more.
@@ -92,13 +104,13 @@ impl<R: Runtime, T: Item> Shelf<R, T> {
                 Ok(listed) => {
                     self.marks.answered(&work, listed, R::unix_time_ms());
                     let now = R::Instant::now();
-                    due = if listed { now + LIST_EVERY } else { due };
+                    due = if listed.is_some() { now + LIST_EVERY } else { due };
                     pause = (now - began).clamp(GATHER, PAUSE_MAX);
                 }
                 Err(Fault::Tables) => return,
                 Err(Fault::Engine(why)) => {
                     tracing::debug!(%why, "the engine does not say which {} it has; trying again", T::WHAT);
-                    self.marks.unanswered(R::unix_time_ms());
+                    self.marks.unanswered(self.pulse.sure_until(R::unix_time_ms()));
                     R::sleep(AGAIN).await;
                 }
             }
@@ -113,23 +125,22 @@ impl<R: Runtime, T: Item> Shelf<R, T> {
         Some(as_of)
     }
 
-    /// Whether all were listed.
-    async fn carry_out(&self, work: &Work) -> Result<bool, Fault> {
-        if work.all || !self.ask_for(work.keys.clone()).await? {
-            self.list_all().await?;
-            return Ok(true);
+    /// How many there are, if all were listed.
+    async fn carry_out(&self, work: &Work) -> Result<Option<usize>, Fault> {
+        match work.all || !self.ask_for(work.keys.clone()).await? {
+            true => self.list_all().await.map(Some),
+            false => Ok(None),
         }
-        Ok(false)
     }
 
     /// Asks for things one by one. False if all have to be listed instead.
     async fn ask_for(&self, mut keys: BTreeSet<String>) -> Result<bool, Fault> {
-        let mut asked = BTreeSet::new();
+        let (mut asked, most) = (BTreeSet::new(), 2 * self.marks.keys_max());
         while let Some(key) = keys.pop_first() {
-            if asked.len() >= 2 * KEYS_MAX {
+            if asked.len() >= most {
                 return Ok(false);
             }
-            let found = answer::<R, _>(FIND_PATIENCE, T::find(&*self.engine, &key)).await?;
+            let found = self.answer(FIND_WITHIN, FIND_PATIENCE, T::find(&*self.engine, &key)).await?;
             if found.as_ref().is_some_and(|item| !item.is_listed()) {
                 return Ok(false);
             }
@@ -143,22 +154,26 @@ impl<R: Runtime, T: Item> Shelf<R, T> {
         Ok(true)
     }
 
-    async fn list_all(&self) -> Result<(), Fault> {
-        let items = answer::<R, _>(LIST_PATIENCE, T::list(&*self.engine)).await?;
+    async fn list_all(&self) -> Result<usize, Fault> {
+        let items = self.answer(LIST_WITHIN, LIST_PATIENCE, T::list(&*self.engine)).await?;
+        let count = items.len();
         let changed = self.store.write(move |tables| rows::replace(tables, items)).await;
         let changed = changed.map_err(|_| Fault::Tables)?;
         tracing::debug!(changed, "the engine's {} were compared with the inventory", T::WHAT);
-        Ok(())
+        Ok(count)
     }
-}
 
-/// What the engine answers in time.
-async fn answer<R: Runtime, A: Send>(
-    patience: Duration,
-    question: impl Future<Output = Result<A, EngineError>> + Send,
-) -> Result<A, Fault> {
-    match R::timeout(patience, question).await {
-        Ok(answered) => Ok(answered?),
-        Err(_) => Err(Fault::Engine(format!("no answer within {} s", patience.as_secs()))),
+    /// What the engine answers in time. `within`: how long it may take before it is doubted.
+    async fn answer<A: Send>(
+        &self,
+        within: Duration,
+        patience: Duration,
+        question: impl Future<Output = Result<A, EngineError>> + Send,
+    ) -> Result<A, Fault> {
+        let question = self.pulse.sense::<R, _>(Some(within), || {}, question);
+        match R::timeout(patience, question).await {
+            Ok(answered) => Ok(answered?),
+            Err(_) => Err(Fault::Engine(format!("no answer within {} s", patience.as_secs()))),
+        }
     }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use longshore_raft::Runtime;
 use longshore_storage::tables::{Opened, Tables, TablesError, TablesResult};
-use parking_lot::{Mutex, RwLock};
+use parking_lot::RwLock;
 use tokio::sync::Notify;
 
 use super::rows;
@@ -18,19 +18,21 @@ const CLOSE_PATIENCE: Duration = Duration::from_secs(2);
 
 /// The tables of an inventory, for as long as they can be used.
 pub(super) struct Store<R: Runtime> {
-    open: Mutex<Option<OpenTables>>,
-    /// None before they are open, and when they can not be used.
+    open: OpenTables,
+    /// None before they are open, and while they can not be used.
     tables: RwLock<Option<Arc<dyn Tables>>>,
     written: Notify,
+    gone: Notify,
     runtime: std::marker::PhantomData<fn() -> R>,
 }
 
 impl<R: Runtime> Store<R> {
     pub(super) fn new(open: OpenTables) -> Arc<Self> {
         Arc::new(Self {
-            open: Mutex::new(Some(open)),
+            open,
             tables: RwLock::new(None),
             written: Notify::new(),
+            gone: Notify::new(),
             runtime: std::marker::PhantomData,
         })
     }
@@ -41,7 +43,7 @@ impl<R: Runtime> Store<R> {
 
     /// Whether the tables can be used.
     pub(super) async fn open(&self) -> bool {
-        let Some(open) = self.open.lock().take() else { return false };
+        let open = Arc::clone(&self.open);
         let opened = R::blocking(move || {
             let (tables, opened) = open()?;
             let is_known = rows::prepare(&*tables)?;
@@ -69,13 +71,13 @@ impl<R: Runtime> Store<R> {
                 true
             }
             Err(error) => {
-                tracing::error!(%error, "there will be no inventory on this node until it starts again; the engine is asked each time");
+                tracing::error!(%error, "there is no inventory on this node; it is tried again in a minute, and the engine is asked each time until then");
                 false
             }
         }
     }
 
-    /// Has the tables say something. After an error there is no inventory any more.
+    /// Has the tables say something. After an error there is no inventory until they are opened again.
     pub(super) async fn read<T: Send + 'static>(
         &self,
         work: impl FnOnce(&dyn Tables) -> TablesResult<T> + Send + 'static,
@@ -89,7 +91,8 @@ impl<R: Runtime> Store<R> {
         };
         done.inspect_err(|error| {
             if self.tables.write().take().is_some() {
-                tracing::error!(%error, "there is no inventory on this node any more; the engine is asked each time");
+                tracing::error!(%error, "there is no inventory on this node now; it is made anew in a minute, and the engine is asked each time until then");
+                self.gone.notify_one();
             }
         })
     }
@@ -102,6 +105,11 @@ impl<R: Runtime> Store<R> {
         let done = self.read(work).await;
         self.written.notify_one();
         done
+    }
+
+    /// Resolves when the tables that were opened last can not be used any more.
+    pub(super) async fn gone(&self) {
+        self.gone.notified().await;
     }
 
     /// Makes durable what is written, until the tables can not be used any more.

@@ -52,7 +52,8 @@ fn hashed(names: &BTreeSet<String>) -> Vec<ImageName> {
     names
 }
 
-/// Looks into the inventory again when the engine tells of an image. One per node with an engine.
+/// Looks into the inventory again when the engine tells of an image, and asks the engine where there is no inventory. What it knew last stays as
+/// long as neither says anything: images do not go with an engine that is away. One per node with an engine.
 pub(crate) struct ImageWatch<R: Runtime> {
     pub(crate) inventory: Arc<Inventory<R>>,
     pub(crate) loads: Arc<Loads<R>>,
@@ -93,7 +94,56 @@ impl<R: Runtime> ImageWatch<R> {
 
 #[cfg(test)]
 mod tests {
+    use longshore_raft::NodeId;
+    use longshore_raft::consensus::runtime::{AsyncRuntime as _, TokioRuntime};
+    use longshore_storage::tables::TablesError;
+
     use super::*;
+    use crate::docker::{Changed, ContainerEngine as _, FakeEngine};
+    use crate::inventory::Heard;
+    use crate::node::OpenTables;
+
+    /// Of any runtime: of a named one the compiler can not show that the futures may be sent.
+    fn start<R: Runtime>(inventory: &Arc<Inventory<R>>, loads: &Arc<Loads<R>>) {
+        let (inventory, loads) = (Arc::clone(inventory), Arc::clone(loads));
+        drop(R::spawn(ImageWatch { inventory, loads, stop: CancellationToken::new() }.run()));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn without_an_inventory_the_engine_says_it_and_what_was_known_last_stays() {
+        let fake = FakeEngine::<TokioRuntime>::new("fake");
+        let pull = async |name: &str| {
+            let image = name.parse().unwrap();
+            fake.publish(&image, vec![1]);
+            fake.pull(&image, Arc::new(|_| {})).await.unwrap();
+        };
+        pull("localhost:5000/app:1").await;
+        let open: OpenTables = Arc::new(|| {
+            let source = std::io::Error::other("a full disk");
+            Err(TablesError::Io { context: "cannot make tables".into(), source })
+        });
+        let inventory = Inventory::<TokioRuntime>::new(Arc::new(fake.clone()), open);
+        let loads = Loads::<TokioRuntime>::new(NodeId(1), true);
+        let changed = |engine_tells: bool| {
+            if engine_tells {
+                loads.hear(&Heard::Changed(Changed::Everything));
+            }
+            TokioRuntime::sleep(Duration::from_secs(30))
+        };
+        start(&inventory, &loads);
+        changed(true).await;
+        assert_eq!(loads.own_images().len(), 1);
+        pull("localhost:5000/other:1").await;
+        changed(true).await;
+        assert_eq!(loads.own_images().len(), 2);
+        fake.crash();
+        changed(true).await;
+        assert_eq!(loads.own_images().len(), 2, "nobody says that they are gone");
+        fake.restart();
+        fake.forget_all();
+        changed(false).await;
+        assert_eq!(loads.own_images().len(), 0, "it was asked again until it said something");
+    }
 
     #[test]
     fn images_are_known_by_the_names_that_people_give_them() {

@@ -11,6 +11,7 @@ use longshore_raft::consensus::runtime::Instant as _;
 use longshore_raft::{NodeId, Runtime};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
+use tokio::sync::futures::Notified;
 
 use crate::docker::Changed;
 use crate::inventory::Heard;
@@ -56,8 +57,18 @@ struct Own<R: Runtime> {
     host: Option<(HostSample, R::Instant)>,
     running: u32,
     engine: Option<Duration>,
-    engine_root: Option<PathBuf>,
+    root: EngineRoot,
     images: Images,
+}
+
+/// Where this node's engine keeps its images: of that disk a node tells how full it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum EngineRoot {
+    /// The engine has not said yet.
+    Untold,
+    /// There is no engine, or its folder is not on this host.
+    Elsewhere,
+    At(PathBuf),
 }
 
 /// See the module's docs. One per node.
@@ -67,18 +78,25 @@ pub(crate) struct Loads<R: Runtime> {
     others: Mutex<BTreeMap<NodeId, Told<R>>>,
     /// This node is not as it was.
     stirred: Notify,
+    /// A node told something, this one included.
+    heard: Notify,
     images_changed: Notify,
+    /// The engine said where it keeps its images, for the first time.
+    root_told: Notify,
 }
 
 impl<R: Runtime> Loads<R> {
-    pub(crate) fn new(me: NodeId) -> Arc<Self> {
-        let own = Own { host: None, running: 0, engine: None, engine_root: None, images: Arc::default() };
+    pub(crate) fn new(me: NodeId, has_engine: bool) -> Arc<Self> {
+        let root = if has_engine { EngineRoot::Untold } else { EngineRoot::Elsewhere };
+        let own = Own { host: None, running: 0, engine: None, root, images: Arc::default() };
         Arc::new(Self {
             me,
             own: Mutex::new(own),
             others: Mutex::default(),
             stirred: Notify::new(),
+            heard: Notify::new(),
             images_changed: Notify::new(),
+            root_told: Notify::new(),
         })
     }
 
@@ -90,6 +108,12 @@ impl<R: Runtime> Loads<R> {
         own.host = Some((HostSample { cpu_busy, ..sample }, R::Instant::now()));
         drop(own);
         self.stirred.notify_one();
+        self.heard.notify_waiters();
+    }
+
+    /// Resolves when the next word of any node comes, this one included.
+    pub(crate) fn heard(&self) -> Notified<'_> {
+        self.heard.notified()
     }
 
     /// How many attempts are under way here.
@@ -104,7 +128,10 @@ impl<R: Runtime> Loads<R> {
         let mut own = self.own.lock();
         own.engine =
             Some(own.engine.map_or(took, |usual| (usual * (SMOOTHED_OVER - 1) + took) / SMOOTHED_OVER));
-        own.engine_root = Some(root.to_owned()).filter(|root| root.is_absolute());
+        let root = if root.is_absolute() { EngineRoot::At(root.to_owned()) } else { EngineRoot::Elsewhere };
+        if std::mem::replace(&mut own.root, root) == EngineRoot::Untold {
+            self.root_told.notify_one();
+        }
     }
 
     /// The engine gave none.
@@ -112,8 +139,13 @@ impl<R: Runtime> Loads<R> {
         self.own.lock().engine = None;
     }
 
-    pub(super) fn engine_root(&self) -> Option<PathBuf> {
-        self.own.lock().engine_root.clone()
+    pub(super) fn engine_root(&self) -> EngineRoot {
+        self.own.lock().root.clone()
+    }
+
+    /// Resolves when the engine has said it for the first time.
+    pub(super) async fn root_told(&self) {
+        self.root_told.notified().await;
     }
 
     /// Takes word of the engine: its images may be others.
@@ -156,8 +188,13 @@ impl<R: Runtime> Loads<R> {
         let told = others.entry(from).or_default();
         match message {
             Message::Load { stamp, load, images } => {
+                if told.load.as_ref().is_none_or(|(last, ..)| last.incarnation < stamp.incarnation) {
+                    // Started anew, it knows nothing of this node.
+                    self.stirred.notify_one();
+                }
                 if told.load.as_ref().is_none_or(|(last, ..)| *last < stamp) {
-                    told.load = Some((stamp, load, R::Instant::now()));
+                    told.load = Some((stamp, load.bounded(), R::Instant::now()));
+                    self.heard.notify_waiters();
                 }
                 let knows = told.images.as_ref().is_some_and(|(.., hash)| *hash == images);
                 Ok(if knows { Bytes::new() } else { Bytes::from_static(&[WANTS_IMAGES]) })
@@ -176,6 +213,11 @@ impl<R: Runtime> Loads<R> {
     /// Forgets nodes that are gone.
     pub(super) fn retain(&self, is_member: impl Fn(NodeId) -> bool) {
         self.others.lock().retain(|node, _| is_member(*node));
+    }
+
+    /// Which start of a node told last; `None` if none has.
+    pub(super) fn start_of(&self, node: NodeId) -> Option<u64> {
+        self.others.lock().get(&node)?.load.as_ref().map(|(stamp, ..)| stamp.incarnation)
     }
 
     /// What is known of a node; `None` if that is nothing, or too old.
@@ -223,112 +265,5 @@ fn own_load<R: Runtime>(own: &Own<R>) -> Option<(Load, Duration)> {
 }
 
 #[cfg(test)]
-mod tests {
-    use longshore_raft::consensus::runtime::TokioRuntime;
-    use tokio::time::advance;
-
-    use super::super::probe::FixedHost;
-    use super::*;
-
-    type Known = Loads<TokioRuntime>;
-
-    fn names(texts: &[&str]) -> Vec<ImageName> {
-        let mut names: Vec<ImageName> =
-            texts.iter().map(|text| ImageName::of(&text.parse().unwrap())).collect();
-        names.sort_unstable();
-        names
-    }
-
-    fn load(running: u32) -> Load {
-        let node = Known::new(NodeId(9));
-        node.take_host(FixedHost::half_free().0);
-        node.set_running(running);
-        node.own_report().unwrap().load
-    }
-
-    fn stamp(incarnation: u64, number: u64) -> Stamp {
-        Stamp { incarnation, number }
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn the_latest_word_of_each_node_counts_and_not_for_long() {
-        let loads = Known::new(NodeId(1));
-        let other = NodeId(2);
-        let running = || loads.of(other).map(|seen| seen.load.running);
-        let say = |incarnation, number, running| {
-            let message = Message::Load { stamp: stamp(incarnation, number), load: load(running), images: 0 };
-            loads.receive(other, &wire::encode(&message)).unwrap();
-        };
-        assert_eq!(running(), None);
-        say(1, 5, 3);
-        say(1, 4, 9);
-        assert_eq!(running(), Some(3), "what overtook another stands");
-        say(2, 1, 4);
-        assert_eq!(running(), Some(4), "a later start of the node counts anew");
-        advance(KEPT - Duration::from_millis(1)).await;
-        assert_eq!(loads.of(other).map(|seen| seen.age), Some(KEPT - Duration::from_millis(1)));
-        advance(Duration::from_millis(1)).await;
-        assert_eq!(running(), None, "too old");
-        say(2, 2, 5);
-        assert_eq!(running(), Some(5));
-        loads.retain(|node| node != other);
-        assert_eq!(running(), None);
-        assert!(loads.receive(other, &[0xD8, 9]).is_err());
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn whoever_does_not_know_the_images_asks_for_them() {
-        let loads = Known::new(NodeId(1));
-        let other = NodeId(2);
-        let mut number = 0;
-        let mut say = |message: fn(Stamp, Vec<ImageName>) -> Message, names: &[ImageName]| {
-            number += 1;
-            loads.receive(other, &wire::encode(&message(stamp(1, number), names.to_vec()))).unwrap()
-        };
-        let report: fn(Stamp, Vec<ImageName>) -> Message =
-            |stamp, names| Message::Load { stamp, load: load(0), images: ImageName::hash_of(&names) };
-        let images: fn(Stamp, Vec<ImageName>) -> Message = |stamp, names| Message::Images { stamp, names };
-        let (first, second) = (names(&["a", "b:1"]), names(&["a"]));
-        let asked = names(&["b:1", "a", "c"]);
-        assert_eq!(say(report, &first)[..], [WANTS_IMAGES]);
-        assert_eq!(loads.has(other, &asked), [false; 3], "not told yet");
-        assert!(say(images, &first).is_empty() && say(report, &first).is_empty());
-        let has = |asked: &[ImageName]| loads.has(other, asked).iter().filter(|has| **has).count();
-        assert_eq!((has(&asked), has(&first), has(&[])), (2, 2, 0));
-        assert_eq!(loads.of(other).unwrap().images, Some(2));
-        assert_eq!(say(report, &second)[..], [WANTS_IMAGES]);
-        say(images, &second);
-        assert_eq!(has(&asked), 1);
-        advance(KEPT).await;
-        assert_eq!(has(&asked), 0, "nothing is known of it any more");
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn this_node_is_what_its_parts_say() {
-        let loads = Known::new(NodeId(1));
-        let seen = || loads.of(NodeId(1));
-        loads.set_running(2);
-        assert_eq!((seen(), loads.own_report()), (None, None), "the host was not asked yet");
-        let host = FixedHost::half_free().0;
-        loads.take_host(host);
-        let busy = || seen().unwrap().load.cpu_busy;
-        assert_eq!(busy(), 250);
-        loads.take_host(HostSample { cpu_busy: 1_000, ..host });
-        assert_eq!(busy(), 437, "a moment says little");
-        let engine = || seen().unwrap().load.engine_ms;
-        assert_eq!((seen().unwrap().load.running, engine()), (2, None));
-        let ms = Duration::from_millis;
-        loads.engine_answered(ms(40), Path::new("/var/lib/docker"));
-        loads.engine_answered(ms(80), Path::new("/var/lib/docker"));
-        assert_eq!((engine(), loads.engine_root()), (Some(50), Some("/var/lib/docker".into())));
-        loads.engine_answered(ms(50), Path::new(""));
-        assert_eq!(loads.engine_root(), None);
-        loads.engine_silent();
-        assert_eq!(engine(), None);
-        loads.take_own_images(names(&["a"]));
-        assert_eq!(loads.has(NodeId(1), &names(&["a"])), [true]);
-        assert_eq!(loads.own_report().unwrap().images, ImageName::hash_of(&names(&["a"])));
-        advance(KEPT).await;
-        assert_eq!((seen(), loads.own_report()), (None, None), "a host that does not answer");
-    }
-}
+#[path = "loads_tests.rs"]
+mod tests;

@@ -1,6 +1,6 @@
 //! Tells the other nodes how this one is, at a bounded rate: straight to each, past any log.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,20 +17,30 @@ use crate::wire;
 /// Nobody waits for the reply; the next report comes anyway.
 const SEND_TIMEOUT: Duration = Duration::from_secs(2);
 
+/// Nodes that were there when something was said, each as it was known then: one that was started anew has forgotten all that it was told.
+#[derive(Debug, Default)]
+struct Told(BTreeMap<NodeId, Option<u64>>);
+
+impl Told {
+    /// Whether somebody is there that was not told.
+    fn lacks(&self, others: &BTreeMap<NodeId, Option<u64>>) -> bool {
+        others.iter().any(|(node, start)| self.0.get(node) != Some(start))
+    }
+}
+
 /// See the module's docs. One per node.
 pub(crate) struct Sharer<R: Runtime> {
     core: Arc<Core<R>>,
     transport: TransportRef,
     stop: CancellationToken,
     said: Option<(Report, R::Instant)>,
-    /// Nodes that were there then.
-    told: BTreeSet<NodeId>,
+    told: Told,
     number: u64,
 }
 
 impl<R: Runtime> Sharer<R> {
     pub(crate) fn new(core: Arc<Core<R>>, transport: TransportRef, stop: CancellationToken) -> Self {
-        Self { core, transport, stop, said: None, told: BTreeSet::new(), number: 0 }
+        Self { core, transport, stop, said: None, told: Told::default(), number: 0 }
     }
 
     pub(crate) async fn run(mut self) {
@@ -51,23 +61,24 @@ impl<R: Runtime> Sharer<R> {
         let Some(report) = self.core.loads.own_report() else { return MOST };
         let (others, now) = (self.others(), R::Instant::now());
         let said = self.said.as_ref().map(|(report, at)| (report, now - *at));
-        let wait = pace::wait(said, &report, !others.is_subset(&self.told));
+        let wait = pace::wait(said, &report, self.told.lacks(&others));
         if !wait.is_zero() {
             return wait;
         }
-        others.iter().for_each(|node| self.tell(*node, &report));
+        others.keys().for_each(|node| self.tell(*node, &report));
         self.number += 1;
-        (self.said, self.told) = (Some((report, now)), others);
+        (self.said, self.told) = (Some((report, now)), Told(others));
         MOST
     }
 
-    /// Members that are not known to be dead.
-    fn others(&self) -> BTreeSet<NodeId> {
+    /// Members that are not known to be dead, each with the start of it that told last.
+    fn others(&self) -> BTreeMap<NodeId, Option<u64>> {
         let core = &self.core;
         let members: BTreeSet<NodeId> =
             core.group.with_state(|state| state.membership.members().map(|node| node.id).collect());
         core.loads.retain(|node| members.contains(&node));
-        members.into_iter().filter(|node| *node != core.me && core.is_alive(*node)).collect()
+        let others = members.into_iter().filter(|node| *node != core.me && core.is_alive(*node));
+        others.map(|node| (node, core.loads.start_of(node))).collect()
     }
 
     fn tell(&self, node: NodeId, report: &Report) {
@@ -88,5 +99,26 @@ impl<R: Runtime> Sharer<R> {
                 tracing::trace!(%node, %error, "a node could not be told of the load here; it is told again");
             }
         }));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whoever_was_started_anew_was_not_told() {
+        let others =
+            |of: &[(u64, Option<u64>)]| of.iter().map(|(node, start)| (NodeId(*node), *start)).collect();
+        let told = Told(others(&[(2, Some(1)), (3, None)]));
+        for (now, lacks) in [
+            (&[(2, Some(1)), (3, None)][..], false),
+            (&[(2, Some(1))], false),
+            (&[(2, Some(2)), (3, None)], true),
+            (&[(2, Some(1)), (3, Some(7))], true),
+            (&[(2, Some(1)), (4, None)], true),
+        ] {
+            assert_eq!(told.lacks(&others(now)), lacks, "{now:?}");
+        }
     }
 }

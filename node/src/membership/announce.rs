@@ -8,7 +8,7 @@ use std::time::Duration;
 use longshore_model::control::{Command, Reply};
 use longshore_raft::Runtime;
 use longshore_raft::consensus::runtime::Instant as _;
-use longshore_raft::model::membership::{Announcement, EngineReport};
+use longshore_raft::model::membership::{Announcement, EngineFacts, EngineReport};
 use tokio_util::sync::CancellationToken;
 
 use crate::core::Core;
@@ -62,7 +62,8 @@ impl<R: Runtime> Announcer<R> {
                 self.core.loads.engine_answered(R::Instant::now() - asked, Path::new(&info.root_dir));
                 let capabilities = info.capabilities();
                 let EngineInfo { version, api_version, arch, cpus, memory_bytes, .. } = info;
-                return EngineReport::Ready { version, api_version, arch, cpus, memory_bytes, capabilities };
+                let facts = EngineFacts { arch, cpus, memory_bytes, capabilities };
+                return EngineReport::Ready { version, api_version, facts };
             }
             Ok(Err(error)) => error.to_string(),
             Err(_) => format!("the Docker engine did not answer within {} s", PROBE_TIMEOUT.as_secs()),

@@ -49,8 +49,8 @@ pub trait Network: Send + Sync {
 /// taken is durable.
 pub type StartedCommitter = BoxFuture<()>;
 
-/// Opens tables; blocks.
-pub type OpenTables = Box<dyn FnOnce() -> TablesResult<(Arc<dyn Tables>, Opened)> + Send>;
+/// Opens tables, and again when those that it gave were found to be damaged; blocks.
+pub type OpenTables = Arc<dyn Fn() -> TablesResult<(Arc<dyn Tables>, Opened)> + Send + Sync>;
 
 /// A listener of the API, and what may be done through it.
 pub struct ApiDoor {

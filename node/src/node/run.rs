@@ -181,7 +181,7 @@ impl<R: Runtime> Node<R> {
         let farewells = Farewells::<R>::new();
         let (one, all) = (options.build_context_bytes, options.build_contexts_bytes);
         let contexts = Contexts::<R>::open(Arc::clone(&ports.disk), one, all, options.disk_floor);
-        let loads = Loads::<R>::new(me);
+        let loads = Loads::<R>::new(me, inventory.is_some());
         let intake = Arc::new(Intake {
             router: Arc::clone(&router),
             offers: Arc::clone(&offers),

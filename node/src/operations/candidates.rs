@@ -2,15 +2,15 @@
 
 use std::collections::BTreeMap;
 
-use longshore_model::operations::OperationKind;
-use longshore_model::operations::placement::{Candidate, Capacity};
+use longshore_model::operations::placement::{Candidate, Capacity, Miss};
+use longshore_model::operations::{OperationId, OperationKind};
 use longshore_raft::model::detector::PeerState;
-use longshore_raft::model::membership::{EngineReport, NodeRecord, Standing};
+use longshore_raft::model::membership::{EngineFacts, EngineReport, NodeRecord, Standing, WEIGHT_MAX};
 use longshore_raft::{NodeId, Runtime};
 
 use crate::core::Core;
 use crate::load::ImageName;
-use crate::ring::Replicas;
+use crate::ring::{Partitions, Replicas};
 
 /// A node that could do anything. `open` tells how much each node has to do; `images`, which ones its engine had better have.
 pub(crate) fn candidate<R: Runtime>(
@@ -24,22 +24,41 @@ pub(crate) fn candidate<R: Runtime>(
         name: record.profile.name.clone(),
         zone: record.zone().map(str::to_owned),
         labels: record.profile.labels.clone(),
-        capacity: match &record.engine {
-            EngineReport::Ready { arch, cpus, memory_bytes, capabilities, .. } => Some(Capacity {
-                cpus: *cpus,
-                memory_bytes: *memory_bytes,
-                arch: arch.clone(),
-                capabilities: capabilities.clone(),
-            }),
-            _ => None,
-        },
+        capacity: record.engine_facts().map(|facts| capacity(facts).bounded()),
         load: core.loads.of(record.id).map(|seen| seen.load),
         has: core.loads.has(record.id, images),
-        weight: record.weight(),
+        weight: record.weight().min(WEIGHT_MAX),
         open: open.get(&record.id).copied().unwrap_or(0),
+        placed: 0,
         is_suspect: core.peer_state(record.id) == PeerState::Suspect,
         unable: None,
     }
+}
+
+fn capacity(facts: &EngineFacts) -> Capacity {
+    let EngineFacts { arch, cpus, memory_bytes, capabilities } = facts.clone();
+    Capacity { cpus, memory_bytes, arch, capabilities }
+}
+
+/// The lot by which nodes that are alike are told apart: a hash of what is decided about.
+pub(crate) fn lot(of: &[&[u8]]) -> u64 {
+    let mut hasher = blake3::Hasher::new();
+    for part in of {
+        hasher.update(&(part.len() as u64).to_le_bytes()).update(part);
+    }
+    let hash = hasher.finalize();
+    let (first, _) = hash.as_bytes().split_first_chunk().expect("a hash has 32 bytes");
+    u64::from_le_bytes(*first)
+}
+
+/// Whether an operation is in a log that this node has: then its open parts are counted there.
+pub(crate) fn is_logged<R: Runtime>(replicas: &Replicas<R>, operation: OperationId) -> bool {
+    let holds = |replica: &Partitions<R>| {
+        replica.with_state(|machine| {
+            machine.range().contains(operation.partition) && machine.operations().get(operation).is_some()
+        })
+    };
+    replicas.all().iter().any(|(_, replica)| holds(replica))
 }
 
 /// The images that an operation's engines are to have, in the order of its work.
@@ -62,7 +81,7 @@ pub(crate) fn open_parts<R: Runtime>(core: &Core<R>, replicas: &Replicas<R>) -> 
         if let Some(running) =
             core.loads.of(node).map(|seen| seen.load.running).filter(|running| *running > 0)
         {
-            let known = open.entry(node).or_default();
+            let known: &mut u32 = open.entry(node).or_default();
             *known = running.max(*known);
         }
     }
@@ -71,15 +90,15 @@ pub(crate) fn open_parts<R: Runtime>(core: &Core<R>, replicas: &Replicas<R>) -> 
 
 /// Why a node gets no work that was not meant for it by name. What goes to all of the nodes goes to those too whose engine does not answer just now:
 /// it is tried again for a while.
-pub(crate) fn unable(peer: PeerState, node: &NodeRecord, is_for_all: bool) -> Option<String> {
+pub(crate) fn unable(peer: PeerState, node: &NodeRecord, is_for_all: bool) -> Option<Miss> {
+    let unfit = |why: &str| Some(Miss::Unfit(why.to_owned()));
+    let away = |why: &str| Some(Miss::Away(why.to_owned()));
     match &node.engine {
-        _ if node.standing != Standing::Active => Some("is leaving".to_owned()),
-        _ if !node.is_available() => Some(format!("is {}", node.availability.in_words())),
-        _ if peer == PeerState::Failed => Some("is dead".to_owned()),
-        EngineReport::NotConfigured => Some("has no Docker engine".to_owned()),
-        EngineReport::Unavailable { .. } if !is_for_all => {
-            Some("has a Docker engine that does not answer".to_owned())
-        }
+        _ if node.standing != Standing::Active => unfit("is leaving"),
+        _ if !node.is_available() => unfit(&format!("is {}", node.availability.in_words())),
+        _ if peer == PeerState::Failed => away("is dead"),
+        EngineReport::NotConfigured => unfit("has no Docker engine"),
+        EngineReport::Unavailable { .. } if !is_for_all => away("has a Docker engine that does not answer"),
         _ => None,
     }
 }

@@ -13,14 +13,16 @@ mod dispatcher;
 mod executor;
 mod farewells;
 mod intake;
+mod lately;
 mod lease;
 mod offers;
 mod upkeeper;
 
-pub(crate) use candidates::{candidate, images_of, open_parts, unable};
+pub(crate) use candidates::{candidate, images_of, is_logged, lot, open_parts, unable};
 pub(crate) use dispatcher::Dispatcher;
 pub(crate) use executor::Executor;
 pub(crate) use farewells::Farewells;
 pub(crate) use intake::Intake;
+pub(crate) use lately::{Lately, Ticket};
 pub(crate) use offers::{OFFERED_MAX, Offer, Offers};
 pub(crate) use upkeeper::Upkeeper;

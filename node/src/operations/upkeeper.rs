@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use longshore_model::container::{CopyOf, Origin};
 use longshore_model::control::ControlState;
-use longshore_model::operations::placement::{Candidate, Places, eligible};
+use longshore_model::operations::placement::{Candidate, Miss, Places, eligible};
 use longshore_model::operations::{
     CopyState, Kept, Move, OperationCommand, OperationKind, OperationReply, Operations, Part, Replaced,
     RunSpec, Strategy, SubKey, SubState, Submission, Upkeep,
@@ -25,7 +25,7 @@ use longshore_raft::{GroupId, NodeId, Runtime};
 use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 
-use super::candidates::{candidate, images_of, open_parts, unable};
+use super::candidates::{candidate, images_of, lot, open_parts, unable};
 use super::farewells::Farewells;
 use super::offers::{Offer, Offers};
 use crate::core::Core;
@@ -279,7 +279,8 @@ impl<R: Runtime> Upkeeper<R> {
             let images = images.unwrap_or_default();
             let candidates = self.candidates(state, &operation.places, away, open, images, fits);
             let Ok(able) = eligible(&candidates, &operation.places.requirements) else { continue };
-            let Ok(chosen) = able.choose(1) else { continue };
+            let of = lot(&[key.operation.to_string().as_bytes(), &key.index.to_le_bytes()]);
+            let Ok(chosen) = able.drawn_by(of).choose(1) else { continue };
             let (to, why) = chosen.into_iter().next().expect("one was asked for");
             let why = format!("moved from {}: {why}", name(state, sub.node));
             *open.entry(to).or_default() += 1;
@@ -317,8 +318,8 @@ impl<R: Runtime> Upkeeper<R> {
         let candidate = |node: &NodeRecord| {
             let peer = self.core.peer_state(node.id);
             let unable = match away.get(&node.id) {
-                Some(_) => Some("is away".to_owned()),
-                None if peer == PeerState::Suspect => Some("is not heard of".to_owned()),
+                Some(_) => Some(Miss::Away("is away".to_owned())),
+                None if peer == PeerState::Suspect => Some(Miss::Away("is not heard of".to_owned())),
                 None => unable(peer, node, false),
             };
             Candidate { unable, ..candidate(&self.core, node, open, images) }
@@ -345,7 +346,7 @@ impl<R: Runtime> Upkeeper<R> {
             candidates = self.candidates(state, &kept.places, away, open, &image, |_| true);
         }
         let able = match eligible(&candidates, &kept.places.requirements) {
-            Ok(able) => able,
+            Ok(able) => able.drawn_by(lot(&[kept.run.to_string().as_bytes(), &copy.to_le_bytes()])),
             Err(error) => {
                 tracing::debug!(run = %kept.run, copy, %error, "a copy can not be replaced; trying again");
                 return None;
@@ -378,6 +379,7 @@ impl<R: Runtime> Upkeeper<R> {
             strategy: Strategy::Distributed,
             places: kept.places.clone(),
             parts: vec![Part { node: chosen.node, work: 0, why: Some(why) }],
+            left_out: Vec::new(),
             timeout_ms: kept.timeout_ms,
             submitted_by: self.core.me,
             unix_ms: R::unix_time_ms(),

@@ -3,6 +3,7 @@
 //! Must never: change anything but through the log of the control group, or of the group that it concerns.
 
 mod asking;
+mod choosing;
 mod contexts;
 mod credentials;
 mod departure;
@@ -39,7 +40,7 @@ use crate::builds::Contexts;
 use crate::core::Core;
 use crate::engines::{Care, Engines};
 use crate::history::Histories;
-use crate::operations::Offers;
+use crate::operations::{Lately, Offers};
 use crate::ring::{Front, Replicas};
 
 /// How long a listing waits for a quorum before it shows the local copy.
@@ -61,6 +62,7 @@ pub(crate) struct Service<R: Runtime> {
     replicas: Arc<Replicas<R>>,
     front: Front<R>,
     work: Work<R>,
+    lately: Arc<Lately<R>>,
     /// Notified when this node has left, so that the process ends.
     left: Arc<Notify>,
 }
@@ -73,7 +75,7 @@ impl<R: Runtime> Service<R> {
         left: Arc<Notify>,
     ) -> Self {
         let front = Front::new(Arc::clone(&core), Arc::clone(&replicas));
-        Self { core, replicas, front, work, left }
+        Self { core, replicas, front, work, lately: Lately::new(), left }
     }
 
     /// Proposes a command; a refusal by the state machine is an error.

@@ -10,15 +10,15 @@ use longshore_model::operations::{
 };
 use longshore_raft::{NodeId, Runtime};
 
-use super::asking::{AskedFor, each_at};
+use super::asking::AskedFor;
 use super::keys::front_error;
-use super::placing::{Asked, Wanted, named};
+use super::placing::{Placed, Wanted, named};
 use super::views::operation_view;
 use super::{Service, operation_watch};
 use crate::api::service::ApiStream;
 use crate::api::types::*;
 use crate::history::{merged, reaches_beyond};
-use crate::operations::{OFFERED_MAX, Offer, images_of, open_parts};
+use crate::operations::{OFFERED_MAX, Offer, Ticket};
 use crate::ring::FrontError;
 
 /// Time an operation may take if none is asked for.
@@ -57,23 +57,19 @@ impl<R: Runtime> Service<R> {
         let key = checked_key(&session, key)?;
         // Names are resolved against what this node knows; a name made a moment ago elsewhere may need the barrier.
         self.linearize().await?;
-        let open = open_parts(&self.core, &self.replicas);
-        let images = images_of(&asked_for.kind());
-        let known = Asked { open: &open, images: &images };
-        let placed = self.core.group.with_state(|state| match &asked_for {
-            AskedFor::Images(kind) => wanted.parts(&self.core, state, &known, kind.works() as u32),
-            AskedFor::Run(run) => wanted.copies(&self.core, state, &known, run.copies),
-            AskedFor::Containers(_, nodes) => Ok(each_at(nodes)),
-        });
+        if !matches!(asked_for, AskedFor::Containers(..)) {
+            self.until_told(&wanted).await;
+        }
+        let (placed, ticket) = self.place(&wanted, &asked_for, &[session.as_str().as_bytes(), &asked]);
         let places = self.core.group.with_state(|state| match &asked_for {
             // It is done where the containers are.
             AskedFor::Containers(..) => Ok(Places::default()),
             AskedFor::Images(_) | AskedFor::Run(_) => wanted.places(self.core.me, state),
         });
-        let (parts, places, unplaced) = match (placed, places, unreadable) {
-            (Ok(parts), Ok(places), None) => (parts, places, None),
+        let (Placed { parts, left_out }, places, unplaced) = match (placed, places, unreadable) {
+            (Ok(placed), Ok(places), None) => (placed, places, None),
             (_, _, Some(error)) | (Err(error), _, None) | (_, Err(error), None) => {
-                (Vec::new(), Places::default(), Some(error))
+                (Placed::default(), Places::default(), Some(error))
             }
         };
         let kind = asked_for.into_kind(parts.len() as u32);
@@ -89,6 +85,7 @@ impl<R: Runtime> Service<R> {
             strategy,
             places,
             parts,
+            left_out,
             timeout_ms,
             submitted_by: self.core.me,
             unix_ms: R::unix_time_ms(),
@@ -96,7 +93,7 @@ impl<R: Runtime> Service<R> {
             asked,
             key,
         };
-        self.commit(submission, unplaced).await
+        self.commit(submission, unplaced, ticket).await
     }
 
     /// `unplaced`: why it has no parts. With a key it is brought to the log all the same: the operation may be there already, submitted
@@ -105,6 +102,7 @@ impl<R: Runtime> Service<R> {
         &self,
         submission: Submission,
         unplaced: Option<ApiError>,
+        ticket: Option<Ticket<R>>,
     ) -> Result<OperationView, ApiError> {
         if submission.key.is_none()
             && let Some(error) = unplaced
@@ -116,6 +114,9 @@ impl<R: Runtime> Service<R> {
         let command = OperationCommand::Submit(Box::new(submission));
         match self.front.operate(partition, command).await.map_err(operation_error)? {
             OperationReply::Submitted(Ok(id)) => {
+                if let Some(ticket) = ticket {
+                    ticket.logged(id);
+                }
                 self.offer(id, &nodes);
                 // Whatever comes now, the record stands.
                 let operation = self.found(id).await.map_err(|error| {
@@ -231,13 +232,14 @@ impl<R: Runtime> Service<R> {
             strategy: of.strategy,
             places: of.places,
             parts: if gone.is_some() { Vec::new() } else { parts },
+            left_out: Vec::new(),
             timeout_ms: of.timeout_ms,
             submitted_by: self.core.me,
             unix_ms: R::unix_time_ms(),
             retry_of: Some(of.id),
             key,
         };
-        self.commit(submission, gone).await
+        self.commit(submission, gone, None).await
     }
 
     pub(super) async fn operations(&self, query: OperationQuery) -> Result<Vec<OperationView>, ApiError> {

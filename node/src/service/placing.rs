@@ -5,9 +5,9 @@ use std::collections::BTreeMap;
 use longshore_model::control::ControlState;
 use longshore_model::operations::placement::{
     Candidate, LabelRequirement, PlaceError, Places, REQUIREMENTS_MAX, Requirements, check_preference,
-    eligible,
+    eligible, is_untold,
 };
-use longshore_model::operations::{Part, SUBS_MAX};
+use longshore_model::operations::{LeftOut, Part, SUBS_MAX};
 use longshore_raft::model::membership::{CAPABILITY_BYTES_MAX, NodeRecord, PLACE_BYTES_MAX, Standing};
 use longshore_raft::{NodeId, Runtime};
 
@@ -22,8 +22,19 @@ use crate::operations::{candidate, unable};
 pub(super) struct Asked<'a> {
     /// How much each node has to do.
     pub(super) open: &'a BTreeMap<NodeId, u32>,
+    /// What it was given a moment ago, beside that.
+    pub(super) placed: &'a BTreeMap<NodeId, u32>,
     /// The images that its engines had better have.
     pub(super) images: &'a [ImageName],
+    /// Decides between nodes that are alike.
+    pub(super) lot: u64,
+}
+
+/// Who does what, and who does nothing of what is meant for all.
+#[derive(Debug, Default)]
+pub(super) struct Placed {
+    pub(super) parts: Vec<Part>,
+    pub(super) left_out: Vec<LeftOut>,
 }
 
 /// What of a request says where its work goes.
@@ -136,22 +147,45 @@ impl Wanted {
         state: &ControlState,
         asked: &Asked<'_>,
         copies: u32,
-    ) -> Result<Vec<Part>, ApiError> {
-        let number =
-            |parts: Vec<Part>| parts.into_iter().zip(0..).map(|(part, work)| Part { work, ..part }).collect();
+    ) -> Result<Placed, ApiError> {
+        let number = |placed: Placed| {
+            let parts = placed.parts.into_iter().zip(0..).map(|(part, work)| Part { work, ..part });
+            Placed { parts: parts.collect(), ..placed }
+        };
         match self.strategy {
             Strategy::Local => self.parts(core, state, asked, copies).map(number),
             Strategy::Replicated => self.parts(core, state, asked, 1).map(number),
             Strategy::Distributed => {
                 let candidates = self.candidates(core, state, asked, false)?;
-                let able = eligible(&candidates, &self.requirements).map_err(place_error)?;
+                let able =
+                    eligible(&candidates, &self.requirements).map_err(place_error)?.drawn_by(asked.lot);
                 let parts =
                     if self.in_turn { able.deal(copies) } else { able.spread(copies, &BTreeMap::new()) };
                 // There was nothing to choose: it is that node's, come what may.
                 let chosen = |part: Part| Part { why: part.why.filter(|_| self.on.len() != 1), ..part };
-                Ok(parts.into_iter().map(chosen).collect())
+                Ok(Placed { parts: parts.into_iter().map(chosen).collect(), left_out: Vec::new() })
             }
         }
+    }
+
+    /// Whether it goes to all nodes that can do it.
+    fn is_for_all(&self) -> bool {
+        self.strategy == Strategy::Replicated && self.replicas.is_none()
+    }
+
+    /// Whether to wait, not for long: nodes have not told yet whether they meet the requirements, and it is for all of them, or for more than can do it
+    /// as far as is known.
+    pub(super) fn is_untold<R: Runtime>(&self, core: &Core<R>, state: &ControlState) -> bool {
+        let nothing = BTreeMap::new();
+        let asked = Asked { open: &nothing, placed: &nothing, images: &[], lot: 0 };
+        let Ok(candidates) = self.candidates(core, state, &asked, self.is_for_all()) else { return false };
+        let wanted = match self.strategy {
+            Strategy::Replicated => self.replicas.unwrap_or(1),
+            Strategy::Local | Strategy::Distributed => 1,
+        };
+        let suffice =
+            || eligible(&candidates, &self.requirements).is_ok_and(|able| able.all().len() >= wanted);
+        is_untold(&candidates, &self.requirements) && (self.is_for_all() || !suffice())
     }
 
     fn candidates<R: Runtime>(
@@ -165,10 +199,14 @@ impl Wanted {
         let is_candidate = |n: &&NodeRecord| named.is_empty() || named.contains(&n.id);
         let candidate = |record: &NodeRecord| Candidate {
             unable: if named.is_empty() {
-                unable(core.peer_state(record.id), record, is_for_all)
+                // What is for all waits for an engine that is away, if it is known to be one that can do it.
+                let waits =
+                    is_for_all && (record.engine_facts().is_some() || !self.requirements.ask_for_capacity());
+                unable(core.peer_state(record.id), record, waits)
             } else {
                 None
             },
+            placed: asked.placed.get(&record.id).copied().unwrap_or(0),
             ..candidate(core, record, asked.open, asked.images)
         };
         let candidates: Vec<Candidate> =
@@ -184,15 +222,16 @@ impl Wanted {
         state: &ControlState,
         asked: &Asked<'_>,
         works: u32,
-    ) -> Result<Vec<Part>, ApiError> {
+    ) -> Result<Placed, ApiError> {
         let Self { strategy, on, requirements, replicas, in_turn } = self;
         let named = on.iter().map(|name| named(core.me, state, name)).collect::<Result<Vec<_>, _>>()?;
-        let is_for_all = *strategy == Strategy::Replicated && replicas.is_none();
+        let is_for_all = self.is_for_all();
         if *strategy == Strategy::Local && on.is_empty() && *requirements == Requirements::default() {
-            return Ok(each_does_all(vec![(self::named(core.me, state, "self")?, None)], works));
+            let parts = each_does_all(vec![(self::named(core.me, state, "self")?, None)], works);
+            return Ok(Placed { parts, left_out: Vec::new() });
         }
         let candidates = self.candidates(core, state, asked, is_for_all)?;
-        let eligible = eligible(&candidates, requirements).map_err(place_error)?;
+        let eligible = eligible(&candidates, requirements).map_err(place_error)?.drawn_by(asked.lot);
         let nodes = match (strategy, replicas) {
             (Strategy::Replicated, None) => eligible.all().len(),
             (Strategy::Replicated, Some(count)) => *count,
@@ -204,7 +243,7 @@ impl Wanted {
             );
             return Err(invalid(message).hint("submit several operations"));
         }
-        Ok(match (strategy, replicas) {
+        let parts = match (strategy, replicas) {
             (Strategy::Distributed, _) if *in_turn => eligible.deal(works),
             (Strategy::Distributed, _) => eligible.distribute(works),
             (Strategy::Replicated, None) => {
@@ -215,7 +254,9 @@ impl Wanted {
                 each_does_all(named.into_iter().map(|node| (node, None)).collect(), works)
             }
             (Strategy::Local, _) => chosen(eligible.choose(1), works)?,
-        })
+        };
+        let left_out = if is_for_all { eligible.left_out() } else { Vec::new() };
+        Ok(Placed { parts, left_out })
     }
 }
 
@@ -243,6 +284,9 @@ fn place_error(error: PlaceError) -> ApiError {
         }
         PlaceError::UnknownZone(..) => "`longshore node ls --format json` tells the zone of each",
         PlaceError::UnknownCapability(..) => "`longshore node inspect NODE` tells what its engine can do",
+        error if error.may_pass() => {
+            "try again in a moment: nodes tell what they have when they start, and every ten seconds"
+        }
         PlaceError::Nobody(_) => "start a node that can, ask for less, or name nodes with --on",
         PlaceError::TooFew { .. } => "ask for fewer replicas, or for less of each",
     };
@@ -272,119 +316,5 @@ pub(super) fn named(me: NodeId, state: &ControlState, name: &str) -> Result<Node
 }
 
 #[cfg(test)]
-mod tests {
-    use longshore_raft::model::membership::{
-        Availability, AvailabilityNote, AvailabilityOrder, NodeChange, NodeProfile,
-    };
-
-    use longshore_raft::model::detector::PeerState;
-
-    use super::*;
-
-    #[test]
-    fn a_node_that_leaves_gets_no_new_work_not_even_its_own() {
-        let mut state = ControlState::default();
-        for (key, name) in [(1, "alder"), (2, "birch")] {
-            let profile = NodeProfile {
-                name: name.into(),
-                address: ([127, 0, 0, 1], 7400).into(),
-                zone: None,
-                region: None,
-                labels: Default::default(),
-                version: "0.1.0".into(),
-                weight: 1024,
-            };
-            state.membership.admit([key; 32], profile, 0).unwrap();
-        }
-        assert_eq!(named(NodeId(2), &state, "self").unwrap(), NodeId(2));
-        assert_eq!(named(NodeId(1), &state, "birch").unwrap(), NodeId(2));
-        state.membership.set_standing(NodeId(2), Standing::Leaving).unwrap();
-        for (me, name) in [(2, "self"), (2, "birch"), (1, "birch")] {
-            let refused = named(NodeId(me), &state, name).unwrap_err();
-            assert_eq!(refused.code, ErrorCode::Conflict, "{refused}");
-            assert!(refused.message.contains("birch is leaving"), "{refused}");
-        }
-        assert_eq!(named(NodeId(1), &state, "cedar").unwrap_err().code, ErrorCode::NotFound);
-    }
-
-    #[test]
-    fn a_node_that_is_paused_or_drained_gets_no_new_work() {
-        let mut state = ControlState::default();
-        for (key, name) in [(1, "alder"), (2, "birch")] {
-            let profile = NodeProfile {
-                name: name.into(),
-                address: ([127, 0, 0, 1], 7400).into(),
-                zone: None,
-                region: None,
-                labels: Default::default(),
-                version: "0.1.0".into(),
-                weight: 1024,
-            };
-            state.membership.admit([key; 32], profile, 0).unwrap();
-        }
-        for (availability, word) in
-            [(Availability::Paused, "paused"), (Availability::Draining, "being drained")]
-        {
-            let note = AvailabilityNote { message: None, by: NodeId(1), unix_ms: 0 };
-            let availability = Some(AvailabilityOrder { availability, note });
-            let change = NodeChange { availability, ..NodeChange::default() };
-            state.membership.update(NodeId(2), change).unwrap();
-            for (me, name) in [(2, "self"), (1, "birch"), (1, "n2")] {
-                let refused = named(NodeId(me), &state, name).unwrap_err();
-                let says =
-                    format!("birch is {word}: `longshore node update birch --availability active` ends that");
-                assert_eq!((refused.code, refused.message), (ErrorCode::Conflict, says));
-            }
-            let birch = state.membership.get(NodeId(2)).unwrap();
-            assert_eq!(unable(PeerState::Alive, birch, true), Some(format!("is {word}")));
-        }
-        assert_eq!(named(NodeId(2), &state, "alder").unwrap(), NodeId(1));
-    }
-
-    #[test]
-    fn a_request_that_contradicts_itself_is_refused() {
-        let pull = Action::Pull { images: vec!["nginx".into()] };
-        let request = |strategy| OperationRequest::new(pull.clone(), strategy);
-        let on = vec!["alder".to_owned(), "birch".to_owned()];
-        let cases = [
-            (OperationRequest { on: on.clone(), ..request(Strategy::Local) }, "one node"),
-            (
-                OperationRequest { on: on.clone(), zones: on.clone(), ..request(Strategy::Replicated) },
-                "either",
-            ),
-            (
-                OperationRequest { on: on.clone(), replicas: Some(1), ..request(Strategy::Replicated) },
-                "either",
-            ),
-            (
-                OperationRequest { replicas: Some(1), ..request(Strategy::Distributed) },
-                "replicated strategy only",
-            ),
-            (OperationRequest { replicas: Some(0), ..request(Strategy::Replicated) }, "one replica at least"),
-            (
-                OperationRequest { in_turn: true, ..request(Strategy::Replicated) },
-                "distributed strategy only",
-            ),
-            (
-                OperationRequest { preferred_zone: Some("a".into()), ..request(Strategy::Replicated) },
-                "nothing to prefer",
-            ),
-            (
-                OperationRequest {
-                    on: on.clone(),
-                    capabilities: on.clone(),
-                    ..request(Strategy::Replicated)
-                },
-                "either",
-            ),
-            (OperationRequest { capabilities: vec![String::new()], ..request(Strategy::Local) }, "not a cap"),
-            (OperationRequest { labels: vec!["=x".into()], ..request(Strategy::Replicated) }, "not a label"),
-            (OperationRequest { labels: vec!["x".into(); 65], ..request(Strategy::Replicated) }, "64 labels"),
-        ];
-        for (request, why) in cases {
-            let refused = Wanted::of(&request).unwrap_err();
-            assert!(refused.code == ErrorCode::Invalid && refused.message.contains(why), "{why}: {refused}");
-        }
-        assert!(Wanted::of(&OperationRequest { on, ..request(Strategy::Distributed) }).is_ok());
-    }
-}
+#[path = "placing_tests.rs"]
+mod tests;

@@ -5,7 +5,7 @@ use longshore_model::operations as model;
 use longshore_raft::consensus::machine::{GroupStatus, Role};
 use longshore_raft::consensus::runtime::Instant as _;
 use longshore_raft::model::detector::PeerState;
-use longshore_raft::model::membership::{Availability, EngineReport, NodeRecord, Standing};
+use longshore_raft::model::membership::{Availability, EngineFacts, EngineReport, NodeRecord, Standing};
 use longshore_raft::{NodeId, Runtime};
 
 use super::Service;
@@ -166,7 +166,8 @@ fn engine_view(report: &EngineReport) -> EngineView {
     match report.clone() {
         EngineReport::Unknown => EngineView::Unknown,
         EngineReport::NotConfigured => EngineView::NotConfigured,
-        EngineReport::Ready { version, api_version, arch, cpus, memory_bytes, capabilities } => {
+        EngineReport::Ready { version, api_version, facts } => {
+            let EngineFacts { arch, cpus, memory_bytes, capabilities } = facts;
             let capabilities = capabilities.into_iter().collect();
             EngineView::Ready { version, api_version, arch, cpus, memory_bytes, capabilities }
         }
@@ -276,6 +277,10 @@ pub(super) fn operation_view(state: &ControlState, operation: &model::Operation)
             ended_at_ms: s.ended_unix_ms,
         }
     };
+    let left_out = |left_out: &model::LeftOut| MissingNode {
+        node: name_of(state, left_out.node),
+        why: left_out.why.clone(),
+    };
     OperationView {
         id: operation.id.to_string(),
         session: operation.session.to_string(),
@@ -301,6 +306,7 @@ pub(super) fn operation_view(state: &ControlState, operation: &model::Operation)
         retry_of: operation.retry_of.map(|id| id.to_string()),
         cancelled_by: operation.cancelled_by.map(|node| name_of(state, node)),
         ended_at_ms: operation.ended_unix_ms,
+        left_out: operation.left_out.iter().map(left_out).collect(),
         sub_operations: operation.subs.iter().enumerate().map(sub).collect(),
     }
 }

@@ -168,8 +168,8 @@ pub async fn serve(config: NodeConfig, start: Start, log: LogHandle) -> Result<E
 }
 
 fn tables_in(folder: PathBuf) -> OpenTables {
-    Box::new(move || {
-        let (tables, opened) = SledTables::open(folder)?;
+    Arc::new(move || {
+        let (tables, opened) = SledTables::open(&folder)?;
         Ok((Arc::new(tables) as Arc<dyn Tables>, opened))
     })
 }

@@ -15,7 +15,7 @@ use bincode::{Decode, Encode};
 
 use super::ids::{NodeId, ReplicaId};
 pub use availability::{Availability, AvailabilityNote, AvailabilityOrder, MESSAGE_BYTES_MAX};
-pub use engine::{CAPABILITIES_MAX, CAPABILITY_BYTES_MAX, EngineReport};
+pub use engine::{CAPABILITIES_MAX, CAPABILITY_BYTES_MAX, EngineFacts, EngineReport};
 pub use update::{NodeChange, Override, Overrides, PLACE_BYTES_MAX, WEIGHT_MAX};
 
 /// Most nodes on record, removed ones included. A record is about 300 bytes, and the whole table is in every snapshot.
@@ -86,6 +86,8 @@ pub struct NodeRecord {
     pub profile: NodeProfile,
     pub overrides: Overrides,
     pub engine: EngineReport,
+    /// What an engine told that is away now; see [`NodeRecord::engine_facts`].
+    pub engine_before: Option<EngineFacts>,
     pub standing: Standing,
     pub availability: Availability,
     /// Of the last order about its availability.
@@ -184,6 +186,7 @@ impl Membership {
             profile,
             overrides: Overrides::default(),
             engine: EngineReport::Unknown,
+            engine_before: None,
             standing: Standing::Active,
             availability: Availability::Active,
             availability_note: None,
@@ -221,7 +224,7 @@ impl Membership {
         node.profile.region = region;
         node.profile.version = version;
         node.profile.weight = weight;
-        node.engine = engine;
+        node.take_engine(engine);
         Ok(())
     }
 

@@ -39,7 +39,7 @@ use crate::random::draw;
 
 /// Tables for one process. They are gone with it: whatever is in tables can be made anew.
 pub fn tables_of_a_process() -> OpenTables {
-    Box::new(|| Ok((Arc::new(MemTables::new()) as Arc<dyn Tables>, Opened::Fresh)))
+    Arc::new(|| Ok((Arc::new(MemTables::new()) as Arc<dyn Tables>, Opened::Fresh)))
 }
 
 /// Where the log of a node lies (`LogConfig::new`), and its snapshots (`Node::run`).

@@ -38,7 +38,7 @@ pub enum TablesError {
     #[error("{what} of {len} is over the limit of {limit}")]
     TooLarge { what: &'static str, len: usize, limit: usize },
     /// Found since the tables were opened. Every access fails from now on.
-    #[error("the tables in {dir} are damaged: {why}; what they held is rebuilt at the next start")]
+    #[error("the tables in {dir} are damaged: {why}; what they held is rebuilt when they are opened again")]
     Damaged { dir: PathBuf, why: String },
     /// The store can be neither opened nor set aside.
     #[error("{context}: {source}")]

@@ -15,6 +15,13 @@ const DISK_NEWS: u64 = 50;
 /// By how much an engine must have become slower or quicker, beside the factor of two.
 const ENGINE_NEWS_MS: u32 = 100;
 
+/// No host has more of it: whoever says so is mistaken.
+pub(super) const MEMORY_BYTES_MAX: u64 = 1 << 50;
+const DISK_BYTES_MAX: u64 = 1 << 60;
+/// A node has few attempts under way at a time.
+const RUNNING_MAX: u32 = 4_096;
+const ENGINE_MS_MAX: u32 = 600_000;
+
 /// A node at one moment, as it tells itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
 pub struct Load {
@@ -23,7 +30,7 @@ pub struct Load {
     /// Of the host, and what of it could be had without swapping.
     pub memory_bytes: u64,
     pub memory_free_bytes: u64,
-    /// Of the disk that holds the engine's images.
+    /// Of the disk that holds the engine's images; nothing of nothing if that is not known.
     pub disk_bytes: u64,
     pub disk_free_bytes: u64,
     /// Parts of operations that it is at.
@@ -33,6 +40,21 @@ pub struct Load {
 }
 
 impl Load {
+    /// With nothing in it that can not be, whoever told it: one node that is out of its mind must not bend what is decided about the others.
+    pub fn bounded(self) -> Self {
+        let memory_bytes = self.memory_bytes.min(MEMORY_BYTES_MAX);
+        let disk_bytes = self.disk_bytes.min(DISK_BYTES_MAX);
+        Self {
+            cpu_busy: self.cpu_busy.min(WHOLE as u16),
+            memory_bytes,
+            memory_free_bytes: self.memory_free_bytes.min(memory_bytes),
+            disk_bytes,
+            disk_free_bytes: self.disk_free_bytes.min(disk_bytes),
+            running: self.running.min(RUNNING_MAX),
+            engine_ms: self.engine_ms.map(|ms| ms.min(ENGINE_MS_MAX)),
+        }
+    }
+
     /// Share of the processors that is free, in per mille.
     pub fn cpu_free(&self) -> u32 {
         WHOLE.saturating_sub(u32::from(self.cpu_busy))
@@ -43,6 +65,11 @@ impl Load {
         let whole = u128::from(WHOLE);
         let share = u128::from(self.memory_free_bytes) * whole / u128::from(self.memory_bytes).max(1);
         if self.memory_bytes == 0 { WHOLE } else { share.min(whole) as u32 }
+    }
+
+    /// Bytes that are free on the disk; `None` if that is not known.
+    pub fn disk_free(&self) -> Option<u64> {
+        (self.disk_bytes > 0).then_some(self.disk_free_bytes)
     }
 
     /// What is free of whichever of the two there is less, in per mille.
@@ -84,11 +111,38 @@ mod tests {
     #[test]
     fn what_is_free_is_the_scarcer_of_processors_and_memory() {
         assert_eq!((LOAD.cpu_free(), LOAD.memory_free(), LOAD.free()), (750, 500, 500));
+        assert_eq!((LOAD.disk_free(), Load { disk_bytes: 0, ..LOAD }.disk_free()), (Some(50 * GIB), None));
         assert_eq!(Load { cpu_busy: 990, ..LOAD }.free(), 10);
         assert_eq!(Load { cpu_busy: u16::MAX, ..LOAD }.free(), 0);
         let nonsense = Load { memory_free_bytes: u64::MAX, ..LOAD };
         assert_eq!(nonsense.memory_free(), WHOLE);
         assert_eq!(Load { memory_bytes: 0, memory_free_bytes: 0, ..LOAD }.free(), 750, "it is not known");
+    }
+
+    #[test]
+    fn nothing_is_more_than_there_can_be() {
+        assert_eq!(LOAD.bounded(), LOAD);
+        let most = Load {
+            cpu_busy: u16::MAX,
+            memory_bytes: u64::MAX,
+            memory_free_bytes: u64::MAX,
+            disk_bytes: u64::MAX,
+            disk_free_bytes: u64::MAX,
+            running: u32::MAX,
+            engine_ms: Some(u32::MAX),
+        };
+        let bounded = most.bounded();
+        assert_eq!(
+            (bounded.cpu_busy, bounded.running, bounded.engine_ms),
+            (1_000, RUNNING_MAX, Some(ENGINE_MS_MAX))
+        );
+        assert_eq!((bounded.memory_bytes, bounded.memory_free_bytes), (MEMORY_BYTES_MAX, MEMORY_BYTES_MAX));
+        assert_eq!((bounded.disk_bytes, bounded.disk_free_bytes), (DISK_BYTES_MAX, DISK_BYTES_MAX));
+        let more_than_all =
+            Load { memory_free_bytes: 99 * GIB, disk_free_bytes: 999 * GIB, ..LOAD }.bounded();
+        assert_eq!((more_than_all.memory_free(), more_than_all.disk_free()), (WHOLE, Some(100 * GIB)));
+        let nothing = Load { memory_bytes: 0, disk_bytes: 0, engine_ms: None, ..LOAD }.bounded();
+        assert_eq!((nothing.memory_free_bytes, nothing.disk_free(), nothing.engine_ms), (0, None, None));
     }
 
     #[test]

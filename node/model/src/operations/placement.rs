@@ -13,8 +13,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use longshore_raft::NodeId;
 
 use super::load::Load;
-use super::record::Part;
-pub use requirements::{Capacity, LabelRequirement, Places, REQUIREMENTS_MAX, Requirements, arch_of_go};
+use super::record::{LeftOut, Part};
+pub use requirements::{
+    Capacity, LabelRequirement, Miss, Places, REQUIREMENTS_MAX, Requirements, arch_of_go,
+};
 use score::{Able, Bid, beyond_the_least};
 
 /// Nodes that an error names; the others are counted.
@@ -27,7 +29,7 @@ pub struct Candidate {
     pub name: String,
     pub zone: Option<String>,
     pub labels: BTreeMap<String, String>,
-    /// `None`: its engine has not told.
+    /// As its engine told last, though it may be away now. `None`: it has not told.
     pub capacity: Option<Capacity>,
     /// `None`: it has not told for a while.
     pub load: Option<Load>,
@@ -37,10 +39,12 @@ pub struct Candidate {
     pub weight: u32,
     /// Parts that it was given and has not ended.
     pub open: u32,
+    /// Parts that it was given a moment ago, and that are not among those.
+    pub placed: u32,
     /// It is not heard of just now.
     pub is_suspect: bool,
     /// Why it can do no work now, if it can't: `is dead`, `has no Docker engine`.
-    pub unable: Option<String>,
+    pub unable: Option<Miss>,
 }
 
 /// Why there is no node, or too few. The text is shown to people.
@@ -53,9 +57,9 @@ pub enum PlaceError {
     #[error("no node of the fleet has the capability {0:?}{known}", known = known(.1))]
     UnknownCapability(String, Vec<String>),
     #[error("no node can do this: {}", reasons(.0))]
-    Nobody(Vec<(String, String)>),
+    Nobody(Vec<(String, Miss)>),
     #[error("{wanted} nodes are asked for, and {able} can do this: {}", reasons(.misses))]
-    TooFew { wanted: usize, able: usize, misses: Vec<(String, String)> },
+    TooFew { wanted: usize, able: usize, misses: Vec<(String, Miss)> },
 }
 
 fn known(values: &[String]) -> String {
@@ -69,12 +73,24 @@ fn known(values: &[String]) -> String {
     }
 }
 
-fn reasons(misses: &[(String, String)]) -> String {
+impl PlaceError {
+    /// Whether it may be over in a moment, since a node has not told yet, or is away.
+    pub fn may_pass(&self) -> bool {
+        match self {
+            Self::UnknownLabel(..) | Self::UnknownZone(..) | Self::UnknownCapability(..) => false,
+            Self::Nobody(misses) | Self::TooFew { misses, .. } => {
+                misses.iter().any(|(_, miss)| miss.may_pass())
+            }
+        }
+    }
+}
+
+fn reasons(misses: &[(String, Miss)]) -> String {
     if misses.is_empty() {
         return "the fleet has no others".to_owned();
     }
     let named: Vec<String> =
-        misses.iter().take(NAMED_MAX).map(|(name, why)| format!("{name} {why}")).collect();
+        misses.iter().take(NAMED_MAX).map(|(name, miss)| format!("{name} {}", miss.why())).collect();
     match misses.len().saturating_sub(NAMED_MAX) {
         0 => named.join(", "),
         more => format!("{} and {more} more", named.join(", ")),
@@ -85,7 +101,7 @@ fn reasons(misses: &[(String, String)]) -> String {
 #[derive(Debug)]
 pub struct Eligible<'a> {
     able: Vec<Able<'a>>,
-    misses: Vec<(String, String)>,
+    misses: Vec<(&'a Candidate, Miss)>,
 }
 
 /// Filters by hard requirements. An error if that leaves nobody, or if a requirement names something that no node has: a typing mistake
@@ -103,21 +119,31 @@ pub fn eligible<'a>(candidates: &'a [Candidate], wanted: &Requirements) -> Resul
         check_zone(candidates, zone)?;
     }
     let capabilities = || candidates.iter().filter_map(|c| c.capacity.as_ref()).flat_map(|c| &c.capabilities);
-    if let Some(unknown) = wanted.capabilities.iter().find(|name| !capabilities().any(|known| known == *name))
-    {
+    let unknown = wanted.capabilities.iter().find(|name| !capabilities().any(|known| known == *name));
+    // It may be a capability of a node that has not told yet.
+    if let Some(unknown) = unknown.filter(|_| !is_untold(candidates, wanted)) {
         return Err(PlaceError::UnknownCapability(unknown.clone(), unique(capabilities().cloned())));
     }
     let (mut able, mut misses) = (Vec::new(), Vec::new());
     for candidate in candidates {
         match candidate.misses(wanted) {
             None => able.push(Able::new(candidate, wanted.preferred_zone.as_ref())),
-            Some(why) => misses.push((candidate.name.clone(), why)),
+            Some(miss) => misses.push((candidate, miss)),
         }
     }
     match able.is_empty() {
-        true => Err(PlaceError::Nobody(misses)),
+        true => Err(PlaceError::Nobody(named(&misses))),
         false => Ok(Eligible { able, misses }),
     }
+}
+
+fn named(misses: &[(&Candidate, Miss)]) -> Vec<(String, Miss)> {
+    misses.iter().map(|(candidate, miss)| (candidate.name.clone(), miss.clone())).collect()
+}
+
+/// Whether a node has not told yet whether it meets the requirements, as far as all else is known of it.
+pub fn is_untold(candidates: &[Candidate], wanted: &Requirements) -> bool {
+    candidates.iter().any(|candidate| matches!(candidate.misses(wanted), Some(Miss::Untold(_))))
 }
 
 /// Whether some node is in the preferred zone, dead or alive: one that is in none is a typing mistake. Work that was placed before does not care.
@@ -139,7 +165,27 @@ fn unique(values: impl Iterator<Item = String>) -> Vec<String> {
     values.collect::<BTreeSet<String>>().into_iter().collect()
 }
 
+impl Candidate {
+    /// All that it has to do already.
+    fn under_way(&self) -> u32 {
+        self.open.saturating_add(self.placed)
+    }
+}
+
 impl<'a> Eligible<'a> {
+    /// Of nodes that are alike in all else the lot decides, and not who has the lowest id: many who decide in one moment must not all choose the same.
+    /// `lot`: of the operation, the same whenever it is decided about.
+    pub fn drawn_by(mut self, lot: u64) -> Self {
+        self.able.iter_mut().for_each(|able| able.draw(lot));
+        self
+    }
+
+    /// Those that would do it as well, were they not away, or if they had told that they can. For what is meant for all.
+    pub fn left_out(&self) -> Vec<LeftOut> {
+        let passing = self.misses.iter().filter(|(_, miss)| miss.may_pass());
+        passing.map(|(node, miss)| LeftOut { node: node.node, why: miss.why().to_owned() }).collect()
+    }
+
     /// All of them, each to do all of the work.
     pub fn all(&self) -> Vec<NodeId> {
         self.able.iter().map(|able| able.candidate.node).collect()
@@ -155,13 +201,13 @@ impl<'a> Eligible<'a> {
     /// node, with the reason.
     pub fn choose(&self, count: usize) -> Result<Vec<(NodeId, String)>, PlaceError> {
         if count > self.able.len() {
-            let (able, misses) = (self.able.len(), self.misses.clone());
+            let (able, misses) = (self.able.len(), named(&self.misses));
             return Err(PlaceError::TooFew { wanted: count, able, misses });
         }
         let against = beyond_the_least(self.able.iter().map(Able::against_all));
         let bids = self.able.iter().zip(against);
         let mut left: Vec<Bid<'_>> =
-            bids.map(|(able, against)| Bid { able, open: able.candidate.open, against }).collect();
+            bids.map(|(able, against)| Bid { able, open: able.candidate.under_way(), against }).collect();
         let mut by_zone: BTreeMap<&Option<String>, u32> = BTreeMap::new();
         let mut chosen = Vec::new();
         while chosen.len() < count {
@@ -185,7 +231,7 @@ impl<'a> Eligible<'a> {
     /// can carry (D'Hondt's method of highest averages), so that none has more than its share by a whole piece.
     pub fn distribute(&self, works: u32) -> Vec<Part> {
         let able = self.preferred();
-        let mut open: Vec<u32> = able.iter().map(|able| able.candidate.open).collect();
+        let mut open: Vec<u32> = able.iter().map(|able| able.candidate.under_way()).collect();
         let part = |work| {
             let against = beyond_the_least(able.iter().map(|able| able.against(work)));
             let bid = |at: usize| Bid { able: &able[at], open: open[at], against: against[at] };
@@ -193,7 +239,7 @@ impl<'a> Eligible<'a> {
             let of = &able[next];
             let zone = if of.is_preferred { of.in_zone() } else { String::new() };
             let why = format!("{}{zone}", of.why(open[next], work));
-            open[next] += 1;
+            open[next] = open[next].saturating_add(1);
             Part { node: of.candidate.node, work, why: Some(why) }
         };
         (0..works).map(part).collect()
@@ -215,7 +261,7 @@ impl<'a> Eligible<'a> {
         let part = |work| {
             let bid = |at: usize| {
                 let (able, against) = (&able[at], against[at]);
-                Bid { able, open: able.candidate.open + has[at], against }
+                Bid { able, open: able.candidate.under_way().saturating_add(has[at]), against }
             };
             let rank = |at: usize| {
                 let zone = by_zone.get(&able[at].candidate.zone).copied().unwrap_or(0);
@@ -230,7 +276,7 @@ impl<'a> Eligible<'a> {
                 1 => "1 other copy".to_owned(),
                 has => format!("{has} other copies"),
             };
-            let why = format!("{others}, {}{}", of.why(of.candidate.open, 0), of.in_zone());
+            let why = format!("{others}, {}{}", of.why(of.candidate.under_way(), 0), of.in_zone());
             has[next] += 1;
             *by_zone.entry(&of.candidate.zone).or_default() += 1;
             Part { node: of.candidate.node, work, why: Some(why) }

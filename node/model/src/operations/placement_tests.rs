@@ -18,6 +18,7 @@ fn node(id: u64, weight: u32) -> Candidate {
         has: Vec::new(),
         weight,
         open: 0,
+        placed: 0,
         is_suspect: false,
         unable: None,
     }
@@ -45,7 +46,7 @@ fn counts(parts: &[Part]) -> BTreeMap<u64, u32> {
 #[test]
 fn whoever_misses_a_requirement_is_not_chosen_and_the_error_says_why() {
     let mut dead = labelled(4, &[("disk", "ssd")], Some("a"));
-    dead.unable = Some("is dead".into());
+    dead.unable = Some(Miss::Away("is dead".into()));
     let fleet = [
         labelled(1, &[("disk", "ssd"), ("gpu", "")], Some("a")),
         labelled(2, &[("disk", "hdd")], Some("b")),
@@ -193,7 +194,7 @@ fn hosts_that_are_too_small_or_of_another_kind_are_told_apart() {
     assert_eq!(able(0, 0, Some("amd64")), Ok(vec![1, 2]));
     assert_eq!(
         able(4, 8, Some("amd64")).unwrap_err().to_string(),
-        "no node can do this: host-1 has 2 processors, host-2 has 4096 MiB of memory, host-3 is arm64, host-4 has not told what its host has"
+        "no node can do this: host-1 has 2 processors, host-2 has 4096 MiB of memory, host-3 is arm64, host-4 has not told yet what its host has"
     );
 }
 
@@ -229,7 +230,7 @@ fn a_preferred_zone_comes_first_and_rules_nobody_out() {
     let copies: Vec<u64> = able.spread(5, &BTreeMap::new()).iter().map(|part| part.node.0).collect();
     assert_eq!(copies, [1, 2, 3, 4, 1], "no node has two before each has one");
     // Nobody there is able: the others do it. A zone that there is not is a typing mistake.
-    fleet[3].unable = Some("is dead".into());
+    fleet[3].unable = Some(Miss::Away("is dead".into()));
     assert_eq!(eligible(&fleet, &prefer("c")).unwrap().distribute(3).len(), 3);
     assert_eq!(check_preference(&fleet, &prefer("c")), Ok(()));
     assert_eq!(check_preference(&fleet, &Requirements::default()), Ok(()));
@@ -268,24 +269,82 @@ fn room_on_the_disk_and_what_an_engine_can_do_are_required() {
     assert_eq!(
         asks(1 << 20, &[]),
         Err("no node can do this: host-1 has 3072 MiB of its disk free, host-2 has 40960 MiB of its disk free, \
-             host-3 has not told how much of its disk is free"
+             host-3 has not told yet how much of its disk is free"
             .to_owned())
     );
     assert_eq!(
         asks(4, &["gpu"]),
         Err("no node can do this: host-1 has 3072 MiB of its disk free, host-2 lacks gpu, host-3 has not told \
-             what its host has"
+             yet what its host has"
             .to_owned())
     );
     assert_eq!(
         asks(0, &["gpus"]),
-        Err("no node of the fleet has the capability \"gpus\"; there are gpu, os:linux".to_owned())
+        Err("no node can do this: host-1 lacks gpus, host-2 lacks gpus, host-3 has not told yet what its host has".to_owned()),
+        "it may be that one's"
     );
+    let error = eligible(&fleet[..2], &capability("gpus")).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "no node of the fleet has the capability \"gpus\"; there are gpu, os:linux"
+    );
+    assert!(!error.may_pass());
+    // One that was known, and is away, is told apart from one that nobody has.
+    fleet[0].unable = Some(Miss::Away("has a Docker engine that does not answer".into()));
+    let error = eligible(&fleet[..2], &capability("gpu")).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "no node can do this: host-1 has a Docker engine that does not answer, host-2 lacks gpu"
+    );
+    assert!(error.may_pass());
     let many: Vec<String> = (0..12).map(|i| format!("runtime:{i}")).collect();
     let many = many.iter().map(String::as_str).collect::<Vec<_>>();
     let wanted = Requirements { capabilities: vec!["x".into()], ..Requirements::default() };
     let error = eligible(&[can(1, &many)], &wanted).unwrap_err().to_string();
     assert!(error.ends_with("runtime:5 and 4 more"), "{error}");
+}
+
+fn capability(name: &str) -> Requirements {
+    Requirements { capabilities: vec![name.into()], ..Requirements::default() }
+}
+
+#[test]
+fn whoever_is_away_or_has_not_told_is_left_out_by_name() {
+    let able = |id| Candidate {
+        capacity: Some(Capacity {
+            cpus: 4,
+            memory_bytes: GIB,
+            arch: "amd64".into(),
+            capabilities: ["os:linux".to_owned()].into(),
+        }),
+        ..free(id, 50, 50)
+    };
+    let dead = Candidate { unable: Some(Miss::Away("is dead".into())), ..able(2) };
+    let paused = Candidate { unable: Some(Miss::Unfit("is paused".into())), ..able(3) };
+    let untold = [Candidate { capacity: None, ..able(4) }, Candidate { load: None, ..able(5) }];
+    let fleet: Vec<Candidate> = [able(1), dead, paused].into_iter().chain(untold).chain([able(6)]).collect();
+    let wanted = Requirements { cpus: 2, storage_bytes: GIB, ..capability("os:linux") };
+    let found = eligible(&fleet, &wanted).unwrap();
+    assert_eq!(found.all(), [NodeId(1), NodeId(6)]);
+    let left_out: Vec<(u64, String)> = found.left_out().into_iter().map(|l| (l.node.0, l.why)).collect();
+    assert_eq!(
+        left_out,
+        [
+            (2, "is dead".to_owned()),
+            (4, "has not told yet what its host has".to_owned()),
+            (5, "has not told yet how much of its disk is free".to_owned()),
+        ]
+    );
+    assert!(is_untold(&fleet, &wanted) && !is_untold(&fleet, &Requirements::default()));
+    assert!(!is_untold(&fleet[..3], &wanted), "a dead one tells nothing");
+    // What is known to be missing counts before what is not known.
+    let hopeless = Requirements { cpus: 8, storage_bytes: GIB, ..Requirements::default() };
+    assert!(!is_untold(&fleet[4..], &hopeless));
+    let of_nothing = Candidate {
+        load: fleet[0].load.map(|load| Load { disk_bytes: 0, disk_free_bytes: 0, ..load }),
+        ..able(1)
+    };
+    assert!(is_untold(&[of_nothing], &wanted), "a disk of which nothing is known");
 }
 
 /// Any candidate: the numbers choose among few values, so that many are alike.

@@ -25,6 +25,9 @@ pub const LONG_TEXT_BYTES_MAX: usize = 2_560;
 /// Most parts of such an operation: their texts take no more than those of a hundred others.
 pub const LONG_TEXT_PARTS_MAX: usize = 16;
 
+/// Most nodes of which an operation says that it does without them.
+pub const LEFT_OUT_MAX: usize = 64;
+
 /// Pause before attempt `attempts + 1`, after `attempts` failures: 1, 2, 4, 8, 16 s.
 pub fn backoff_ms(attempts: u32) -> u64 {
     1_000 << attempts.saturating_sub(1).min(4)
@@ -129,6 +132,14 @@ pub struct Part {
     pub why: Option<String>,
 }
 
+/// A node that an operation on all nodes does without.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub struct LeftOut {
+    pub node: NodeId,
+    /// In words that follow its name: `is dead`.
+    pub why: String,
+}
+
 /// Progress of an attempt; layers and bytes as the engine reports them.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Encode, Decode)]
 pub struct Progress {
@@ -191,6 +202,8 @@ pub struct SubOperation {
     pub attempts: u32,
     /// Of those, how many ended because something was away that they need.
     pub waited: u32,
+    /// The latest start of the node that has claimed it: what an earlier one asked for is late, and nobody is there to do it.
+    pub incarnation: u64,
     pub progress: Progress,
     /// Why the last attempt did not succeed, while another one is still to come.
     pub last_error: Option<String>,
@@ -250,6 +263,8 @@ pub struct Operation {
     /// Set when the last sub-operation ended.
     pub ended: Option<LogTime>,
     pub ended_unix_ms: Option<u64>,
+    /// If it is meant for all nodes: those that were away, or not known well enough, when it was submitted. At most [`LEFT_OUT_MAX`].
+    pub left_out: Vec<LeftOut>,
     pub subs: Vec<SubOperation>,
 }
 
@@ -282,6 +297,7 @@ impl Operation {
             deadline,
             ended,
             ended_unix_ms,
+            left_out,
             subs: _,
         } = self;
         Self {
@@ -299,6 +315,7 @@ impl Operation {
             deadline: *deadline,
             ended: *ended,
             ended_unix_ms: *ended_unix_ms,
+            left_out: left_out.clone(),
             subs: Vec::new(),
         }
     }
@@ -306,7 +323,8 @@ impl Operation {
     /// What it takes in memory and in messages, in units of about 1 KiB.
     pub fn size(&self) -> usize {
         let texts: usize = self.subs.iter().map(SubOperation::long_text_bytes).sum();
-        self.subs.len() + (self.kind.text_bytes() + texts) / 1_024
+        let left_out: usize = self.left_out.iter().map(|left_out| left_out.why.len()).sum();
+        self.subs.len() + (self.kind.text_bytes() + texts + left_out) / 1_024
     }
 
     pub fn state(&self) -> OperationState {

@@ -39,6 +39,8 @@ pub struct Submission {
     pub places: Places,
     /// Who does what.
     pub parts: Vec<Part>,
+    /// See [`Operation::left_out`]; the first ones are kept.
+    pub left_out: Vec<LeftOut>,
     pub timeout_ms: u64,
     pub submitted_by: NodeId,
     pub unix_ms: u64,
@@ -215,6 +217,7 @@ impl Operations {
                 state: SubState::Assigned { not_before: now },
                 attempts: 0,
                 waited: 0,
+                incarnation: 0,
                 progress: Progress::default(),
                 last_error: None,
                 started_unix_ms: None,
@@ -223,6 +226,8 @@ impl Operations {
         };
         let subs: Option<Vec<_>> = submission.parts.into_iter().map(sub).collect();
         let subs = subs.ok_or(SubmitError::Part)?;
+        let left_out = submission.left_out.into_iter().take(LEFT_OUT_MAX);
+        let left_out = left_out.map(|left_out| LeftOut { why: clip_why(left_out.why), ..left_out });
         let record = Operation {
             id,
             session: submission.session,
@@ -239,6 +244,7 @@ impl Operations {
             deadline: LogTime(now.0 + submission.timeout_ms),
             ended: None,
             ended_unix_ms: None,
+            left_out: left_out.collect(),
         };
         self.forget_old(now);
         let previous = self.records.insert(id, record);
@@ -271,9 +277,11 @@ impl Operations {
         longshore_storage::mutant!("cancel-is-forgotten" => if sub.state == SubState::Cancelled {
             sub.state = SubState::Assigned { not_before: now };
         });
+        if incarnation < sub.incarnation {
+            return ClaimReply::Gone;
+        }
         let wait_ms = match &sub.state {
             SubState::Assigned { not_before } => not_before.0.saturating_sub(now.0),
-            SubState::Running(lease) if incarnation < lease.incarnation => return ClaimReply::Gone,
             SubState::Running(lease) if incarnation > lease.incarnation => 0,
             SubState::Running(lease) => (lease.expires.0 + GRACE_MS).saturating_sub(now.0),
             SubState::Succeeded { .. } | SubState::Failed { .. } | SubState::Cancelled => {
@@ -285,6 +293,7 @@ impl Operations {
         }
         let work = kind.work(key.operation, sub.work).expect("parts of a record are of its work");
         sub.attempts += 1;
+        sub.incarnation = incarnation;
         let lease = Lease { token: sub.attempts, incarnation, expires: LogTime(now.0 + LEASE_MS) };
         sub.state = SubState::Running(lease);
         sub.progress = Progress::default();

@@ -23,6 +23,7 @@ fn submission(nodes: &[u64], key: Option<u8>) -> Submission {
         strategy: Strategy::Replicated,
         places: Default::default(),
         parts: nodes.iter().map(|n| part(NodeId(*n), 0)).collect(),
+        left_out: Vec::new(),
         timeout_ms: 600_000,
         submitted_by: NODE,
         unix_ms: 0,
@@ -461,6 +462,20 @@ fn steps() -> impl proptest::strategy::Strategy<Value = Vec<(Step, u64)>> {
         1 => Just(Step::Cancel),
     ];
     prop::collection::vec((step, 0u64..15_000), 1..60)
+}
+
+/// What an earlier start of a node asked for may arrive when a later one has claimed, and has failed already.
+#[test]
+fn a_late_claim_of_an_earlier_start_is_not_granted() {
+    let (mut t, key) = table();
+    for incarnation in [1, 2] {
+        let granted = t.claim(key, NODE, incarnation, LogTime(0), 0);
+        assert!(matches!(granted, ClaimReply::Granted { .. }), "{granted:?}");
+    }
+    let failure = Failure { error: "busy".into(), kind: FailureKind::Transient };
+    t.finish(key, 2, Err(failure), LogTime(0), 0);
+    assert_eq!(t.claim(key, NODE, 1, LogTime(60_000), 0), ClaimReply::Gone);
+    assert!(matches!(t.claim(key, NODE, 2, LogTime(60_000), 0), ClaimReply::Granted { .. }));
 }
 
 proptest! {

@@ -321,6 +321,7 @@ impl Operations {
                 continue;
             }
             sub.node = *to;
+            sub.incarnation = 0;
             sub.why = Some(super::table::clip_why(why.clone()));
             sub.state = SubState::Assigned { not_before: now };
             sub.progress = Progress::default();

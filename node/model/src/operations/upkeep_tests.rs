@@ -36,6 +36,7 @@ fn run(nodes: &[NodeId], upkeep: Upkeep) -> Submission {
         strategy: Strategy::Distributed,
         places: Places::default(),
         parts: nodes.iter().enumerate().map(part).collect(),
+        left_out: Vec::new(),
         timeout_ms: 600_000,
         submitted_by: A,
         unix_ms: 0,

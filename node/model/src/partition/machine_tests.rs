@@ -220,6 +220,7 @@ fn submit(key: Option<[u8; 32]>) -> OperationCommand {
         strategy: Strategy::Local,
         places: Default::default(),
         parts: [1, 2].map(|node| Part { node: NodeId(node), work: 0, why: None }).into(),
+        left_out: Vec::new(),
         timeout_ms: 60_000,
         submitted_by: NodeId(1),
         unix_ms: 0,

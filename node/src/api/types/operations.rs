@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
-use super::{BuildRequest, BuildView, RunRequest};
+use super::{BuildRequest, BuildView, MissingNode, RunRequest};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
@@ -214,6 +214,9 @@ pub struct OperationView {
     /// The node that was told to cancel it.
     pub cancelled_by: Option<String>,
     pub ended_at_ms: Option<u64>,
+    /// Of one that is meant for all nodes: those that it does without, since they were away, or had not told yet what they have.
+    #[serde(default)]
+    pub left_out: Vec<MissingNode>,
     pub sub_operations: Vec<SubOperationView>,
 }
 

@@ -1,7 +1,7 @@
 //! Operations as people see them: listed, and one in full.
 
 use super::super::output::{self, Text};
-use crate::api::types::{BuildView, OperationView, SubOperationView};
+use crate::api::types::{BuildView, MissingNode, OperationView, SubOperationView};
 
 /// Images or containers that a listing names; the others are counted.
 const ABOUT_MAX: usize = 4;
@@ -66,6 +66,10 @@ pub(in crate::cli) fn render(operation: &OperationView, colour: bool) -> String 
     if let Some(ended_at_ms) = operation.ended_at_ms {
         let took_ms = ended_at_ms.saturating_sub(operation.submitted_at_ms);
         pairs.push(("ended", format!("{}, after {}", output::time(ended_at_ms), output::span(took_ms))));
+    }
+    if !operation.left_out.is_empty() {
+        let lines = operation.left_out.iter().map(|MissingNode { node, why }| format!("{node} {why}"));
+        pairs.push(("left out", lines.collect::<Vec<_>>().join("\n")));
     }
     let chosen = operation.sub_operations.iter().any(|sub| sub.why.is_some());
     let rows = operation.sub_operations.iter().map(|sub| {

@@ -1,8 +1,8 @@
 //! The folder of a store: which generation of it counts, how much space it takes, and how it is set aside.
 //!
 //! A store is rebuilt in a folder of its own, a generation: `<dir>/<number>`. The file `current` names the one that counts, and is replaced
-//! by renaming when the new one is durable. The file `saved` tells how far a checkpoint has come: the batch that every later store has. All else in
-//! the folder is a leftover.
+//! by renaming when the new one is durable. The file `saved` tells how far a checkpoint has come: the batch that every later store has. The file
+//! `damage`, if it is there, says why the store was given up while it was open. All else in the folder is a leftover.
 
 use std::fs::{self, DirBuilder, File};
 use std::io::{self, Write};
@@ -13,6 +13,8 @@ use std::path::{Path, PathBuf};
 const CURRENT: &str = "current";
 /// The last batch that is durable; beside the store, since what tells of damage has to be outside of it.
 const SAVED: &str = "saved";
+/// Says why a store was given up while it was open. Whoever can open it again decides anew.
+const DAMAGE: &str = "damage";
 /// sled's log, in a generation's folder; the only file of it that has to be there.
 const LOG_FILE: &str = "db";
 /// Damaged stores that are kept for whoever wants to look.
@@ -32,6 +34,23 @@ pub(super) fn current(dir: &Path) -> Result<Option<u32>, String> {
         true => Ok(Some(number)),
         false => Err(format!("generation {number} has no file {LOG_FILE}")),
     }
+}
+
+/// Why the store in a folder was given up while it was in use; none if it was not.
+pub(super) fn damage(dir: &Path) -> Option<String> {
+    fs::read(dir.join(DAMAGE)).ok().map(|why| String::from_utf8_lossy(&why).into_owned())
+}
+
+/// Notes that a store is given up. Whatever comes of that: a disk that takes no note may take no store either.
+pub(super) fn note_damage(dir: &Path, why: &str) {
+    if let Err(error) = fs::write(dir.join(DAMAGE), why) {
+        tracing::warn!(dir = %dir.display(), %error, "it can not be noted that tables are damaged");
+    }
+}
+
+/// The store was opened again, and is whole.
+pub(super) fn forget_damage(dir: &Path) -> io::Result<()> {
+    remove(&dir.join(DAMAGE))
 }
 
 /// Makes a generation the one that counts. What is in it has to be durable.
@@ -93,7 +112,7 @@ fn private() -> DirBuilder {
 
 /// Removes all but one generation.
 pub(super) fn remove_others(dir: &Path, number: u32) -> io::Result<()> {
-    let keep = [CURRENT.to_owned(), SAVED.to_owned(), number.to_string()];
+    let keep = [CURRENT.to_owned(), SAVED.to_owned(), DAMAGE.to_owned(), number.to_string()];
     for entry in fs::read_dir(dir)? {
         let entry = entry?;
         if !keep.iter().any(|name| entry.file_name() == name.as_str()) {

@@ -221,11 +221,13 @@ impl SledTables {
         let (store, opened) = match guard(|| Self::open_kept(&dir)) {
             Ok(Some(store)) => (store, Opened::Kept),
             Ok(None) => (Self::make(&dir)?, Opened::Fresh),
-            // Somebody has it open, if only a child of this process that has not come to its own program yet: that is no damage.
-            Err(why) if why.contains(LOCKED) => {
+            // Somebody has it open, if only a child of this process that has not come to its own program yet: that is no damage. Unless it was given
+            // up by this process, which keeps its lock.
+            Err(why) if why.contains(LOCKED) && folder::damage(&dir).is_none() => {
                 return Err(io_error(format!("open {}", dir.display()), std::io::Error::other(why)));
             }
             Err(why) => {
+                let why = folder::damage(&dir).map_or(why, |why| format!("it was found while in use: {why}"));
                 let to = folder::set_aside(&dir)
                     .map_err(|source| io_error(format!("set {} aside ({why})", dir.display()), source))?;
                 (Self::make(&dir)?, Opened::SetAside { to, why })
@@ -239,7 +241,11 @@ impl SledTables {
         let Some(number) = folder::current(dir)? else { return Ok(None) };
         folder::remove_others(dir, number).map_err(in_words)?;
         let mut store = Store::open(&folder::generation(dir, number), number)?;
-        match guard(|| store.check(folder::saved(dir)?)) {
+        let checked = guard(|| {
+            store.check(folder::saved(dir)?)?;
+            folder::forget_damage(dir).map_err(in_words)
+        });
+        match checked {
             Ok(()) => Ok(Some(store)),
             Err(why) => {
                 abandon(store);
@@ -271,6 +277,7 @@ impl SledTables {
         let error = self.damaged(&why);
         let before = std::mem::replace(&mut *self.state.write(), State::Damaged(why));
         if let State::Open(store) = before {
+            folder::note_damage(&self.dir, error.to_string().as_str());
             abandon(*store);
         }
         error

@@ -194,7 +194,7 @@ fn damage_that_shows_later_closes_the_tables_and_the_next_start_sets_them_aside(
     }
     for _ in 0..2 {
         let error = tables.get(T, b"k").unwrap_err();
-        assert!(error.to_string().contains("rebuilt at the next start"), "{error}");
+        assert!(error.to_string().contains("rebuilt when they are opened again"), "{error}");
     }
     assert!(matches!(tables.apply(&batch), Err(TablesError::Damaged { .. })));
     // As another process would find it: this one may hold the lock still.
@@ -203,6 +203,27 @@ fn damage_that_shows_later_closes_the_tables_and_the_next_start_sets_them_aside(
     let (fresh, opened) = open(&other);
     assert!(matches!(opened, Opened::SetAside { .. }), "{opened:?}");
     assert_eq!(fresh.get(T, b"k").unwrap(), None);
+    // Whoever has no lock in its way finds out itself: this one is whole.
+    let spared = temp.path().join("spared");
+    let (whole, _) = open(&spared);
+    whole.apply(&batch).unwrap();
+    whole.checkpoint().unwrap();
+    drop(whole);
+    folder::note_damage(&spared, "the disk was full for a moment");
+    let (whole, opened) = open(&spared);
+    assert_eq!((opened, whole.get(T, b"k").unwrap().is_some()), (Opened::Kept, true));
+    assert_eq!(folder::damage(&spared), None);
+    // By this process too, which never closed it.
+    drop(tables);
+    for _ in 0..2 {
+        let (fresh, opened) = open(&dir);
+        assert!(
+            matches!(&opened, Opened::SetAside { why, .. } if why.contains("found while in use")),
+            "{opened:?}"
+        );
+        fresh.apply(&batch).unwrap();
+        assert!(fresh.give_up("it is damaged once more".to_owned()).to_string().contains("once more"));
+    }
 }
 
 #[test]

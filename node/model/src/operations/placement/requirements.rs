@@ -7,6 +7,7 @@ use std::str::FromStr;
 use bincode::{Decode, Encode};
 use longshore_raft::NodeId;
 
+use super::super::load::{Load, MEMORY_BYTES_MAX};
 use super::Candidate;
 
 /// Most requirements of one request, of each kind.
@@ -70,6 +71,13 @@ pub struct Requirements {
     pub preferred_zone: Option<String>,
 }
 
+impl Requirements {
+    /// Whether it matters what engines told of their hosts and of themselves.
+    pub fn ask_for_capacity(&self) -> bool {
+        self.cpus > 0 || self.memory_bytes > 0 || self.arch.is_some() || !self.capabilities.is_empty()
+    }
+}
+
 /// What a node's engine tells of its host and of itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Capacity {
@@ -77,6 +85,16 @@ pub struct Capacity {
     pub memory_bytes: u64,
     pub arch: String,
     pub capabilities: BTreeSet<String>,
+}
+
+/// No host has more processors: whoever says so is mistaken.
+const CPUS_MAX: u32 = 65_536;
+
+impl Capacity {
+    /// With nothing in it that can not be, whoever told it.
+    pub fn bounded(self) -> Self {
+        Self { cpus: self.cpus.min(CPUS_MAX), memory_bytes: self.memory_bytes.min(MEMORY_BYTES_MAX), ..self }
+    }
 }
 
 /// Where work may go, later too: when its node dies, or is to be emptied.
@@ -87,52 +105,80 @@ pub struct Places {
     pub requirements: Requirements,
 }
 
+/// Why a node is not among those that can do something, in words that follow its name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Miss {
+    /// It lacks what is asked for, or is not meant to do it: it has no engine, or is paused.
+    Unfit(String),
+    /// It is not there just now: it is dead, or its engine does not answer.
+    Away(String),
+    /// It has not told yet whether it has what is asked for.
+    Untold(String),
+}
+
+impl Miss {
+    pub fn why(&self) -> &str {
+        match self {
+            Self::Unfit(why) | Self::Away(why) | Self::Untold(why) => why,
+        }
+    }
+
+    /// Whether it may be over in a moment, though nobody changes anything.
+    pub fn may_pass(&self) -> bool {
+        !matches!(self, Self::Unfit(_))
+    }
+}
+
 impl Candidate {
-    /// What it lacks, if anything.
-    pub(super) fn misses(&self, wanted: &Requirements) -> Option<String> {
+    /// What it lacks, if anything: what is known to be missing before what is not known.
+    pub(super) fn misses(&self, wanted: &Requirements) -> Option<Miss> {
         let zone = || wanted.zones.is_empty() || self.zone.as_ref().is_some_and(|z| wanted.zones.contains(z));
         if let Some(label) = wanted.labels.iter().find(|label| !label.is_met_by(&self.labels)) {
-            return Some(match self.labels.get(&label.key) {
+            return Some(Miss::Unfit(match self.labels.get(&label.key) {
                 Some(value) => format!("has {}={value}", label.key),
                 None => format!("has no label {}", label.key),
-            });
+            }));
         }
         if !zone() {
-            return Some(match &self.zone {
+            return Some(Miss::Unfit(match &self.zone {
                 Some(zone) => format!("is in zone {zone}"),
                 None => "is in no zone".to_owned(),
-            });
+            }));
         }
-        self.unable.clone().or_else(|| self.is_too_small(wanted)).or_else(|| self.is_too_full(wanted))
+        let misses = [self.unable.clone(), self.is_too_small(wanted), self.is_too_full(wanted)];
+        let known = misses.iter().flatten().find(|miss| matches!(miss, Miss::Unfit(_)));
+        known.or_else(|| misses.iter().flatten().next()).cloned()
     }
 
-    fn is_too_small(&self, wanted: &Requirements) -> Option<String> {
+    fn is_too_small(&self, wanted: &Requirements) -> Option<Miss> {
         let Requirements { cpus, memory_bytes, arch, capabilities, .. } = wanted;
-        if *cpus == 0 && *memory_bytes == 0 && arch.is_none() && capabilities.is_empty() {
+        if !wanted.ask_for_capacity() {
             return None;
         }
-        let Some(has) = &self.capacity else { return Some("has not told what its host has".to_owned()) };
+        let Some(has) = &self.capacity else {
+            return Some(Miss::Untold("has not told yet what its host has".to_owned()));
+        };
         if has.cpus < *cpus {
-            return Some(format!("has {} processors", has.cpus));
+            return Some(Miss::Unfit(format!("has {} processors", has.cpus)));
         }
         if has.memory_bytes < *memory_bytes {
-            return Some(format!("has {} MiB of memory", has.memory_bytes >> 20));
+            return Some(Miss::Unfit(format!("has {} MiB of memory", has.memory_bytes >> 20)));
         }
         if arch.as_ref().is_some_and(|arch| arch_of_go(arch) != arch_of_go(&has.arch)) {
-            return Some(format!("is {}", has.arch));
+            return Some(Miss::Unfit(format!("is {}", has.arch)));
         }
         let missing = capabilities.iter().find(|name| !has.capabilities.contains(*name))?;
-        Some(format!("lacks {missing}"))
+        Some(Miss::Unfit(format!("lacks {missing}")))
     }
 
-    fn is_too_full(&self, wanted: &Requirements) -> Option<String> {
+    fn is_too_full(&self, wanted: &Requirements) -> Option<Miss> {
         if wanted.storage_bytes == 0 {
             return None;
         }
-        match &self.load {
-            None => Some("has not told how much of its disk is free".to_owned()),
-            Some(load) if load.disk_free_bytes < wanted.storage_bytes => {
-                Some(format!("has {} MiB of its disk free", load.disk_free_bytes >> 20))
+        match self.load.as_ref().and_then(Load::disk_free) {
+            None => Some(Miss::Untold("has not told yet how much of its disk is free".to_owned())),
+            Some(free) if free < wanted.storage_bytes => {
+                Some(Miss::Unfit(format!("has {} MiB of its disk free", free >> 20)))
             }
             Some(_) => None,
         }

@@ -5,7 +5,7 @@
 //! quarter: a busy host still counts. One without memory does not. What speaks
 //! against a node beside that (it lacks the image while another has it; its engine is slow; it is not heard of just now) counts as some more parts
 //! under way, so that it weighs little on a large or free host, and bends no shares where it is true of all alike. The piece goes to whoever has
-//! the least burden; of those that are alike to whoever has more left, then to the lowest id.
+//! the least burden; of those that are alike to whoever has more left, then as the lot falls.
 
 use std::cmp::Ordering;
 
@@ -36,6 +36,8 @@ pub(super) struct Able<'a> {
     /// Between those that are alike otherwise.
     left: u32,
     health: u64,
+    /// Between those that are alike in this, too.
+    lot: u64,
 }
 
 impl<'a> Able<'a> {
@@ -55,7 +57,17 @@ impl<'a> Able<'a> {
             capacity: u64::from(candidate.weight.max(1)) * u64::from(free),
             left: load.map_or(WHOLE, |load| load.cpu_free() + load.memory_free()),
             health: slow + if candidate.is_suspect { NOT_HEARD_OF } else { 0 },
+            lot: candidate.node.0,
         }
+    }
+
+    /// A hash of the operation's lot and of the node.
+    pub(super) fn draw(&mut self, lot: u64) {
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(&lot.to_le_bytes()).update(&self.candidate.node.0.to_le_bytes());
+        let hash = hasher.finalize();
+        let (first, _) = hash.as_bytes().split_first_chunk().expect("a hash has 32 bytes");
+        self.lot = u64::from_le_bytes(*first);
     }
 
     /// What speaks against it for this piece of work, in halves of a part.
@@ -133,6 +145,7 @@ impl Bid<'_> {
         (parts(self) * u128::from(theirs.capacity))
             .cmp(&(parts(other) * u128::from(mine.capacity)))
             .then(theirs.left.cmp(&mine.left))
+            .then(mine.lot.cmp(&theirs.lot))
             .then(mine.candidate.node.cmp(&theirs.candidate.node))
     }
 }

@@ -72,6 +72,45 @@ fn slow_engines_and_nodes_that_are_not_heard_of_get_less() {
     );
 }
 
+#[test]
+fn what_was_placed_a_moment_ago_counts_as_under_way() {
+    let mut fleet = [free(1, 80, 80), free(2, 80, 79), free(3, 80, 78)];
+    // One after the other in one moment, of which no log tells yet.
+    let mut chosen = [0; 3];
+    for _ in 0..51 {
+        let (node, _) = first(&fleet);
+        fleet[node as usize - 1].placed += 1;
+        chosen[node as usize - 1] += 1;
+    }
+    assert_eq!(chosen, [17; 3]);
+    let both = [Candidate { open: 2, placed: 3, ..free(1, 80, 80) }];
+    assert_eq!(first(&both).1, "weight 10, 5 under way, 80 % free");
+    let many = [Candidate { open: u32::MAX, placed: u32::MAX, ..free(1, 80, 80) }, free(2, 80, 80)];
+    assert_eq!(first(&many).0, 2);
+    assert_eq!(eligible(&many[..1], &Requirements::default()).unwrap().distribute(2).len(), 2);
+}
+
+#[test]
+fn of_nodes_that_are_alike_the_lot_decides() {
+    let mut fleet: Vec<Candidate> = (1..=4).map(|id| free(id, 80, 80)).collect();
+    let chosen = |fleet: &[Candidate], lot| {
+        let able = eligible(fleet, &Requirements::default()).unwrap().drawn_by(lot);
+        let (one, many, copy) =
+            (able.choose(1).unwrap()[0].0, able.distribute(1), able.spread(1, &BTreeMap::new()));
+        assert!(many[0].node == one && copy[0].node == one, "however it is asked for");
+        one
+    };
+    let drawn: Vec<NodeId> = (0..1_000).map(|lot| chosen(&fleet, lot)).collect();
+    assert!((0..1_000).all(|lot| chosen(&fleet, lot) == drawn[lot as usize]), "the same lot, the same node");
+    for node in 1..=4 {
+        let count = drawn.iter().filter(|drawn| drawn.0 == node).count();
+        assert!((150..350).contains(&count), "node {node}: {count} of 1000");
+    }
+    // It decides nothing else.
+    fleet[2] = free(3, 80, 81);
+    assert!((0..100).all(|lot| chosen(&fleet, lot) == NodeId(3)));
+}
+
 proptest! {
     /// Of two nodes that are alike but for what is free, the freer one never gets less, whatever others there are.
     #[test]
