@@ -45,6 +45,8 @@ use crate::service::{Service, Work};
 const SNAPSHOT_DIR: &str = "snapshots";
 /// How long a stopping leader waits for another to take over.
 const HAND_OVER_PATIENCE: Duration = Duration::from_secs(2);
+/// How often the ring's replicas are looked at, whether one has stopped by itself.
+const REPLICAS_LOOK: Duration = Duration::from_secs(2);
 /// How long a reply that says that this node has left may take to reach its client.
 const LAST_WORDS: Duration = Duration::from_millis(200);
 
@@ -514,13 +516,22 @@ impl<R: Runtime> Running<R> {
         }
     }
 
+    /// A replica has stopped by itself: what it could not write or read is known to the next process only, and requests that come here would find
+    /// nobody.
     async fn until_fatal(&self) -> String {
         let mut seen = 0;
         loop {
             if let Some(fatal) = self.core.group.status().fatal {
                 return fatal;
             }
-            seen = self.core.group.changed(seen).await;
+            if let Some((group, fatal)) = self.replicas.stopped() {
+                return format!("this node's replica of {group} has stopped: {fatal}");
+            }
+            tokio::select! {
+                biased;
+                version = self.core.group.changed(seen) => seen = version,
+                () = R::sleep(REPLICAS_LOOK) => {}
+            }
         }
     }
 

@@ -170,6 +170,11 @@ impl<R: Runtime> Replicas<R> {
         self.all().into_iter().filter(|(_, replica)| replica.is_leader()).collect()
     }
 
+    /// One that is open, and has stopped by itself, and why.
+    pub(crate) fn stopped(&self) -> Option<(GroupId, String)> {
+        self.all().into_iter().find_map(|(group, replica)| Some((group, replica.status().fatal?)))
+    }
+
     /// Why this node's replica of a group is not open, if it should be and cannot.
     pub(crate) fn failure(&self, group: GroupId) -> Option<String> {
         self.failed.read().iter().find(|((failed, _), _)| *failed == group).map(|(_, f)| f.why.clone())

@@ -1,12 +1,14 @@
 //! A group's applied state: the machine, the exactly-once window, log time and membership, as openraft's state machine.
 //!
 //! Invariants: entries are applied in log order, each once; log time never goes back; a snapshot holds all of this at one
-//! position, and is durable before openraft hears of it (so the log is purged only up to a durable snapshot).
+//! position, and is durable before openraft hears of it (so the log is purged only up to a durable snapshot). One that can not be written, since
+//! the disk is full, costs nothing but the log's length: the replica goes on, and it is tried again.
 //! Must never: read a clock to decide anything (the clock only lets *reads* estimate the current log time).
 
 use std::any::Any;
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bincode::{Decode, Encode};
 use bytes::Bytes;
@@ -30,6 +32,9 @@ use super::wire;
 
 /// First byte of a snapshot's data.
 const SNAPSHOT_VERSION: u8 = 1;
+
+/// Pause after a snapshot that could not be written.
+const SNAPSHOT_PAUSE: Duration = Duration::from_secs(10);
 
 /// A state machine with its type erased, so that openraft is compiled once for all of them.
 pub(crate) trait Machine: Send + Sync + 'static {
@@ -200,6 +205,8 @@ pub(crate) struct State<R: Runtime> {
     /// Meta of the snapshot in `snapshots`; known once it was looked at, which openraft does first of all. Held while one is
     /// saved: a snapshot that was built slowly must not replace one that was installed meanwhile.
     stored: Arc<Mutex<Option<SnapshotMeta>>>,
+    /// When the next one is to be taken at the earliest, since one could not be written.
+    not_before: Arc<RwLock<Option<R::Instant>>>,
 }
 
 impl<R: Runtime> Clone for State<R> {
@@ -210,6 +217,7 @@ impl<R: Runtime> Clone for State<R> {
             snapshots: self.snapshots.clone(),
             stream: self.stream,
             stored: self.stored.clone(),
+            not_before: self.not_before.clone(),
         }
     }
 }
@@ -236,6 +244,7 @@ impl<R: Runtime> State<R> {
             snapshots,
             stream,
             stored: Arc::new(Mutex::new(None)),
+            not_before: Arc::default(),
         }
     }
 
@@ -304,6 +313,14 @@ impl<R: Runtime> RaftStateMachine<Types<R>> for State<R> {
         Ok(())
     }
 
+    async fn try_create_snapshot_builder(&mut self, force: bool) -> Option<Builder<R>> {
+        let waits = self.not_before.read().is_some_and(|at| R::Instant::now() < at);
+        if waits && !force {
+            return None;
+        }
+        Some(self.get_snapshot_builder().await)
+    }
+
     async fn get_snapshot_builder(&mut self) -> Builder<R> {
         let (meta, data) = self.applied.read().image();
         Builder { state: self.clone(), meta, data }
@@ -345,17 +362,26 @@ pub(crate) struct Builder<R: Runtime> {
 impl<R: Runtime> RaftSnapshotBuilder<Types<R>> for Builder<R> {
     type SnapshotData = Bytes;
 
+    /// The one before if this one can not be written: an error would end the replica, and nothing of it is lost.
     async fn build_snapshot(&mut self) -> Result<Snapshot, io::Error> {
         let snapshot = Snapshot { meta: self.meta.clone(), snapshot: self.data.clone() };
         longshore_storage::mutant!("purge-past-the-snapshot" => {
             let (state, late) = (self.state.clone(), snapshot.clone());
             drop(R::spawn(async move {
-                R::sleep(std::time::Duration::from_secs(2)).await;
+                R::sleep(Duration::from_secs(2)).await;
                 let _ = state.save(&late.meta, &late.snapshot).await;
             }));
             return Ok(snapshot)
         });
-        self.state.save(&self.meta, &self.data).await?;
-        Ok(snapshot)
+        let Err(error) = self.state.save(&self.meta, &self.data).await else { return Ok(snapshot) };
+        let pause_s = SNAPSHOT_PAUSE.as_secs();
+        tracing::error!(
+            group = self.state.stream.group,
+            %error,
+            "a snapshot could not be written, and the log grows until one can; is the disk full? Trying again in {pause_s} s"
+        );
+        *self.state.not_before.write() = Some(R::Instant::now() + SNAPSHOT_PAUSE);
+        let meta = self.state.stored.lock().await.clone().unwrap_or_default();
+        Ok(Snapshot { meta, snapshot: Bytes::new() })
     }
 }

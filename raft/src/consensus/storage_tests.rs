@@ -1,10 +1,12 @@
 //! openraft's own suite for log storage and state machines, run on ours; and what it does not ask.
 
+use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use longshore_storage::log::MemLog;
-use longshore_storage::{LogStore, StreamId};
+use longshore_storage::{LogStore, StorageError, StorageResult, StreamId};
 use openraft::RaftSnapshotBuilder;
 use openraft::entry::RaftEntry;
 use openraft::storage::{IOFlushed, RaftLogReader, RaftLogStorage, RaftStateMachine};
@@ -16,7 +18,7 @@ use super::codec::{self, Blob};
 use super::log::GroupLog;
 use super::machine::{ApplyContext, LogTime, StateMachine};
 use super::runtime::TokioRuntime;
-use super::snapshots::MemorySnapshots;
+use super::snapshots::{MemorySnapshots, Snapshots, StoredSnapshot};
 use super::state::{State, Typed};
 use super::types::{Batch, CommandId, CommittedLeaderId, Entry, LogId, Op, Payload, Types};
 use crate::model::ids::{ClientId, ReplicaId};
@@ -204,5 +206,55 @@ fn log_time_is_what_was_said_last() {
         assert_eq!(state.applied.read().now(), LogTime(9_500), "no news");
         apply(&mut state, vec![entry(3, 9_450, vec![])]).await;
         assert_eq!(state.applied.read().now(), LogTime(9_450), "this node's clock is fast");
+    });
+}
+
+/// A disk that is full at times.
+#[derive(Debug, Default)]
+struct Full {
+    disk: MemorySnapshots,
+    is_full: AtomicBool,
+}
+
+impl Snapshots for Full {
+    fn save(&self, stream: StreamId, meta: &[u8], data: &[u8]) -> StorageResult<()> {
+        match self.is_full.load(Ordering::Relaxed) {
+            true => Err(StorageError::io("snapshot", io::ErrorKind::StorageFull.into())),
+            false => self.disk.save(stream, meta, data),
+        }
+    }
+    fn load(&self, stream: StreamId) -> StorageResult<Option<StoredSnapshot>> {
+        self.disk.load(stream)
+    }
+}
+
+#[test]
+fn a_full_disk_puts_a_snapshot_off_and_does_not_end_the_replica() {
+    let mut runtime = tokio::runtime::Builder::new_current_thread();
+    let runtime = runtime.enable_time().start_paused(true).build().unwrap();
+    runtime.block_on(async {
+        let disk = Arc::new(Full::default());
+        let mut state = State::<Rt>::new(
+            Box::new(Typed::mute(Sum::default())),
+            Arc::new(Changes::default()),
+            disk.clone(),
+            STREAM,
+        );
+        let built = async |state: &mut State<Rt>| {
+            let mut builder = state.try_create_snapshot_builder(false).await?;
+            Some(builder.build_snapshot().await.unwrap().meta.last_log_id)
+        };
+        disk.is_full.store(true, Ordering::Relaxed);
+        apply(&mut state, vec![entry(1, 0, vec![])]).await;
+        assert_eq!(built(&mut state).await, Some(None), "there was none before");
+        disk.is_full.store(false, Ordering::Relaxed);
+        assert_eq!(built(&mut state).await, None, "not at once");
+        assert!(state.try_create_snapshot_builder(true).await.is_some());
+        tokio::time::advance(Duration::from_secs(10)).await;
+        assert_eq!(built(&mut state).await, Some(Some(log_id(1))));
+        disk.is_full.store(true, Ordering::Relaxed);
+        apply(&mut state, vec![entry(2, 0, vec![])]).await;
+        assert_eq!(built(&mut state).await, Some(Some(log_id(1))), "the one that is durable");
+        assert_eq!(state.get_current_snapshot().await.unwrap().unwrap().meta.last_log_id, Some(log_id(1)));
     });
 }
