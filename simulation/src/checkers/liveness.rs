@@ -2,8 +2,8 @@
 //!
 //! Agreement, at one moment: one leader that all hosts which should work take for theirs, the same voters, and the same state at some index
 //! at or above all that was committed when the faults ended. Service: several writes and several reads, begun after
-//! healing, answered; of clients that began fewer, since each asked other things again and again, at least one. What is not expected of a host: anything if it is `unhealed`, left, was removed, or has rotten data; agreement
-//! while an unhealed host leads, and the network between the two is as broken as the faults left it. (Raft's leader stays as long as a
+//! healing, answered; of clients that began fewer, since each asked other things again and again, one, if any. What is not expected of a
+//! host: anything if it is `unhealed`, left, was removed, or has rotten data; agreement while an unhealed host leads, and the network between the two is as broken as the faults left it. (Raft's leader stays as long as a
 //! majority hears it, and whoever does not is behind.)
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -86,7 +86,7 @@ struct Served {
 impl Served {
     /// Whether clients asked so seldom that it shows nothing.
     fn is_rare(self) -> bool {
-        self.answered > 0 && self.ended < 2 * SERVED_MIN
+        (self.answered > 0 || self.ended == 0) && self.ended < 2 * SERVED_MIN
     }
 }
 

@@ -184,9 +184,11 @@ fn a_healed_fleet_agrees_and_serves() {
         history.expect(name, Liveness::new(&plan(&[])), expected);
     }
     // Clients asked other things, again and again, of a group that is gone.
-    for (calls, expected) in
-        [("a:w1 a=ok b:r b=1 c:w2 c=?", None), ("a:w1 a=? b:r b=1 c:w2 c=?", Some("0 writes and 1 reads"))]
-    {
+    for (calls, expected) in [
+        ("a:w1 a=ok b:r b=1 c:w2 c=?", None),
+        ("a:s9 a=?", None),
+        ("a:w1 a=? b:r b=1 c:w2 c=?", Some("0 writes and 1 reads")),
+    ] {
         let mut rare = settled(agreed, same, true);
         rare.seen.retain(|seen| !matches!(seen.seen, Seen::Invoked { .. } | Seen::Completed { .. }));
         rare.calls(calls);
