@@ -10,6 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::StreamExt;
 use longshore_model::container::Origin;
 use longshore_model::operations::{CopyNews, OperationCommand, Verdict};
 use longshore_model::partition::PartitionId;
@@ -27,6 +28,11 @@ use crate::ring::Front;
 const LOOK_EVERY: Duration = Duration::from_secs(30);
 /// Pause after a look that found an engine, or a group, that does not answer.
 const AGAIN: Duration = Duration::from_secs(2);
+/// How long a group's answer is waited for. One that comes later may say what was true long ago, and another node may have been given the work and
+/// started it since; and a group that has no quorum must not hold up the next look.
+const JUDGED_WITHIN: Duration = Duration::from_secs(2);
+/// Groups asked at a time.
+const ASKED_AT_ONCE: usize = 16;
 /// Events come in bursts.
 const GATHER: Duration = Duration::from_millis(100);
 /// Longest pause before a copy is started again that does not stay up.
@@ -118,27 +124,28 @@ impl<R: Runtime> Caretaker<R> {
         for lost in expected.difference(&there) {
             self.say(*lost, CopyNews::Lost { why: "its container is gone".to_owned() }).await;
         }
-        let (found, all_answered) = self.judge(ours).await;
-        for found in found {
-            if !self.busy.lock().insert(found.container.id.clone()) {
-                continue;
-            }
-            let this = Arc::clone(self);
-            drop(R::spawn(async move {
-                let id = found.container.id.clone();
-                let again = tokio::select! {
-                    biased;
-                    () = this.stop.cancelled() => None,
-                    again = this.act(found) => again,
-                };
-                this.busy.lock().remove(&id);
-                if let Some(again) = again {
-                    R::sleep(again).await;
-                    this.care.look();
-                }
-            }));
+        if self.judge(ours).await { LOOK_EVERY } else { AGAIN }
+    }
+
+    /// Does one step for a container, beside whatever else is done.
+    fn begin(self: &Arc<Self>, found: Found) {
+        if !self.busy.lock().insert(found.container.id.clone()) {
+            return;
         }
-        if all_answered { LOOK_EVERY } else { AGAIN }
+        let this = Arc::clone(self);
+        drop(R::spawn(async move {
+            let id = found.container.id.clone();
+            let again = tokio::select! {
+                biased;
+                () = this.stop.cancelled() => None,
+                again = this.act(found) => again,
+            };
+            this.busy.lock().remove(&id);
+            if let Some(again) = again {
+                R::sleep(again).await;
+                this.care.look();
+            }
+        }));
     }
 
     /// Not one that another node of the fleet made, with which this one shares an engine.
@@ -151,31 +158,38 @@ impl<R: Runtime> Caretaker<R> {
         }
     }
 
-    /// Asks the log, and whether all groups answered: one that has no quorum holds up no other's.
-    async fn judge(&self, ours: Vec<(Container, Origin)>) -> (Vec<Found>, bool) {
+    /// Asks the log, and does what each group says as soon as it has; whether all of them did. What is done by an answer must not wait for another
+    /// group's.
+    async fn judge(self: &Arc<Self>, ours: Vec<(Container, Origin)>) -> bool {
         let mut by_partition: BTreeMap<PartitionId, Vec<(Container, Origin)>> = BTreeMap::new();
         for (container, origin) in ours {
             by_partition.entry(partition_of(&origin)).or_default().push((container, origin));
         }
-        let (mut all, mut all_answered) = (Vec::new(), true);
-        for (partition, ours) in by_partition {
-            let origins: Vec<Origin> = ours.iter().map(|(_, origin)| *origin).collect();
-            match self.front.verdicts(partition, self.core.me, origins).await {
-                Ok(verdicts) => {
-                    let found = ours.into_iter().zip(verdicts);
-                    all.extend(found.map(|((container, origin), verdict)| Found {
-                        container,
-                        origin,
-                        verdict,
-                    }));
-                }
-                Err(error) => {
-                    tracing::debug!(%partition, %error, "whose containers these are can not be asked");
-                    all_answered = false;
-                }
-            }
+        let asked = by_partition.into_iter().map(|(partition, ours)| self.judge_of(partition, ours));
+        let mut asked = futures_util::stream::iter(asked).buffer_unordered(ASKED_AT_ONCE);
+        let mut all_answered = true;
+        while let Some(answered) = asked.next().await {
+            all_answered &= answered;
         }
-        (all, all_answered)
+        all_answered
+    }
+
+    /// Of the containers whose records are in one partition.
+    async fn judge_of(self: &Arc<Self>, partition: PartitionId, ours: Vec<(Container, Origin)>) -> bool {
+        let origins: Vec<Origin> = ours.iter().map(|(_, origin)| *origin).collect();
+        let asked = self.front.verdicts(partition, self.core.me, origins);
+        let verdicts = match R::timeout(JUDGED_WITHIN, asked).await {
+            Ok(Ok(verdicts)) => verdicts,
+            Ok(Err(error)) => {
+                tracing::debug!(%partition, %error, "whose containers these are can not be asked");
+                return false;
+            }
+            Err(_) => return false,
+        };
+        for ((container, origin), verdict) in ours.into_iter().zip(verdicts) {
+            self.begin(Found { container, origin, verdict });
+        }
+        true
     }
 
     /// One step for one container; when to look again, if it is not all there is to do.

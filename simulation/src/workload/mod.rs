@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 use self::client::{Keys, SimClient};
 use crate::random;
 use crate::runtime::{self, Context, HostClock};
-use crate::world::World;
+use crate::world::{QUIET, World};
 
 /// A group has served a write and a read after healing; a key of it has expired.
 const PROBED: &str = "probed";
@@ -103,5 +103,7 @@ pub async fn last_look(world: &Arc<World>) {
     for host in world.healthy() {
         client.read_everything_at(host).await;
     }
+    // A replica shows its state when nothing has changed in it for so long, and one may have caught up just now.
+    runtime::sleep_global(2 * QUIET).await;
     world.show_all_durable();
 }

@@ -17,6 +17,7 @@ use parking_lot::Mutex;
 use rand::rngs::SmallRng;
 
 use self::host::Host;
+pub(crate) use self::process::QUIET;
 use crate::disk::{self, HostDisk};
 use crate::engine::{HostEngine, ImageRegistry};
 use crate::event;

@@ -267,7 +267,7 @@ fn kind(how: &Start) -> &'static str {
 /// The state is hashed at every such index, since hashing takes as long as the state is large; and when nothing was applied for
 /// `QUIET`, which is when all replicas should be at the same index.
 const HASHED_EVERY: u64 = 16;
-const QUIET: Duration = Duration::from_millis(250);
+pub(crate) const QUIET: Duration = Duration::from_millis(250);
 
 /// Shows a node's replicas to the checkers, each time one changes.
 #[derive(Debug)]
