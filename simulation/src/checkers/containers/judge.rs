@@ -13,8 +13,14 @@ impl Containers {
     /// A host of which something is expected: it is there, and nothing of it stays broken.
     fn is_lit(&self, host: HostId) -> bool {
         !self.unhealed.contains(&host)
-            && !self.strained.contains(&host)
+            && !self.is_behind(host)
             && self.hosts.get(&host).is_some_and(|state| state.process_ns.is_some())
+    }
+
+    /// A leader stays as long as a majority hears it, and whoever does not is behind.
+    fn is_behind(&self, host: HostId) -> bool {
+        let leads = |broken: &HostId| self.led.values().any(|hosts| hosts.contains(broken));
+        self.strained.iter().any(|(broken, other)| *other == host && leads(broken))
     }
 
     pub(super) fn judge(&mut self, at_ns: u64) -> Result<(), Violation> {
@@ -42,7 +48,7 @@ impl Containers {
                 by_copy.entry((self.place(run), copy)).or_default().push(it);
             }
         }
-        for (at, run) in self.runs.iter().filter(|(at, _)| self.led.contains(&at.group) == led) {
+        for (at, run) in self.runs.iter().filter(|(at, _)| self.led.contains_key(&at.group) == led) {
             let wanted = match run.wanted {
                 Wanted::Up => 1,
                 Wanted::Stopped(_) | Wanted::Removed(_) => 0,
@@ -80,7 +86,7 @@ impl Containers {
         let mut seen: BTreeMap<Unit, &Running> = BTreeMap::new();
         let is_judged = |it: &&Running| {
             let record = it.origin.kept.map_or(it.origin.sub.operation, |copy| copy.run);
-            self.is_lit(it.host) && self.led.contains(&self.place(record).group) == led
+            self.is_lit(it.host) && self.led.contains_key(&self.place(record).group) == led
         };
         for it in self.running.values().filter(is_judged) {
             let cancelled = self.cancelled.get(&self.place(it.origin.sub.operation));

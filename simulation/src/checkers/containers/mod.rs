@@ -15,7 +15,7 @@
 //! - liveness: when the fleet has settled, each copy of a run that is wanted has one container that runs, and there is no other container of any
 //!   run; from then on none of them ends.
 //!
-//! Of a host that stays broken nothing is expected, nor of one that one of these can not hear, or not reach: it may lead. Nor is anything expected
+//! Of a host that stays broken nothing is expected, nor of one that can not hear or reach one of these which leads a group. Nor is anything expected
 //! of what is in a group that nobody has led since the faults ended: a majority of it may have been wiped. That is left undecided.
 
 mod judge;
@@ -141,8 +141,8 @@ struct Overlap {
 pub struct Containers {
     groups: GroupCount,
     unhealed: BTreeSet<HostId>,
-    /// The network between these and one that stays broken is as the faults left it.
-    strained: BTreeSet<HostId>,
+    /// One that stays broken, and another: the network between them is as the faults left it.
+    strained: BTreeSet<(HostId, HostId)>,
     /// How long after the log's answer a container may start.
     slack_ns: u64,
     /// A host that stays broken may count as alive, and be given work.
@@ -163,8 +163,8 @@ pub struct Containers {
     /// Parts whose cancellation was acknowledged, and when.
     cancelled: BTreeMap<LogPosition, (BTreeSet<u32>, u64)>,
     healed_ns: Option<u64>,
-    /// Groups that somebody has led since then.
-    led: BTreeSet<u32>,
+    /// Groups that somebody has led since then, and who.
+    led: BTreeMap<u32, BTreeSet<HostId>>,
     settled_ns: Option<u64>,
     starts: u64,
     undecided: u64,
@@ -188,7 +188,7 @@ impl Containers {
         Self {
             groups: plan.fleet.groups(),
             unhealed: plan.unhealed.iter().copied().collect(),
-            strained: strained(plan).into_iter().map(|(_, host)| host).collect(),
+            strained: strained(plan),
             half_broken: plan.unhealed.iter().any(|host| !is_gone(*host)),
             slack_ns: if is_prompt { ANSWERED_NS } else { (LEASE_MS + GRACE_MS) * 1_000_000 },
             has_engine: engines.map(|(host, _)| host).collect(),
@@ -203,7 +203,7 @@ impl Containers {
             runs: BTreeMap::new(),
             cancelled: BTreeMap::new(),
             healed_ns: None,
-            led: BTreeSet::new(),
+            led: BTreeMap::new(),
             settled_ns: None,
             starts: 0,
             undecided: 0,
@@ -442,7 +442,7 @@ impl Containers {
             Seen::Status { host, status } => {
                 self.voters.insert((*host, status.group), status.voters.len());
                 if status.is_leader && self.healed_ns.is_some() {
-                    self.led.insert(status.group);
+                    self.led.entry(status.group).or_default().insert(*host);
                 }
             }
             Seen::PullBegan { host, .. } => self.host(*host).pulls += 1,

@@ -95,9 +95,13 @@ impl Story {
 
     /// The faults end, the group is led, and time passes.
     fn settles(self) -> Self {
-        let mut led = status(2, 1, Some(2), None);
+        self.settles_led_by(2)
+    }
+
+    fn settles_led_by(self, host: HostId) -> Self {
+        let mut led = status(host.into(), 1, Some(host.into()), None);
         led.group = place(5).group;
-        self.then(Seen::Healed).then(Seen::Status { host: 2, status: led }).after(60).then(Seen::Settled)
+        self.then(Seen::Healed).then(Seen::Status { host, status: led }).after(60).then(Seen::Settled)
     }
 
     /// Likewise, but nobody leads the group any more.
@@ -264,8 +268,10 @@ fn nothing_is_expected_of_a_group_that_nobody_leads_nor_of_a_host_beside_a_broke
         plan.unhealed = vec![3];
         Containers::new(&plan)
     };
-    two().settles().history.expect("cut off", with(&[Fault::AddRule { rule }]), None);
-    two().settles().history.expect("not cut off", with(&[]), Some("2 containers instead of 1"));
+    let (cut, two_there) = ([Fault::AddRule { rule }], Some("2 containers instead of 1"));
+    two().settles_led_by(3).history.expect("cut off", with(&cut), None);
+    two().settles_led_by(2).history.expect("from one that does not lead", with(&cut), two_there);
+    two().settles_led_by(3).history.expect("not cut off", with(&[]), two_there);
 }
 
 #[test]
