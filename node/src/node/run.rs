@@ -519,19 +519,30 @@ impl<R: Runtime> Running<R> {
     /// A replica has stopped by itself: what it could not write or read is known to the next process only, and requests that come here would find
     /// nobody.
     async fn until_fatal(&self) -> String {
+        tokio::select! {
+            biased;
+            fatal = self.until_control_stops() => fatal,
+            fatal = self.until_replica_stops() => fatal,
+        }
+    }
+
+    async fn until_control_stops(&self) -> String {
         let mut seen = 0;
         loop {
             if let Some(fatal) = self.core.group.status().fatal {
                 return fatal;
             }
+            seen = self.core.group.changed(seen).await;
+        }
+    }
+
+    /// Looks now and then: there may be hundreds, which come and go, and none of them stops twice.
+    async fn until_replica_stops(&self) -> String {
+        loop {
             if let Some((group, fatal)) = self.replicas.stopped() {
                 return format!("this node's replica of {group} has stopped: {fatal}");
             }
-            tokio::select! {
-                biased;
-                version = self.core.group.changed(seen) => seen = version,
-                () = R::sleep(REPLICAS_LOOK) => {}
-            }
+            R::sleep(REPLICAS_LOOK).await;
         }
     }
 

@@ -2,15 +2,15 @@
 
 use std::collections::BTreeMap;
 
+use longshore_model::operations::OperationKind;
 use longshore_model::operations::placement::{Candidate, Capacity, Miss};
-use longshore_model::operations::{OperationId, OperationKind};
 use longshore_raft::model::detector::PeerState;
 use longshore_raft::model::membership::{EngineFacts, EngineReport, NodeRecord, Standing, WEIGHT_MAX};
 use longshore_raft::{NodeId, Runtime};
 
 use crate::core::Core;
 use crate::load::ImageName;
-use crate::ring::{Partitions, Replicas};
+use crate::ring::Replicas;
 
 /// A node that could do anything. `open` tells how much each node has to do; `images`, which ones its engine had better have.
 pub(crate) fn candidate<R: Runtime>(
@@ -38,27 +38,6 @@ pub(crate) fn candidate<R: Runtime>(
 fn capacity(facts: &EngineFacts) -> Capacity {
     let EngineFacts { arch, cpus, memory_bytes, capabilities } = facts.clone();
     Capacity { cpus, memory_bytes, arch, capabilities }
-}
-
-/// The lot by which nodes that are alike are told apart: a hash of what is decided about.
-pub(crate) fn lot(of: &[&[u8]]) -> u64 {
-    let mut hasher = blake3::Hasher::new();
-    for part in of {
-        hasher.update(&(part.len() as u64).to_le_bytes()).update(part);
-    }
-    let hash = hasher.finalize();
-    let (first, _) = hash.as_bytes().split_first_chunk().expect("a hash has 32 bytes");
-    u64::from_le_bytes(*first)
-}
-
-/// Whether an operation is in a log that this node has: then its open parts are counted there.
-pub(crate) fn is_logged<R: Runtime>(replicas: &Replicas<R>, operation: OperationId) -> bool {
-    let holds = |replica: &Partitions<R>| {
-        replica.with_state(|machine| {
-            machine.range().contains(operation.partition) && machine.operations().get(operation).is_some()
-        })
-    };
-    replicas.all().iter().any(|(_, replica)| holds(replica))
 }
 
 /// The images that an operation's engines are to have, in the order of its work.

@@ -18,7 +18,7 @@ mod lease;
 mod offers;
 mod upkeeper;
 
-pub(crate) use candidates::{candidate, images_of, is_logged, lot, open_parts, unable};
+pub(crate) use candidates::{candidate, images_of, open_parts, unable};
 pub(crate) use dispatcher::Dispatcher;
 pub(crate) use executor::Executor;
 pub(crate) use farewells::Farewells;

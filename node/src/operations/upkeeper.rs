@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use longshore_model::container::{CopyOf, Origin};
 use longshore_model::control::ControlState;
-use longshore_model::operations::placement::{Candidate, Miss, Places, eligible};
+use longshore_model::operations::placement::{Candidate, Miss, Places, eligible, lot};
 use longshore_model::operations::{
     CopyState, Kept, Move, OperationCommand, OperationKind, OperationReply, Operations, Part, Replaced,
     RunSpec, Strategy, SubKey, SubState, Submission, Upkeep,
@@ -25,7 +25,7 @@ use longshore_raft::{GroupId, NodeId, Runtime};
 use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 
-use super::candidates::{candidate, images_of, lot, open_parts, unable};
+use super::candidates::{candidate, images_of, open_parts, unable};
 use super::farewells::Farewells;
 use super::offers::{Offer, Offers};
 use crate::core::Core;

@@ -2,7 +2,7 @@
 //!
 //! A write goes through the group's log, exactly once. A read is linearizable: from this node's own replica after a barrier, or answered by
 //! the leader. Whatever is refused because this node's ring is behind is tried again when it has caught up.
-//! Must never: answer from a copy without a barrier.
+//! Must never: answer from a copy without a barrier. (What is said of one is a hint: that it changed, that something is in it.)
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,8 +21,8 @@ use longshore_raft::consensus::machine::GroupError;
 use longshore_raft::model::ring::GroupCount;
 use longshore_raft::{GroupId, NodeId, ReplicaId, Runtime};
 
-use super::Replicas;
 use super::replicas::Handle;
+use super::{Partitions, Replicas};
 use crate::core::Core;
 
 /// Tries of one request whose epoch was superseded: each time the ring has gone on.
@@ -122,11 +122,22 @@ impl<R: Runtime> Front<R> {
         }
     }
 
+    /// This node's replica of the partition's group, if it has one.
+    fn here(&self, partition: PartitionId) -> Option<Partitions<R>> {
+        self.replicas.get(self.groups().ok()?.group_of(partition))
+    }
+
+    /// Whether an operation is in the log that this node has of its group, if it has one: then its open parts are counted there.
+    pub(crate) fn is_logged_here(&self, id: OperationId) -> bool {
+        let holds =
+            |replica: Partitions<R>| replica.with_state(|machine| machine.operations().get(id).is_some());
+        self.here(id.partition).is_some_and(holds)
+    }
+
     /// Whether this node's replica of the operation's group has something else to say of it than `known`, which is replaced by it. Also true if
     /// there is no replica here: then only [`Self::operation`] knows.
     pub(crate) fn differs_here(&self, id: OperationId, known: &mut Option<Operation>) -> bool {
-        let here = self.groups().ok().and_then(|groups| self.replicas.get(groups.group_of(id.partition)));
-        let Some(replica) = here else { return true };
+        let Some(replica) = self.here(id.partition) else { return true };
         replica.with_state(|machine| {
             let now = machine.operations().get(id);
             let differs = now != known.as_ref();
@@ -221,8 +232,7 @@ impl<R: Runtime> Front<R> {
 
     /// Resolves when something was applied at this node's replica of the partition's group, and after `patience` at the latest.
     pub(crate) async fn news(&self, partition: PartitionId, seen: u64, patience: Duration) -> u64 {
-        let here = self.groups().ok().and_then(|groups| self.replicas.get(groups.group_of(partition)));
-        match here {
+        match self.here(partition) {
             Some(replica) => R::timeout(patience, replica.changed(seen)).await.unwrap_or(seen),
             None => {
                 R::sleep(patience).await;

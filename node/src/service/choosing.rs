@@ -2,13 +2,14 @@
 
 use std::time::Duration;
 
+use longshore_model::operations::placement::lot;
 use longshore_raft::Runtime;
 
 use super::Service;
 use super::asking::{AskedFor, each_at};
 use super::placing::{Asked, Placed, Wanted};
 use crate::api::types::*;
-use crate::operations::{Ticket, images_of, is_logged, lot, open_parts};
+use crate::operations::{Ticket, images_of, open_parts};
 
 /// How long a submission waits for nodes to tell what it asks for.
 const TOLD_WITHIN: Duration = Duration::from_secs(4);
@@ -22,7 +23,7 @@ impl<R: Runtime> Service<R> {
         of: &[&[u8]],
     ) -> (Result<Placed, ApiError>, Option<Ticket<R>>) {
         let told = |node| self.core.loads.of(node).map(|seen| seen.age);
-        let deciding = self.lately.decide(|operation| is_logged(&self.replicas, operation), told);
+        let deciding = self.lately.decide(|operation| self.front.is_logged_here(operation), told);
         // What was seen in a log just now is counted there.
         let open = open_parts(&self.core, &self.replicas);
         let images = images_of(&asked_for.kind());

@@ -9,8 +9,8 @@ use longshore_raft::model::detector::PeerState;
 
 use super::*;
 
-#[test]
-fn a_node_that_leaves_gets_no_new_work_not_even_its_own() {
+/// Two members: n1 and n2.
+fn alder_and_birch() -> ControlState {
     let mut state = ControlState::default();
     for (key, name) in [(1, "alder"), (2, "birch")] {
         let profile = NodeProfile {
@@ -24,6 +24,12 @@ fn a_node_that_leaves_gets_no_new_work_not_even_its_own() {
         };
         state.membership.admit([key; 32], profile, 0).unwrap();
     }
+    state
+}
+
+#[test]
+fn a_node_that_leaves_gets_no_new_work_not_even_its_own() {
+    let mut state = alder_and_birch();
     assert_eq!(named(NodeId(2), &state, "self").unwrap(), NodeId(2));
     assert_eq!(named(NodeId(1), &state, "birch").unwrap(), NodeId(2));
     state.membership.set_standing(NodeId(2), Standing::Leaving).unwrap();
@@ -37,19 +43,7 @@ fn a_node_that_leaves_gets_no_new_work_not_even_its_own() {
 
 #[test]
 fn a_node_that_is_paused_or_drained_gets_no_new_work() {
-    let mut state = ControlState::default();
-    for (key, name) in [(1, "alder"), (2, "birch")] {
-        let profile = NodeProfile {
-            name: name.into(),
-            address: ([127, 0, 0, 1], 7400).into(),
-            zone: None,
-            region: None,
-            labels: Default::default(),
-            version: "0.1.0".into(),
-            weight: 1024,
-        };
-        state.membership.admit([key; 32], profile, 0).unwrap();
-    }
+    let mut state = alder_and_birch();
     for (availability, word) in [(Availability::Paused, "paused"), (Availability::Draining, "being drained")]
     {
         let note = AvailabilityNote { message: None, by: NodeId(1), unix_ms: 0 };

@@ -17,6 +17,7 @@ use super::record::{LeftOut, Part};
 pub use requirements::{
     Capacity, LabelRequirement, Miss, Places, REQUIREMENTS_MAX, Requirements, arch_of_go,
 };
+pub use score::lot;
 use score::{Able, Bid, beyond_the_least};
 
 /// Nodes that an error names; the others are counted.

@@ -26,6 +26,17 @@ const NOT_HEARD_OF: u64 = 8;
 const SLOW_MS: u32 = 500;
 const VERY_SLOW_MS: u32 = 2_000;
 
+/// A number drawn by lot: a hash of these parts, the same for the same ones.
+pub fn lot(parts: &[&[u8]]) -> u64 {
+    let mut hasher = blake3::Hasher::new();
+    for part in parts {
+        hasher.update(&(part.len() as u64).to_le_bytes()).update(part);
+    }
+    let mut first = [0; 8];
+    hasher.finalize_xof().fill(&mut first);
+    u64::from_le_bytes(first)
+}
+
 /// A candidate that is able, with what does not change while work is given out.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Able<'a> {
@@ -63,11 +74,7 @@ impl<'a> Able<'a> {
 
     /// A hash of the operation's lot and of the node.
     pub(super) fn draw(&mut self, lot: u64) {
-        let mut hasher = blake3::Hasher::new();
-        hasher.update(&lot.to_le_bytes()).update(&self.candidate.node.0.to_le_bytes());
-        let hash = hasher.finalize();
-        let (first, _) = hash.as_bytes().split_first_chunk().expect("a hash has 32 bytes");
-        self.lot = u64::from_le_bytes(*first);
+        self.lot = self::lot(&[&lot.to_le_bytes(), &self.candidate.node.0.to_le_bytes()]);
     }
 
     /// What speaks against it for this piece of work, in halves of a part.
