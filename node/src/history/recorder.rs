@@ -5,6 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
+use longshore_model::operations::table::ENDED_MAX;
 use longshore_model::operations::{Operation, OperationId, Operations};
 use longshore_raft::consensus::runtime::Instant as _;
 use longshore_raft::transport::Replier;
@@ -20,10 +23,12 @@ use crate::node::OpenTables;
 use crate::ring::Replicas;
 use crate::wire;
 
-/// How often replicas are looked at.
-const LOOK_EVERY: Duration = Duration::from_secs(1);
-/// How often what is too old is removed, if nothing is recorded meanwhile.
+/// How often replicas are looked at. A group drops what ended when so many ([`ENDED_MAX`]) have ended after it, which at a thousand a second is a
+/// second later; who looks seldom finds it gone.
+const LOOK_EVERY: Duration = Duration::from_millis(200);
+/// How often what is too old or too much is removed, and after how many records at the latest.
 const PRUNE_EVERY: Duration = Duration::from_secs(600);
+const PRUNE_AFTER: usize = 1_000;
 /// How long what was recorded may take to be durable: the replicas have it for a day anyway.
 const CHECKPOINT_EVERY: Duration = Duration::from_secs(10);
 /// How long a node that stops waits for its last checkpoint.
@@ -31,6 +36,8 @@ const CLOSE_PATIENCE: Duration = Duration::from_secs(2);
 /// About the most operations that are taken from a replica at a time, and of their size: applying waits meanwhile.
 const TAKEN_MAX: usize = 128;
 const TAKEN_SIZE_MAX: usize = 4_096;
+/// How often at most something is taken from one replica before the others have their turn.
+const TAKES_MAX: usize = 2 * ENDED_MAX / TAKEN_MAX;
 /// Most calls that are being answered at a time.
 const CALLS_MAX: usize = 16;
 
@@ -95,23 +102,28 @@ impl<R: Runtime> History<R> {
         }
         let mut known: BTreeMap<GroupId, Known> = BTreeMap::new();
         let (mut pruned, mut saved): (Option<R::Instant>, _) = (None, R::Instant::now());
-        let (mut is_dirty, mut is_first) = (false, true);
+        let (mut is_dirty, mut is_first, mut unpruned) = (false, true, 0);
+        // Beside the looks: a slow disk must not keep them from what groups are about to drop.
+        let mut saving = FuturesUnordered::new();
         loop {
             let recorded = self.look(&replicas, &mut known).await;
             let Ok(recorded) = recorded else { return };
             is_dirty |= recorded > 0;
-            if recorded > 0 || pruned.is_none_or(|at| R::Instant::now() >= at + PRUNE_EVERY) {
-                pruned = Some(R::Instant::now());
+            unpruned += recorded;
+            if unpruned >= PRUNE_AFTER || pruned.is_none_or(|at| R::Instant::now() >= at + PRUNE_EVERY) {
+                (pruned, unpruned) = (Some(R::Instant::now()), 0);
                 let Ok(removed) = self.prune().await else { return };
                 is_dirty |= removed > 0;
             }
-            if is_dirty && (is_first || R::Instant::now() >= saved + CHECKPOINT_EVERY) {
+            let is_due = is_first || R::Instant::now() >= saved + CHECKPOINT_EVERY;
+            if is_dirty && is_due && saving.is_empty() {
                 (saved, is_dirty, is_first) = (R::Instant::now(), false, false);
-                let Ok(()) = self.access(|tables| tables.checkpoint()).await else { return };
+                saving.push(self.access(|tables| tables.checkpoint()));
             }
             tokio::select! {
                 biased;
                 () = stop.cancelled() => return,
+                Some(saved) = saving.next() => if saved.is_err() { return },
                 () = R::sleep(LOOK_EVERY) => {}
             }
         }
@@ -189,18 +201,23 @@ impl<R: Runtime> History<R> {
         let since = self.kept_since_ms();
         let mut recorded = 0;
         for group in all {
-            let Some(replica) = replicas.get(group) else { continue };
             let known = known.entry(group).or_default();
-            // Before the look at the state: what changes after it is seen the next time.
-            let version = (replica.replica(), replica.version());
-            if known.at_rest == Some(version) {
-                continue;
-            }
-            let (new, all) = replica.with_state(|machine| known.take_new(machine.operations(), since));
-            known.at_rest = all.then_some(version);
-            drop(replica);
-            if !new.is_empty() {
-                recorded += self.access(move |tables| records::record(tables, &new)).await?;
+            for _ in 0..TAKES_MAX {
+                let Some(replica) = replicas.get(group) else { break };
+                // Before the look at the state: what changes after it is seen the next time.
+                let version = (replica.replica(), replica.version());
+                if known.at_rest == Some(version) {
+                    break;
+                }
+                let (new, all) = replica.with_state(|machine| known.take_new(machine.operations(), since));
+                known.at_rest = all.then_some(version);
+                drop(replica);
+                if !new.is_empty() {
+                    recorded += self.access(move |tables| records::record(tables, &new)).await?;
+                }
+                if all {
+                    break;
+                }
             }
         }
         Ok(recorded)
