@@ -45,6 +45,8 @@ pub enum Class {
     ElectionLivelock,
     /// A command applied twice after an unknown outcome (FoundationDB layers, openraft #1890).
     AppliedTwice,
+    /// Told as certainly not done, and done.
+    DeniedThoughDone,
     /// A replica that lost its data under an id that still counts.
     IdentityReused,
     /// Work that outlives the right to do it.
@@ -260,6 +262,15 @@ pub const MUTANTS: &[Mutant] = &[
         plant: Plant::Hook(&["raft/src/consensus/state.rs"]),
         exposed_by: "A key with a time to live in a group of which nothing is asked: it is still there when it should be gone.",
         profiles: &[Profile::Ring, Profile::Storm],
+    },
+    Mutant {
+        name: "deny-what-was-done",
+        description: "a change that was made and that this node does not see yet is told as refused for want of a quorum",
+        class: Class::DeniedThoughDone,
+        plant: Plant::Hook(&["node/src/service/mod.rs"]),
+        exposed_by: "A follower that lacks an entry for long, since a message with it was lost, while it is asked to change something: others \
+                     read the value of a write that was refused.",
+        profiles: &[Profile::Network, Profile::Swarm],
     },
     Mutant {
         name: "start-without-asking",

@@ -59,7 +59,7 @@ impl<R: Runtime> Service<R> {
             unix_ms: R::unix_time_ms(),
         };
         self.propose(Command::SetCredential { registry: registry.clone(), record }).await?;
-        self.linearize().await?;
+        self.until_shown().await?;
         let views = self.registry_views();
         let found = views.into_iter().find(|view| view.registry == registry);
         found.ok_or_else(|| ApiError::new(ErrorCode::Conflict, "somebody removed it at the same time"))

@@ -146,7 +146,7 @@ impl<R: Runtime> Service<R> {
             self.check_data(id)?
         }
         self.propose(Command::Remove { node: id, left: false }).await?;
-        self.linearize().await?;
+        self.until_shown().await?;
         Ok(RemovedView { node: self.view_of(id)?, loss })
     }
 

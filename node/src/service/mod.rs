@@ -91,6 +91,18 @@ impl<R: Runtime> Service<R> {
         self.core.group.read_barrier().await.map(drop).map_err(group_error)
     }
 
+    /// Waits until the local state shows a change that this node has just brought about. Not as `linearize`: the change stands, whatever comes of the
+    /// wait, so that an error must not say that nothing happened.
+    async fn until_shown(&self) -> Result<(), ApiError> {
+        longshore_storage::mutant!("deny-what-was-done" => return self.linearize().await);
+        self.core.group.read_barrier().await.map(drop).map_err(|error| {
+            let why = group_error(error).message;
+            let message = format!("it is done, but this node does not know what came of it: {why}");
+            ApiError::new(ErrorCode::OutcomeUnknown, message)
+                .hint("do not do it again; look how things are, here later or on another node with --host")
+        })
+    }
+
     /// As `linearize`, but only for a moment; false if there was no quorum in that time.
     async fn linearize_briefly(&self) -> bool {
         matches!(R::timeout(LISTING_PATIENCE, self.core.group.read_barrier()).await, Ok(Ok(_)))

@@ -56,7 +56,7 @@ impl<R: Runtime> Service<R> {
             self.check_others_reachable(id)?;
         }
         self.propose(Command::UpdateNode { node: id, change: Box::new(change) }).await?;
-        self.linearize().await?;
+        self.until_shown().await?;
         self.view_of(id)
     }
 

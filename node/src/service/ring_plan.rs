@@ -36,7 +36,7 @@ impl<R: Runtime> Service<R> {
 
     pub(super) async fn set_paused(&self, paused: bool) -> Result<RingPauseView, ApiError> {
         self.propose(Command::Ring(RingCommand::SetPaused { paused })).await?;
-        self.linearize().await?;
+        self.until_shown().await?;
         self.look(|look| {
             let under_way = look.ring.placements().filter(|(_, p)| p.change.is_some()).count();
             Ok(RingPauseView { paused: look.ring.is_paused(), changes_under_way: under_way as u32 })
@@ -59,7 +59,7 @@ impl<R: Runtime> Service<R> {
                 Err(error) if error.code == ErrorCode::Conflict && attempt < REBALANCE_TRIES => continue,
                 Err(error) => return Err(error),
             }
-            self.linearize().await?;
+            self.until_shown().await?;
             break;
         }
         self.look(|look| {

@@ -71,7 +71,7 @@ impl<R: Runtime> Service<R> {
 
     pub(super) async fn revoke(&self, id: String) -> Result<TokenView, ApiError> {
         self.propose(Command::RevokeToken { id: id.clone() }).await?;
-        self.linearize().await?;
+        self.until_shown().await?;
         let now = self.core.group.log_time();
         let view = self.core.group.with_state(|s| s.tokens.get(&id).map(|t| token_view(&id, t, now)));
         view.ok_or_else(|| ApiError::new(ErrorCode::NotFound, format!("there is no token {id}")))
