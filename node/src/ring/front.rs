@@ -84,6 +84,14 @@ struct Aim {
     epoch: u64,
 }
 
+/// What whoever reads is after.
+#[derive(Debug, Clone, Copy)]
+enum Interest {
+    Now,
+    /// And the next change, as soon as it is there.
+    AndNext,
+}
+
 impl<R: Runtime> Clone for Front<R> {
     fn clone(&self) -> Self {
         Self { core: Arc::clone(&self.core), replicas: Arc::clone(&self.replicas) }
@@ -116,7 +124,20 @@ impl<R: Runtime> Front<R> {
     }
 
     pub(crate) async fn operation(&self, id: OperationId) -> Result<Option<Operation>, FrontError> {
-        match self.read(id.partition, Read::Operation(id)).await? {
+        self.operation_by(id, Interest::Now).await
+    }
+
+    /// As [`Self::operation`], for who goes on to wait for [`Self::news`]: the next are told at once.
+    pub(crate) async fn followed_operation(&self, id: OperationId) -> Result<Option<Operation>, FrontError> {
+        self.operation_by(id, Interest::AndNext).await
+    }
+
+    async fn operation_by(
+        &self,
+        id: OperationId,
+        interest: Interest,
+    ) -> Result<Option<Operation>, FrontError> {
+        match self.read_by(id.partition, Read::Operation(id), interest).await? {
             (_, Answer::Operation(operation)) => Ok(operation.map(|operation| *operation)),
             (group, _) => Err(FrontError::Nonsense { group }),
         }
@@ -317,11 +338,23 @@ impl<R: Runtime> Front<R> {
     }
 
     async fn read(&self, partition: PartitionId, read: Read) -> Result<(GroupId, Answer), FrontError> {
+        self.read_by(partition, read, Interest::Now).await
+    }
+
+    async fn read_by(
+        &self,
+        partition: PartitionId,
+        read: Read,
+        interest: Interest,
+    ) -> Result<(GroupId, Answer), FrontError> {
         for _ in 0..EPOCH_RETRIES {
             let aim = self.aim(partition)?;
             let query = Query { epoch: aim.epoch, partition: aim.partition, read: read.clone() };
             let answer = match self.replicas.handle(aim.group).await {
-                Handle::Here(replica) => replica.query(query).await,
+                Handle::Here(replica) => match interest {
+                    Interest::Now => replica.query(query).await,
+                    Interest::AndNext => replica.query_and_follow(query).await,
+                },
                 Handle::Afar(group) => group.query(query).await,
             };
             match answer.map_err(|error| self.explain(aim.group, error))? {

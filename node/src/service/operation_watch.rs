@@ -17,8 +17,8 @@ use crate::ring::Front;
 
 /// Least time between two items of a watch, so that a busy log does not flood a client. The last item does not wait.
 const WATCH_PAUSE: Duration = Duration::from_millis(100);
-/// Least and most time between two looks at this node's replica; between them the [`LOOKS_PER_AGE`]th part of the time that has been watched.
-/// Whatever is applied in the group ends the wait, and much may be; but who has just asked for something small wants to know at once.
+/// Least and most time from a look at this node's replica that was in vain to the next; between them the [`LOOKS_PER_AGE`]th part of the time that has
+/// been watched. Whatever is applied in the group ends the wait, and much may be; but who has just asked for something small wants to know at once.
 const LOOK_PAUSE: [Duration; 2] = [Duration::from_millis(1), WATCH_PAUSE];
 const LOOKS_PER_AGE: u32 = 16;
 /// Most time between two reads of an operation whose group this node has no replica of, and of one that did not change.
@@ -69,8 +69,18 @@ impl<R: Runtime> Watch<R> {
             return None;
         }
         let mut give_up = R::Instant::now() + WATCH_PATIENCE;
+        if self.shown.is_none() {
+            // Before the look: what changes after it is news.
+            self.seen = self.front.news(self.id.partition, 0, Duration::ZERO).await;
+            self.front.differs_here(self.id, &mut self.here);
+        }
         loop {
-            match self.front.operation(self.id).await {
+            // What has ended stays as it is, so that nobody else need be asked.
+            let read = match self.here.take_if(|here| here.ended.is_some()) {
+                Some(ended) => Ok(Some(ended)),
+                None => self.front.followed_operation(self.id).await,
+            };
+            match read {
                 Ok(Some(operation)) => {
                     let now = R::Instant::now();
                     give_up = now + WATCH_PATIENCE;
@@ -106,12 +116,12 @@ impl<R: Runtime> Watch<R> {
     async fn changed_here(&mut self) {
         loop {
             let age = R::Instant::now() - self.started;
-            R::sleep((age / LOOKS_PER_AGE).clamp(LOOK_PAUSE[0], LOOK_PAUSE[1])).await;
             let patience = (age / 4).clamp(ASK_PAUSE, WATCH_LOOK);
             self.seen = self.front.news(self.id.partition, self.seen, patience).await;
             if self.front.differs_here(self.id, &mut self.here) {
                 return;
             }
+            R::sleep((age / LOOKS_PER_AGE).clamp(LOOK_PAUSE[0], LOOK_PAUSE[1])).await;
         }
     }
 }

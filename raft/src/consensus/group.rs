@@ -198,7 +198,7 @@ impl<R: Runtime, M: StateMachine> Group<R, M> {
     /// Waits until this replica has applied all that was committed anywhere before the call, so that a read of
     /// [`Group::with_state`] after it is linearizable. Returns the index. Works on any replica.
     pub async fn read_barrier(&self) -> Result<u64, GroupError> {
-        self.core.read_barrier().await
+        self.core.read_barrier(0).await
     }
 
     /// Adds a member without a vote; returns when that is committed. It then catches up ([`GroupStatus::matched`]).
@@ -306,7 +306,17 @@ impl<R: Runtime, M: Queries> Group<R, M> {
 
     /// Answers a query, linearizably, from this replica's state.
     pub async fn query(&self, query: M::Query) -> Result<M::Answer, GroupError> {
-        self.core.read_barrier().await?;
+        self.query_ahead(query, 0).await
+    }
+
+    /// As [`Group::query`], for who waits for what comes next ([`Group::changed`]): a leader elsewhere tells this replica of the next
+    /// commit at once, and does not wait for entries that the news could travel with.
+    pub async fn query_and_follow(&self, query: M::Query) -> Result<M::Answer, GroupError> {
+        self.query_ahead(query, 1).await
+    }
+
+    async fn query_ahead(&self, query: M::Query, ahead: u8) -> Result<M::Answer, GroupError> {
+        self.core.read_barrier(ahead).await?;
         let now = self.log_time();
         Ok(self.with_state(|machine| machine.query(now, query)))
     }

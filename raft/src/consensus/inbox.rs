@@ -245,9 +245,9 @@ impl<R: Runtime> Port for Core<R> {
             }
             GroupBody::ReadIndex(Some(vouch)) => match self.vouched_index(from, vouch) {
                 Some(index) => replier.reply(wire::encode_reply(&self.at(index).into())),
-                None => self
-                    .inbox
-                    .work(replier, async move { Box::pin(core.read_index_for_another()).await.into() }),
+                None => self.inbox.work(replier, async move {
+                    Box::pin(core.read_index_for_another(vouch.ahead)).await.into()
+                }),
             },
             GroupBody::Quiesce { vote, at } => {
                 let rests = self.on_quiesce(from, vote.into(), at.into());

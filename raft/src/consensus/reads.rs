@@ -53,10 +53,11 @@ impl From<ReadIndex> for Reply {
 }
 
 impl<R: Runtime> Core<R> {
-    /// Waits until this replica has applied everything that was committed, anywhere, before the call. Returns the index.
-    pub(crate) async fn read_barrier(self: &Arc<Self>) -> Result<u64, GroupError> {
+    /// Waits until this replica has applied everything that was committed, anywhere, before the call. Returns the index. The leader is asked for news
+    /// of so many commits after it at once.
+    pub(crate) async fn read_barrier(self: &Arc<Self>, ahead: u8) -> Result<u64, GroupError> {
         let mut pace = Pace::<R>::new(&**self);
-        let index = self.read_index(&mut pace).await?;
+        let index = self.read_index(&mut pace, ahead).await?;
         loop {
             let seen = self.changes.version();
             if self.has_applied(index) {
@@ -77,12 +78,12 @@ impl<R: Runtime> Core<R> {
         self.state.applied.read().last.is_some_and(|last| last.index >= index)
     }
 
-    async fn read_index(self: &Arc<Self>, pace: &mut Pace<'_, R>) -> Result<u64, GroupError> {
+    async fn read_index(self: &Arc<Self>, pace: &mut Pace<'_, R>, ahead: u8) -> Result<u64, GroupError> {
         loop {
             let seen = self.server.version();
             let read = match self.office() {
                 Some(_) => self.read_index_here().await,
-                None => self.read_index_elsewhere().await,
+                None => self.read_index_elsewhere(ahead).await,
             };
             if let ReadIndex::At { index, .. } = read {
                 return Ok(index);
@@ -115,11 +116,11 @@ impl<R: Runtime> Core<R> {
         }
     }
 
-    /// The read index, for a follower that will wait until it has applied as much.
-    pub(crate) async fn read_index_for_another(self: &Arc<Self>) -> ReadIndex {
+    /// The read index, for a follower that will wait until it has applied as much, and so many entries more.
+    pub(crate) async fn read_index_for_another(self: &Arc<Self>, ahead: u8) -> ReadIndex {
         let read = self.read_index_here().await;
         if let ReadIndex::At { index, .. } = read {
-            self.news.want(index);
+            self.news.want(index + u64::from(ahead));
         }
         read
     }
@@ -160,7 +161,7 @@ impl<R: Runtime> Core<R> {
         let confirms =
             standing.others.contains(&sender) && Vote::from(vouch.vote).leader_id == standing.vote.leader_id;
         (standing.needed <= usize::from(confirms)).then(|| {
-            self.news.want(standing.index);
+            self.news.want(standing.index + u64::from(vouch.ahead));
             standing.index
         })
     }
@@ -218,11 +219,12 @@ impl<R: Runtime> Core<R> {
         }
     }
 
-    async fn read_index_elsewhere(&self) -> ReadIndex {
+    async fn read_index_elsewhere(&self, ahead: u8) -> ReadIndex {
         let Some(target) = self.target() else {
             return ReadIndex::NoQuorum("no leader is known".into());
         };
-        let vouch = self.promises.leader().map(|vote| Vouch { replica: self.replica, vote: (&vote).into() });
+        let vouch =
+            self.promises.leader().map(|vote| Vouch { replica: self.replica, vote: (&vote).into(), ahead });
         let reply = self.route.ask(target, Lane::Control, GroupBody::ReadIndex(vouch), READ_TIMEOUT).await;
         let (read, leader) = match reply {
             Ok(Reply::ReadIndex { index, now }) => {
@@ -244,7 +246,7 @@ impl<R: Runtime> Core<R> {
         if self.office().is_none() {
             return Reply::NotLeader { leader: self.leader() };
         }
-        match R::timeout(READ_TIMEOUT, self.read_barrier()).await {
+        match R::timeout(READ_TIMEOUT, self.read_barrier(0)).await {
             Ok(Ok(_)) => {}
             Ok(Err(GroupError::NotLeader { leader, .. })) => return Reply::NotLeader { leader },
             Ok(Err(_)) | Err(_) => return Reply::NoQuorum,

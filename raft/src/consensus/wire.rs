@@ -97,6 +97,8 @@ pub(crate) struct Claim {
 pub(crate) struct Vouch {
     pub(crate) replica: ReplicaId,
     pub(crate) vote: WVote,
+    /// So many commits after the index it wants to hear of at once.
+    pub(crate) ahead: u8,
 }
 
 /// A request to one replica.
