@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, StreamBody, combinators::UnsyncBoxBody};
@@ -48,6 +48,8 @@ pub struct Logged {
     pub target: String,
     /// Of the pull, if it was one.
     pub image: Option<ImageReference>,
+    /// From the request until the head of the engine's reply; none if there was none yet.
+    pub answered_after: Option<Duration>,
 }
 
 /// Lives as long as the value: dropping it closes the socket and all connections.
@@ -166,7 +168,7 @@ async fn serve(client: UnixStream, shared: Arc<Shared>) {
 
 async fn pass_on(mut request: Request<Incoming>, shared: Arc<Shared>) -> Result<Response<Body>, BoxError> {
     let image = pulled_image(&request);
-    shared.note(&request, image.clone());
+    let (asked, place) = (Instant::now(), shared.note(&request, image.clone()));
     let running = image.map(|image| Running::start(shared.clone(), image));
     if running.is_some() {
         shared.admit_pull().await;
@@ -180,6 +182,9 @@ async fn pass_on(mut request: Request<Incoming>, shared: Arc<Shared>) -> Result<
     });
     let of_client = hyper::upgrade::on(&mut request);
     let mut response = sender.send_request(request).await?;
+    if let Some(place) = place {
+        shared.state.lock().log[place].answered_after = Some(asked.elapsed());
+    }
     if response.status() == StatusCode::SWITCHING_PROTOCOLS {
         let of_engine = hyper::upgrade::on(&mut response);
         // It ends with the first side that closes.
@@ -262,12 +267,16 @@ impl Drop for Running {
 }
 
 impl Shared {
-    fn note(&self, request: &Request<Incoming>, image: Option<ImageReference>) {
+    /// Its place in the log, if that is not full.
+    fn note(&self, request: &Request<Incoming>, image: Option<ImageReference>) -> Option<usize> {
         let mut state = self.state.lock();
-        if state.log.len() < LOG_MAX {
-            let target = request.uri().path_and_query().map_or("", |target| target.as_str()).to_owned();
-            state.log.push(Logged { method: request.method().clone(), target, image });
+        let place = state.log.len();
+        if place >= LOG_MAX {
+            return None;
         }
+        let target = request.uri().path_and_query().map_or("", |target| target.as_str()).to_owned();
+        state.log.push(Logged { method: request.method().clone(), target, image, answered_after: None });
+        Some(place)
     }
 
     async fn admit_pull(&self) {
