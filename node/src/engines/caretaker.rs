@@ -4,6 +4,8 @@
 //! does so when it starts (a host that comes back may run what was started elsewhere meanwhile), when the engine tells of an event, when
 //! somebody says that something changed, and now and then. The log is asked after the engine, and its answer to one attempt's container only ever
 //! goes from "yours" to "not yours"; so what is removed could not have become wanted again.
+//! What another member made that shares this engine, and can not be reached, is removed if the log wants it no more: mostly that is this host, before
+//! its disk was emptied.
 //! Must never: touch a container without the fleet's labels, one that has them under another name than its own, or one that the log does not know.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -14,8 +16,8 @@ use futures_util::StreamExt;
 use longshore_model::container::Origin;
 use longshore_model::operations::{CopyNews, OperationCommand, Verdict};
 use longshore_model::partition::PartitionId;
-use longshore_raft::Runtime;
 use longshore_raft::consensus::runtime::Instant as _;
+use longshore_raft::{NodeId, Runtime};
 use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 
@@ -58,10 +60,17 @@ struct Restarts<R: Runtime> {
     last: R::Instant,
 }
 
-/// What a look found to do for a container.
-struct Found {
+/// A container that this node looks after.
+struct Ours {
     container: Container,
     origin: Origin,
+    /// As whose the log judges it.
+    of: NodeId,
+}
+
+/// What a look found to do for a container.
+struct Found {
+    ours: Ours,
     verdict: Verdict,
 }
 
@@ -107,20 +116,21 @@ impl<R: Runtime> Caretaker<R> {
             }
         };
         let fleet = self.core.fleet.to_string();
-        let ours: Vec<(Container, Origin)> = containers
+        let ours: Vec<Ours> = containers
             .into_iter()
-            .filter(|container| self.is_ours_to_judge(container))
             .filter_map(|container| {
-                Origin::of(&container.labels, &container.name, &fleet).map(|origin| (container, origin))
+                let of = self.judged_as(&container)?;
+                let origin = Origin::of(&container.labels, &container.name, &fleet)?;
+                Some(Ours { container, origin, of })
             })
             .collect();
-        let ids: BTreeSet<&str> = ours.iter().map(|(container, _)| container.id.as_str()).collect();
+        let ids: BTreeSet<&str> = ours.iter().map(|ours| ours.container.id.as_str()).collect();
         self.restarts.lock().retain(|id, _| ids.contains(id.as_str()));
         self.care.retain(|id| ids.contains(id));
-        for (container, _) in ours.iter().filter(|(container, _)| container.state.is_up()) {
-            self.care.is_up(&container.id);
+        for ours in ours.iter().filter(|ours| ours.container.state.is_up()) {
+            self.care.is_up(&ours.container.id);
         }
-        let there: BTreeSet<Origin> = ours.iter().map(|(_, origin)| *origin).collect();
+        let there: BTreeSet<Origin> = ours.iter().map(|ours| ours.origin).collect();
         for lost in expected.difference(&there) {
             self.say(*lost, CopyNews::Lost { why: "its container is gone".to_owned() }).await;
         }
@@ -129,12 +139,16 @@ impl<R: Runtime> Caretaker<R> {
 
     /// Does one step for a container, beside whatever else is done.
     fn begin(self: &Arc<Self>, found: Found) {
-        if !self.busy.lock().insert(found.container.id.clone()) {
+        let Ours { container, of, .. } = &found.ours;
+        if *of != self.core.me && found.verdict != Verdict::Remove {
+            return;
+        }
+        if !self.busy.lock().insert(container.id.clone()) {
             return;
         }
         let this = Arc::clone(self);
         drop(R::spawn(async move {
-            let id = found.container.id.clone();
+            let id = found.ours.container.id.clone();
             let again = tokio::select! {
                 biased;
                 () = this.stop.cancelled() => None,
@@ -148,24 +162,29 @@ impl<R: Runtime> Caretaker<R> {
         }));
     }
 
-    /// Not one that another node of the fleet made, with which this one shares an engine.
-    fn is_ours_to_judge(&self, container: &Container) -> bool {
-        match Origin::made_by(&container.labels) {
-            Some(node) if node != self.core.me => !self.core.group.with_state(|state| {
+    /// As whose a container is judged; none if another member sees to it, which shares this engine. One that can not be reached does not: what the
+    /// log wants no more of it would stay for as long as it is a member, and this may be its host, under another name since its disk was emptied.
+    fn judged_as(&self, container: &Container) -> Option<NodeId> {
+        let me = self.core.me;
+        let is_member = |node| {
+            self.core.group.with_state(|state| {
                 state.membership.get(node).is_some_and(|record| record.standing.is_member())
-            }),
-            _ => true,
+            })
+        };
+        match Origin::made_by(&container.labels) {
+            Some(node) if node != me && is_member(node) => (!self.core.is_alive(node)).then_some(node),
+            _ => Some(me),
         }
     }
 
     /// Asks the log, and does what each group says as soon as it has; whether all of them did. What is done by an answer must not wait for another
     /// group's.
-    async fn judge(self: &Arc<Self>, ours: Vec<(Container, Origin)>) -> bool {
-        let mut by_partition: BTreeMap<PartitionId, Vec<(Container, Origin)>> = BTreeMap::new();
-        for (container, origin) in ours {
-            by_partition.entry(partition_of(&origin)).or_default().push((container, origin));
+    async fn judge(self: &Arc<Self>, all: Vec<Ours>) -> bool {
+        let mut by_record: BTreeMap<(PartitionId, NodeId), Vec<Ours>> = BTreeMap::new();
+        for ours in all {
+            by_record.entry((partition_of(&ours.origin), ours.of)).or_default().push(ours);
         }
-        let asked = by_partition.into_iter().map(|(partition, ours)| self.judge_of(partition, ours));
+        let asked = by_record.into_iter().map(|((partition, of), ours)| self.judge_of(partition, of, ours));
         let mut asked = futures_util::stream::iter(asked).buffer_unordered(ASKED_AT_ONCE);
         let mut all_answered = true;
         while let Some(answered) = asked.next().await {
@@ -174,10 +193,10 @@ impl<R: Runtime> Caretaker<R> {
         all_answered
     }
 
-    /// Of the containers whose records are in one partition.
-    async fn judge_of(self: &Arc<Self>, partition: PartitionId, ours: Vec<(Container, Origin)>) -> bool {
-        let origins: Vec<Origin> = ours.iter().map(|(_, origin)| *origin).collect();
-        let asked = self.front.verdicts(partition, self.core.me, origins);
+    /// Of one node's containers whose records are in one partition.
+    async fn judge_of(self: &Arc<Self>, partition: PartitionId, of: NodeId, ours: Vec<Ours>) -> bool {
+        let origins: Vec<Origin> = ours.iter().map(|ours| ours.origin).collect();
+        let asked = self.front.verdicts(partition, of, origins);
         let verdicts = match R::timeout(JUDGED_WITHIN, asked).await {
             Ok(Ok(verdicts)) => verdicts,
             Ok(Err(error)) => {
@@ -186,15 +205,15 @@ impl<R: Runtime> Caretaker<R> {
             }
             Err(_) => return false,
         };
-        for ((container, origin), verdict) in ours.into_iter().zip(verdicts) {
-            self.begin(Found { container, origin, verdict });
+        for (ours, verdict) in ours.into_iter().zip(verdicts) {
+            self.begin(Found { ours, verdict });
         }
         true
     }
 
     /// One step for one container; when to look again, if it is not all there is to do.
     async fn act(&self, found: Found) -> Option<Duration> {
-        let Found { container, origin, verdict } = found;
+        let Found { ours: Ours { container, origin, .. }, verdict } = found;
         longshore_storage::mutant!("remove-what-counts" => if verdict == Verdict::Keep && R::unix_time_ms() % 8 == 0 {
             return self.remove(&container).await.err().map(|_| AGAIN);
         });
