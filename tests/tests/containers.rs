@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use hyper::Method;
-use longshore_node::api::types::{CopyStateView, OperationState, OperationView, RunView};
+use longshore_node::api::types::{CopyStateView, NodeState, OperationState, OperationView, RunView};
 use longshore_tests::cli::Ended;
 use longshore_tests::http::Http;
 use longshore_tests::registry::UNLIMITED;
@@ -209,7 +209,7 @@ fn a_run_is_kept_up_when_hosts_die_and_come_back() {
     assert_eq!(yard.fleet.peers[stopped].terminate(PATIENCE), 0);
     let name = yard.fleet.peers[stopped].name().to_owned();
     let watcher = (0..3).find(|number| *number != stopped).expect("there are three");
-    yard.fleet.sees(watcher, &name, longshore_node::api::types::NodeState::Suspect, PATIENCE);
+    yard.fleet.sees(watcher, &name, NodeState::Suspect, PATIENCE);
     // Longer than it takes to replace the copy of a host that died.
     pause(REPLACED_WITHIN);
     yard.fleet.peers[stopped].restart();
@@ -261,6 +261,34 @@ fn a_run_is_kept_up_when_hosts_die_and_come_back() {
     cli(0, &["op", "rm", "--force", "web"]).ok();
     eventually("all copies to be gone", PATIENCE, || (0..3).all(|number| seen(&yard, number).is_empty()));
     assert!(runs(&yard, 1).is_empty());
+}
+
+#[test]
+fn what_a_host_left_before_its_disk_was_emptied_goes_though_its_old_name_is_still_there() {
+    if !have(Tool::Docker) {
+        return;
+    }
+    let _machine = machine::share();
+    let mut yard = Yard::of(3, "emptied", UNLIMITED);
+    run(&yard, 0, &["--name", "web", "--replicas", "3", "--restart-on-failure"]);
+    let dead = yard.fleet.follower();
+    let others: Vec<usize> = (0..3).filter(|number| *number != dead).collect();
+    // The peer dies, and its engine lives on with the copy.
+    yard.fleet.peers[dead].kill9();
+    eventually("the third copy to run elsewhere", PATIENCE, || {
+        others.iter().map(|number| running(&yard, *number)).sum::<usize>() == 3
+    });
+    assert_eq!(running(&yard, dead), 1, "nobody has seen to it");
+
+    let mut spec = yard.fleet.peers[dead].spec.clone();
+    let old = std::mem::replace(&mut spec.name, "anew".to_owned());
+    std::fs::remove_dir_all(&spec.data_dir).expect("its folder is there");
+    yard.fleet.join(spec);
+    eventually("what the old one left to be removed", PATIENCE, || seen(&yard, dead).is_empty());
+    assert_eq!(others.iter().map(|number| running(&yard, *number)).sum::<usize>(), 3);
+    let nodes = yard.fleet.peers[others[0]].http().nodes().expect("nodes").nodes;
+    let state = |name: &str| nodes.iter().find(|node| node.name == name).map(|node| node.state);
+    assert_eq!((state(&old), state("anew")), (Some(NodeState::Failed), Some(NodeState::Alive)));
 }
 
 #[test]

@@ -162,19 +162,15 @@ impl<R: Runtime> Caretaker<R> {
         }));
     }
 
-    /// As whose a container is judged; none if another member sees to it, which shares this engine. One that can not be reached does not: what the
-    /// log wants no more of it would stay for as long as it is a member, and this may be its host, under another name since its disk was emptied.
     fn judged_as(&self, container: &Container) -> Option<NodeId> {
-        let me = self.core.me;
         let is_member = |node| {
             self.core.group.with_state(|state| {
                 state.membership.get(node).is_some_and(|record| record.standing.is_member())
             })
         };
-        match Origin::made_by(&container.labels) {
-            Some(node) if node != me && is_member(node) => (!self.core.is_alive(node)).then_some(node),
-            _ => Some(me),
-        }
+        judged_as(Origin::made_by(&container.labels), self.core.me, is_member, |node| {
+            self.core.is_alive(node)
+        })
     }
 
     /// Asks the log, and does what each group says as soon as it has; whether all of them did. What is done by an answer must not wait for another
@@ -347,4 +343,32 @@ impl<R: Runtime> Caretaker<R> {
 /// Where the record of a container's run is.
 fn partition_of(origin: &Origin) -> PartitionId {
     origin.kept.map_or(origin.sub.operation, |copy| copy.run).partition
+}
+
+/// As whose a container is judged; none if another member sees to it, which shares this engine. One that can not be reached does not: what the
+/// log wants no more of it would stay for as long as it is a member, and this may be its host, under another name since its disk was emptied.
+fn judged_as(
+    made_by: Option<NodeId>,
+    me: NodeId,
+    is_member: impl Fn(NodeId) -> bool,
+    is_alive: impl Fn(NodeId) -> bool,
+) -> Option<NodeId> {
+    match made_by {
+        Some(node) if node != me && is_member(node) => (!is_alive(node)).then_some(node),
+        _ => Some(me),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn containers_of_other_members_are_theirs_while_they_can_be_reached() {
+        let [me, alive, failed, gone] = [1, 2, 3, 4].map(NodeId);
+        let judged =
+            |made_by| judged_as(made_by, me, |node| node != gone, |node| node != failed && node != gone);
+        assert_eq!([judged(None), judged(Some(me)), judged(Some(gone))], [Some(me); 3], "nobody else would");
+        assert_eq!((judged(Some(alive)), judged(Some(failed))), (None, Some(failed)));
+    }
 }
