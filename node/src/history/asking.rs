@@ -13,6 +13,7 @@ use longshore_raft::{NodeId, Runtime};
 use super::calls::{HistoryCall, HistoryReply};
 use super::recorder::History;
 use super::records::Moment;
+use crate::ring::CLOCKS_DIFFER_MS;
 use crate::wire;
 
 /// Nodes that are asked at a time.
@@ -20,8 +21,6 @@ const ASKED_AT_ONCE: usize = 16;
 /// How long a node may take for one answer, and for all that it has for a listing.
 const ANSWER_PATIENCE: Duration = Duration::from_secs(3);
 const LISTING_PATIENCE: Duration = Duration::from_secs(10);
-/// By how much the wall clocks of nodes, and log time, may differ.
-const CLOCKS_DIFFER_MS: u64 = 10 * 60_000;
 
 /// See the module's docs. A handle: cheap to clone.
 pub(crate) struct Histories<R: Runtime> {

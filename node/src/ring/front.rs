@@ -10,9 +10,7 @@ use std::time::Duration;
 use futures_util::StreamExt;
 use longshore_model::container::Origin;
 use longshore_model::keys::{Found, KeyCommand, KeyError, KeyReply, Page, Scan};
-use longshore_model::operations::{
-    Kept, Listed, Listing, Operation, OperationCommand, OperationId, OperationReply, Verdict,
-};
+use longshore_model::operations::{Kept, Operation, OperationCommand, OperationId, OperationReply, Verdict};
 use longshore_model::partition::{
     self, Answer, Envelope, PartitionCommand, PartitionId, PartitionStatus, Query, Read, VERDICTS_MAX,
     partition_of,
@@ -31,7 +29,7 @@ const EPOCH_RETRIES: u32 = 5;
 const RING_PATIENCE: Duration = Duration::from_secs(5);
 
 /// Groups whose operations are listed at a time.
-const GROUPS_LISTED_AT_ONCE: usize = 4;
+pub(super) const GROUPS_LISTED_AT_ONCE: usize = 4;
 
 /// Why a request was not done.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -169,47 +167,6 @@ impl<R: Runtime> Front<R> {
         })
     }
 
-    /// Operations of one session, or of the whole fleet, newest first; `listing.limit` of each group at most.
-    pub(crate) async fn operations(&self, listing: Listing) -> Result<Vec<Operation>, FrontError> {
-        let groups = self.groups()?;
-        let partitions = match &listing.session {
-            Some(session) => vec![session.partition()],
-            None => first_of_each(groups),
-        };
-        let limit = listing.limit as usize;
-        // A few at a time, and no more than are asked for: a group can hold many, and large ones.
-        let all = partitions.into_iter().map(|partition| self.operations_at(partition, listing.clone()));
-        let mut all = futures_util::stream::iter(all).buffered(GROUPS_LISTED_AT_ONCE);
-        let mut newest: Vec<Operation> = Vec::new();
-        while let Some(operations) = all.next().await {
-            newest.extend(operations?);
-            newest.sort_by_key(|operation| std::cmp::Reverse((operation.submitted_unix_ms, operation.id)));
-            newest.truncate(limit);
-        }
-        Ok(newest)
-    }
-
-    pub(super) async fn operations_at(
-        &self,
-        partition: PartitionId,
-        mut listing: Listing,
-    ) -> Result<Vec<Operation>, FrontError> {
-        let mut all: Vec<Operation> = Vec::new();
-        loop {
-            match self.read(partition, Read::Operations(listing.clone())).await? {
-                (_, Answer::Operations(Listed { operations, more })) => {
-                    listing.limit = listing.limit.saturating_sub(operations.len() as u32);
-                    listing.before = operations.last().map(|last| last.id);
-                    all.extend(operations);
-                    if !more || listing.before.is_none() || listing.limit == 0 {
-                        return Ok(all);
-                    }
-                }
-                (group, _) => return Err(FrontError::Nonsense { group }),
-            }
-        }
-    }
-
     /// What is to become of containers on a node, all of whose records are in one partition; in their order.
     pub(crate) async fn verdicts(
         &self,
@@ -337,7 +294,11 @@ impl<R: Runtime> Front<R> {
         futures_util::future::try_join_all(asked).await
     }
 
-    async fn read(&self, partition: PartitionId, read: Read) -> Result<(GroupId, Answer), FrontError> {
+    pub(super) async fn read(
+        &self,
+        partition: PartitionId,
+        read: Read,
+    ) -> Result<(GroupId, Answer), FrontError> {
         self.read_by(partition, read, Interest::Now).await
     }
 

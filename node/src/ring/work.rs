@@ -50,7 +50,7 @@ impl<R: Runtime> Front<R> {
         let mut asked = futures_util::stream::iter(asked).buffered(GROUPS_AT_ONCE);
         let mut open = OpenContexts::default();
         while let Some(operations) = asked.next().await {
-            for operation in operations? {
+            for operation in operations?.operations {
                 let OperationKind::Build(build) = operation.kind else { continue };
                 let context = build.context;
                 let named = if context.holder == holder { &mut open.held } else { &mut open.elsewhere };
@@ -68,7 +68,7 @@ impl<R: Runtime> Front<R> {
         // A few at a time, and no more is kept of them than is asked for: a group can hold many operations, and large ones.
         let groups = first_of_each(self.groups()?).into_iter();
         let asked = groups.map(|partition| async move {
-            let operations = self.operations_at(partition, active(None)).await?;
+            let operations = self.operations_at(partition, active(None)).await?.operations;
             let kept = self.kept_at(partition).await?;
             let copies = kept.iter().flat_map(|kept| up_on(kept, node));
             Ok::<_, FrontError>(

@@ -26,6 +26,8 @@ const TIMEOUT_DEFAULT_MS: u64 = 30 * 60_000;
 /// Operations in a listing if no limit is asked for, and at most.
 const LIST_DEFAULT: u32 = 100;
 const LIST_MAX: u32 = 1_000;
+/// So many more are asked of histories: those that came after groups were asked do not count.
+const LATER_MAX: u32 = 100;
 /// Longest idempotency key, in bytes: a UUID has 36.
 const KEY_BYTES_MAX: usize = 255;
 impl<R: Runtime> Service<R> {
@@ -264,11 +266,16 @@ impl<R: Runtime> Service<R> {
         });
         let since_unix_ms = since_ms.unwrap_or(0);
         let listing = Listing { session, active, kind, state, since_unix_ms, limit, before: None };
-        let mut operations = self.front.operations(listing.clone()).await.map_err(operation_error)?;
-        if reaches_beyond(&listing, &operations, R::unix_time_ms()) {
-            let recorded = self.work.histories.list(self.living(), &listing).await;
-            operations = merged(operations, recorded, limit);
-        }
+        let listed = self.front.operations(listing.clone()).await.map_err(operation_error)?;
+        let now = R::unix_time_ms();
+        let operations = if reaches_beyond(&listing, &listed.operations, now) {
+            let more = Listing { limit: limit + LATER_MAX, ..listing };
+            let mut recorded = self.work.histories.list(self.living(), &more).await;
+            recorded.retain(|operation| listed.may_have_dropped(operation, now));
+            merged(listed.operations, recorded, limit)
+        } else {
+            listed.operations
+        };
         Ok(self.core.group.with_state(|state| operations.iter().map(|o| operation_view(state, o)).collect()))
     }
 

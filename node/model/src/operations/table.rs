@@ -132,6 +132,8 @@ pub struct Listed {
     pub operations: Vec<Operation>,
     /// There are more behind these that are asked for.
     pub more: bool,
+    /// The last operation that was there, asked for or not: what is behind it in the log came after this was read.
+    pub last: Option<OperationId>,
 }
 
 /// What became of an attempt's result.
@@ -508,15 +510,16 @@ impl Operations {
     pub fn list(&self, listing: &Listing) -> Listed {
         let is_behind = |id| listing.before.is_none_or(|before| id < before);
         let wanted = self.records.values().rev().filter(|o| is_behind(o.id) && listing.wants(o));
+        let last = self.records.last_key_value().map(|(id, _)| *id);
         let (mut operations, mut parts) = (Vec::new(), 0);
         for operation in wanted.take(listing.limit as usize) {
             parts += operation.kind.images().len() + operation.size();
             if parts > PAGE_PARTS_MAX && !operations.is_empty() {
-                return Listed { operations, more: true };
+                return Listed { operations, more: true, last };
             }
             operations.push(operation.clone());
         }
-        Listed { operations, more: false }
+        Listed { operations, more: false, last }
     }
 
     /// Operations that have not ended.

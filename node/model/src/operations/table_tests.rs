@@ -360,7 +360,8 @@ fn pages_have_a_limit_and_follow_each_other() {
     }
     t.cancel(id(3), NODE, LogTime(1), 0).unwrap();
     let page = |listing: Listing| {
-        let Listed { operations, more } = t.list(&listing);
+        let Listed { operations, more, last } = t.list(&listing);
+        assert_eq!(last, Some(id(9)), "whatever is asked for");
         (operations.iter().map(|o| o.id.index).collect::<Vec<_>>(), more)
     };
     let all = |before| Listing { limit: 100, before, ..Listing::default() };
@@ -405,10 +406,10 @@ fn the_largest_page_fits_into_an_answer() {
             t.finish(key, token, failure(&"x".repeat(9_999), i == 0), LogTime(0), 0);
         }
     }
-    let Listed { operations, more } = t.list(&Listing { limit: 100, ..Listing::default() });
+    let Listed { operations, more, last } = t.list(&Listing { limit: 100, ..Listing::default() });
     assert_eq!((operations.len(), more), (1, true));
     for operation in t.all() {
-        let answer = Answer::Operations(Listed { operations: vec![operation.clone()], more: true });
+        let answer = Answer::Operations(Listed { operations: vec![operation.clone()], more: true, last });
         let len = codec::encode(&answer).unwrap().len();
         assert!(len <= ANSWER_BYTES_MAX, "{len} bytes");
     }
