@@ -132,9 +132,11 @@ mod tests {
             key: None,
         };
         let mut operations = Operations::default();
-        let id = OperationId { index, position: 0, partition };
+        let id = OperationId { index, position: 0, partition: submission.session.partition() };
         operations.submit(id, LogTime(0), submission).unwrap();
-        operations.get(id).unwrap().clone()
+        let operation = operations.get(id).unwrap().clone();
+        // Where it is counts here, not how its session is called.
+        Operation { id: OperationId { partition, ..id }, ..operation }
     }
 
     #[test]
